@@ -1,0 +1,108 @@
+"""Decoded images on disk, kept so that every trial maps the same pages and none decodes twice.
+
+One directory per source and part, `<cache>/<source>/<part>-<key>/`, holds images.npy, labels.npy and meta.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from cifar.files import new_directory, write_json
+from cifar.sources import Decoded, Part, Source
+
+logger = logging.getLogger(__name__)
+
+
+class _Damaged(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A part mapped from disk, and the SHA-256 of its pixels, labels and class names."""
+
+    decoded: Decoded
+    fingerprint: str
+
+
+def directory() -> Path:
+    """$CIFAR_CACHE, else cifar-nni in the user's cache directory."""
+    override = os.environ.get("CIFAR_CACHE")
+    if override:
+        return Path(override).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar-nni"
+
+
+def fetch(source: Source, part: Part) -> Cached:
+    """Map `part` of `source`, decoding it first where no whole and current copy exists.
+
+    Processes that ask at once wait for the one that decodes.
+    """
+    home = directory() / source.name
+    entry = home / f"{part}-{source.key(part)}"
+    try:
+        return _open(entry)
+    except FileNotFoundError:
+        pass
+    except _Damaged as damage:
+        logger.warning("cache %s is damaged (%s), decoding again", entry, damage)
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / f"{part}.lock"):
+        try:
+            return _open(entry)  # another process was faster
+        except (FileNotFoundError, _Damaged):
+            _store(entry, source.decode(part))
+            _drop_outdated(entry, part)
+            return _open(entry)
+
+
+def _store(entry: Path, decoded: Decoded) -> None:
+    with new_directory(entry) as new:
+        np.save(new / "images.npy", decoded.images)
+        np.save(new / "labels.npy", decoded.labels)
+        meta = {"classes": decoded.classes, "fingerprint": _fingerprint(decoded)}
+        write_json(new / "meta.json", meta)
+
+
+def _drop_outdated(entry: Path, part: Part) -> None:
+    for sibling in entry.parent.glob(f"{part}-*"):
+        if sibling != entry:
+            shutil.rmtree(sibling, ignore_errors=True)  # trials that have it mapped keep their pages
+
+
+def _open(entry: Path) -> Cached:
+    if not entry.is_dir():
+        raise FileNotFoundError(entry)
+    try:
+        meta = json.loads((entry / "meta.json").read_bytes())
+        decoded = Decoded(_map(entry / "images.npy"), _map(entry / "labels.npy"), tuple(meta["classes"]))
+        fingerprint = _fingerprint(decoded)
+        if fingerprint != meta["fingerprint"]:
+            raise _Damaged("its content does not match its fingerprint")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _Damaged(error) from None
+    return Cached(decoded, fingerprint)
+
+
+def _map(path: Path) -> NDArray[np.generic]:
+    # Copy-on-write: all processes share the file's pages, and torch accepts the array as writable.
+    array: NDArray[np.generic] = np.load(path, mmap_mode="c", allow_pickle=False)
+    return array
+
+
+def _fingerprint(decoded: Decoded) -> str:
+    digest = hashlib.sha256(json.dumps(decoded.classes).encode())
+    for array in (decoded.images, decoded.labels):
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()

@@ -1,0 +1,87 @@
+"""A data set as trials see it: uint8 images in memory, a fixed split, normalised batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cifar import cache, sources
+from cifar.errors import RequestError
+
+VAL_SHARE = 0.1  # of each class's training images
+_CHUNK = 4096  # images normalised at once: many small batches share the cost, memory stays small
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images (N x 3 x 32 x 32, uint8), labels (N, int64), names of the classes, SHA-256 of all three."""
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    fingerprint: str
+
+    def to(self, device: torch.device) -> Dataset:
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Indices of the images to train on and to validate on, and a fingerprint of the choice."""
+
+    train: Tensor
+    val: Tensor
+    fingerprint: str
+
+    def to(self, device: torch.device) -> Splits:
+        return replace(self, train=self.train.to(device), val=self.val.to(device))
+
+
+def load(data: str) -> Dataset:
+    """The training images of `data`, decoded and cached at the first call.
+
+    Raises RequestError where they cannot be had.
+    """
+    return _load(data, "train")
+
+
+def load_test(data: str) -> Dataset:
+    """The test images, for a final verdict only: no trial of an experiment may call this."""
+    return _load(data, "test")
+
+
+def _load(data: str, part: sources.Part) -> Dataset:
+    try:
+        source = sources.parse(data, cache.directory() / "download")
+        cached = cache.fetch(source, part)
+    except OSError as error:
+        raise RequestError(f"data {data!r} cannot be read or cached: {error}") from None
+    decoded = cached.decoded
+    images, labels = torch.from_numpy(decoded.images), torch.from_numpy(decoded.labels)
+    return Dataset(data, images, labels, decoded.classes, cached.fingerprint)
+
+
+def split(dataset: Dataset) -> Splits:
+    """The stratified split into training and validation images, the same for every trial and restart."""
+    held_out = torch.from_numpy(sources.stratified_holdout(dataset.labels.numpy(), VAL_SHARE))
+    val = held_out.nonzero().flatten()
+    fingerprint = hashlib.sha256(dataset.fingerprint.encode() + val.numpy().tobytes()).hexdigest()
+    return Splits((~held_out).nonzero().flatten(), val, fingerprint)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 pixels as float32 from -1 to 1: ToTensor and Normalize(0.5, 0.5) in one."""
+    return images.float().div_(127.5).sub_(1)
+
+
+def batches(dataset: Dataset, index: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Normalised images and labels in the order of `index`; the last batch may be smaller."""
+    chunk_size = max(1, _CHUNK // batch_size) * batch_size
+    for chunk in index.split(chunk_size):
+        images = normalise(dataset.images[chunk])
+        yield from zip(images.split(batch_size), dataset.labels[chunk].split(batch_size), strict=True)

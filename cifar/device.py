@@ -1,0 +1,87 @@
+"""Which GPU a trial uses, or how many threads: a claim that dies with the process.
+
+NNI's own GPU scheduler is not used: NNI 3.0 starves or floods the machine with it. Each trial claims for itself.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import BaseFileLock, FileLock, Timeout
+from joblib import cpu_count
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that this process may use: CUDA's index, an id equal in all processes, and bytes in use by anyone."""
+
+    index: int
+    uuid: str
+    memory_used: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A device and a number of CPU threads, held while this object lives."""
+
+    device: torch.device
+    threads: int
+    lock: BaseFileLock | None = None
+
+
+def claim(concurrency: int) -> Claim:
+    """The least-loaded GPU, else the CPU, with this trial's share of the cores among `concurrency` trials."""
+    threads = max(1, cpu_count() // concurrency)
+    gpus = list_gpus()
+    if not gpus:
+        return Claim(torch.device("cpu"), threads)
+    gpu, lock = claim_gpu(gpus)
+    return Claim(torch.device("cuda", gpu.index), threads, lock)
+
+
+def list_gpus() -> list[Gpu]:
+    """The GPUs that CUDA shows this process; the one place where devices are counted."""
+    return [
+        Gpu(index, str(torch.cuda.get_device_properties(index).uuid), _memory_used(index))
+        for index in range(torch.cuda.device_count())
+    ]
+
+
+def claim_gpu(gpus: list[Gpu], directory: Path | None = None) -> tuple[Gpu, BaseFileLock]:
+    """Lock a slot of the GPU with the fewest claims, among equals the one with the least memory in use.
+
+    A GPU has as many slots as it has claims, so that trials share GPUs evenly and never wait.
+    """
+    directory = directory or Path(tempfile.gettempdir()) / f"cifar-nni-claims-{os.getuid()}"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with FileLock(directory / "choosing.lock"):
+        claims = {gpu.uuid: sum(not _is_free(slot) for slot in _slots(directory, gpu)) for gpu in gpus}
+        chosen = min(gpus, key=lambda gpu: (claims[gpu.uuid], gpu.memory_used, gpu.index))
+        free = [slot for slot in _slots(directory, chosen) if _is_free(slot)]
+        slot = free[0] if free else directory / f"gpu-{chosen.uuid}-{claims[chosen.uuid]}.lock"
+        lock = FileLock(slot)
+        lock.acquire(timeout=0)
+        return chosen, lock
+
+
+def _slots(directory: Path, gpu: Gpu) -> list[Path]:
+    return sorted(directory.glob(f"gpu-{gpu.uuid}-*.lock"))
+
+
+def _is_free(slot: Path) -> bool:
+    try:
+        with FileLock(slot).acquire(timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+def _memory_used(index: int) -> int:
+    try:
+        return torch.cuda.device_memory_used(index)
+    except Exception:  # no NVML in some containers; the claims still spread the trials
+        return 0

@@ -1,0 +1,120 @@
+"""Hyperparameters: the only place where a default, a meaning or a rule is written."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from cifar.errors import RequestError
+
+# Channels of each network's first convolution as its tutorial wrote it; `width` replaces this number.
+WIDTHS = {"net": 6, "wide": 64, "lenet": 16}
+
+Rule = Callable[[str, object], Any]
+
+
+def _integer(low: int, high: int) -> Rule:
+    """An integer, or a float that is one: NNI's quantised samplers send 16.0."""
+
+    def check(name: str, value: object) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise RequestError(f"{name} must be an integer from {low} to {high}, got {value!r}")
+        return value
+
+    return check
+
+
+def _number(text: str, inside: Callable[[float], bool]) -> Rule:
+    def check(name: str, value: object) -> float:
+        number = math.nan
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+            number = float(value)
+        if math.isnan(number) or not inside(number):
+            raise RequestError(f"{name} must be a number {text}, got {value!r}")
+        return number
+
+    return check
+
+
+def _one_of(*choices: str) -> Rule:
+    def check(name: str, value: object) -> str:
+        if value not in choices:
+            raise RequestError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        return str(value)
+
+    return check
+
+
+def _hparam(default: object, rule: Rule, meaning: str) -> Any:
+    return field(default=default, metadata={"rule": rule, "meaning": meaning})
+
+
+@dataclass(frozen=True)
+class Hparams:
+    """One trial's hyperparameters, checked on construction; the defaults are the tutorial's recipe.
+
+    Raises RequestError for a value that breaks its rule.
+    """
+
+    model: str = _hparam("net", _one_of(*WIDTHS), f"network: {', '.join(WIDTHS)}")
+    width: int = _hparam(
+        None,
+        _integer(1, 1024),
+        "channels of the first convolution, all later sizes in proportion; "
+        f"default: the network's own ({', '.join(f'{name} {width}' for name, width in WIDTHS.items())})",
+    )
+    lr: float = _hparam(0.001, _number("above 0", lambda v: v > 0), "learning rate")
+    momentum: float = _hparam(0.9, _number("from 0 to below 1", lambda v: 0 <= v < 1), "momentum of sgd")
+    batch_size: int = _hparam(4, _integer(1, 2**20), "images per optimizer step")
+    epochs: int = _hparam(2, _integer(1, 100_000), "passes over the training images")
+    optimizer: str = _hparam("sgd", _one_of("sgd", "adam"), "optimizer: sgd, adam")
+    weight_decay: float = _hparam(0.0, _number("of at least 0", lambda v: v >= 0), "L2 penalty on the weights")
+    accumulate: int = _hparam(
+        1, _integer(1, 2**20), "micro-batches that each batch is split into; saves memory, changes no result"
+    )
+    seed: int = _hparam(0, _integer(0, 2**32 - 1), "seed of initial weights and of the order of images")
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if spec.name == "width" and value is None:
+                value = WIDTHS[self.model]  # model comes before width, so it has passed its rule
+            object.__setattr__(self, spec.name, spec.metadata["rule"](spec.name, value))
+        if self.accumulate > self.batch_size:
+            raise RequestError(
+                f"accumulate must be at most batch_size ({self.batch_size}), got {self.accumulate}"
+            )
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, object]) -> Hparams:
+        """Hparams from a tuner's params or a command line; an unknown name is a RequestError."""
+        known = [spec.name for spec in fields(cls)]
+        for name in params:
+            if name not in known:
+                raise RequestError(f"unknown hyperparameter {name!r}; known are {', '.join(known)}")
+        return cls(**params)  # type: ignore[arg-type]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """An option for each hyperparameter; those not given stay out of the parsed namespace."""
+    kinds = {"int": int, "float": float, "str": str}
+    for spec in fields(Hparams):
+        default = "" if spec.default is None else f" (default: {spec.default})"
+        parser.add_argument(
+            *dict.fromkeys([f"--{spec.name}", f"--{spec.name.replace('_', '-')}"]),
+            type=kinds[str(spec.type)],
+            default=argparse.SUPPRESS,
+            metavar="X",
+            help=spec.metadata["meaning"] + default,
+        )
+
+
+def given_arguments(options: argparse.Namespace) -> dict[str, object]:
+    """The hyperparameters that the command line named."""
+    return {spec.name: getattr(options, spec.name) for spec in fields(Hparams) if hasattr(options, spec.name)}

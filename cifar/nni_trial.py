@@ -1,0 +1,172 @@
+"""A trial's side of the conversation with NNI; no other module of a trial talks to it.
+
+NNI 3.0 hands parameters to trials in the order they ask, but records them in the order it submitted them. With several
+trials at once the two differ: tables, exports and the tuner then attribute results to the wrong parameters, and the
+tuner dies of it in silence. So a trial asks the manager which parameters it *recorded* for this trial, and uses those.
+
+Outside an experiment every function here does nothing, so that `python trial.py` alone needs no NNI.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cifar.files import write_json
+from cifar.result import Result
+
+logger = logging.getLogger(__name__)
+
+_RECORD_TIMEOUT = 10.0  # seconds; the record appears within 50 ms of the trial's start
+_params_are_recorded = True
+
+
+def running() -> bool:
+    """Whether an NNI experiment started this process."""
+    return "NNI_TRIAL_JOB_ID" in os.environ
+
+
+def next_params() -> dict[str, object]:
+    """This trial's parameters as the manager recorded them, also written to params.json; {} outside NNI."""
+    global _params_are_recorded
+    if not running():
+        return {}
+    import nni  # takes a second, which a standalone trial need not spend
+
+    received = nni.get_next_parameter()
+    if received is None:
+        raise RuntimeError("NNI closed its channel before it gave this trial its parameters")
+    record = _recorded()
+    _params_are_recorded = record is not None
+    if record is None:
+        logger.warning("NNI's record of this trial could not be read: its parameters may be shown for another trial")
+        record = nni.trial._params
+    else:
+        if record["parameters"] != received:
+            logger.warning("NNI handed out another trial's parameters; using those it recorded for this one")
+        # Metrics carry this id. With the recorded one, table, export and tuner agree on what ran.
+        nni.trial._params = record
+    _write("params.json", _params_file(record))
+    parameters: dict[str, object] = record["parameters"]
+    return parameters
+
+
+def concurrency() -> int:
+    """How many trials the experiment runs at once; 1 outside NNI or where the manager cannot be asked."""
+    if not running():
+        return 1
+    profile = _ask_manager("experiment")
+    return max(1, int(profile["params"]["trialConcurrency"])) if profile else 1
+
+
+def report_epoch(metrics: dict[str, float]) -> None:
+    """Send an intermediate result."""
+    if running():
+        import nni
+
+        nni.report_intermediate_result(_finite(metrics))
+
+
+def finish(result: Result) -> Result:
+    """Write result.json and send the final result, once; returns the result as recorded."""
+    if not running():
+        return result
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a stop that arrives now comes too late to matter
+    if result.status == "interrupted" and result.metrics and _experiment_goes_on():
+        result = replace(result, status="stopped_early", reason=result.reason.replace("interrupted", "stopped"))
+    _write_result(result)
+    if result.metrics and result.status != "interrupted":
+        import nni
+
+        nni.report_final_result(_finite(result.metrics))
+    return result
+
+
+@contextlib.contextmanager
+def recording_errors() -> Iterator[None]:
+    """Leave a result.json also when the trial dies of an error."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _write_result(Result("interrupted", "interrupted before training"))
+        raise
+    except Exception as error:
+        _write_result(Result("error", f"{type(error).__name__}: {error}"))
+        raise
+
+
+def _recorded() -> Any:
+    """The parameter record that the manager keeps for this trial, None where it cannot be had."""
+    deadline = time.monotonic() + _RECORD_TIMEOUT
+    while time.monotonic() < deadline:
+        job = _ask_manager(f"trial-jobs/{os.environ['NNI_TRIAL_JOB_ID']}")
+        if job and job.get("hyperParameters"):
+            return json.loads(job["hyperParameters"][0])
+        time.sleep(0.05)
+    return None
+
+
+def _experiment_goes_on() -> bool:
+    """Whether only this trial is being stopped, by the assessor or by hand, and not the experiment."""
+    status = _ask_manager("check-status")
+    return bool(status) and status["status"] in ("RUNNING", "NO_MORE_TRIAL", "TUNER_NO_MORE_TRIAL")
+
+
+def _ask_manager(path: str) -> Any:
+    """GET from NNI's REST interface, None where it has no answer."""
+    import requests
+
+    # The channel is http://HOST:PORT[/PREFIX]/env/...: what comes before /env/ is the manager.
+    manager = os.environ["NNI_TRIAL_COMMAND_CHANNEL"].rsplit("/env/", 1)[0]
+    try:
+        response = requests.get(f"{manager}/api/v1/nni/{path}", timeout=5)
+        return response.json() if response.ok else None
+    except (requests.RequestException, ValueError):
+        return None
+
+
+def _params_file(record: Any) -> dict[str, object]:
+    return {
+        "parameter_id": record["parameter_id"],
+        "parameters": record["parameters"],
+        "trial_id": os.environ["NNI_TRIAL_JOB_ID"],
+        "sequence": int(os.environ["NNI_TRIAL_SEQ_ID"]),
+    }
+
+
+def _write_result(result: Result) -> None:
+    if running():
+        _write(
+            "result.json",
+            {
+                "status": result.status,
+                "reason": result.reason,
+                "metrics": result.metrics,
+                "epochs": result.epochs,
+                "seconds": result.seconds,
+                "params_are_recorded": _params_are_recorded,
+                **result.details,
+            },
+        )
+
+
+def _write(name: str, content: dict[str, object]) -> None:
+    write_json(Path(os.environ["NNI_OUTPUT_DIR"]) / name, content)
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    """Plain floats, none of them NaN or infinite: anything else would silently stop or mislead the tuner."""
+    finite = {name: float(value) for name, value in metrics.items()}
+    for name, value in finite.items():
+        if not math.isfinite(value):
+            raise ValueError(f"metric {name} is {value}; only finite numbers may be reported")
+    return finite

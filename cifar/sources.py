@@ -1,0 +1,233 @@
+"""Where images come from: CIFAR-10's archive, scikit-learn's digits, or a folder of pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import socket
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+from urllib.error import URLError
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from cifar.errors import RequestError
+
+logger = logging.getLogger(__name__)
+
+Part = Literal["train", "test"]
+
+SIZE = 32  # every image ends as SIZE x SIZE pixels
+TEST_SHARE = 0.2  # of each class, where a source has no test images of its own
+_SPLIT_SEED = 0  # never a hyperparameter: every trial must see the same split
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One part of a data set in memory: N x 3 x 32 x 32 uint8 RGB, N labels, and the names of the classes."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+
+class Source(Protocol):
+    """A data set that can be decoded, part by part."""
+
+    name: str  # also the name of its cache directory
+
+    def key(self, part: Part) -> str:
+        """Changes whenever the files that `part` is decoded from do."""
+
+    def decode(self, part: Part) -> Decoded:
+        """All images of `part`; RequestError where the source is missing or unfit."""
+
+
+def parse(data: str, download_directory: Path) -> Source:
+    """The source that `--data` names; RequestError where it names none."""
+    if data == "cifar10":
+        return Cifar10(download_directory)
+    if data == "digits":
+        return Digits()
+    if Path(data).is_dir():
+        return Folder(Path(data))
+    raise RequestError(f"data must be cifar10, digits or a folder of pictures, got {data!r}: no such folder")
+
+
+def stratified_holdout(labels: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+    """Mask of the held-out items: `share` of each class, at least one, chosen the same way every time."""
+    held_out = np.zeros(len(labels), dtype=np.bool_)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        # RandomState, not Generator: numpy promises that its stream never changes.
+        order = np.random.RandomState(_SPLIT_SEED).permutation(len(members))
+        held_out[members[order[: max(1, round(share * len(members)))]]] = True
+    return held_out
+
+
+class Cifar10:
+    """The official archive through torchvision, downloaded once, its checksum verified."""
+
+    name = "cifar10"
+    classes = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def key(self, part: Part) -> str:
+        return "1"  # the archive never changes; raise this when the decoding does
+
+    def decode(self, part: Part) -> Decoded:
+        from torchvision.datasets import CIFAR10  # slow to import, and needed only until the cache exists
+
+        self.directory.mkdir(parents=True, exist_ok=True)
+        socket.setdefaulttimeout(60)  # a silent network must not hang a whole search
+        try:
+            archive = CIFAR10(str(self.directory), train=part == "train", download=True)
+        except (URLError, OSError, RuntimeError) as error:
+            raise RequestError(
+                f"CIFAR-10 could not be downloaded ({error}); put {CIFAR10.filename} (md5 {CIFAR10.tgz_md5}) "
+                f"into {self.directory}, or choose --data digits or --data FOLDER"
+            ) from None
+        finally:
+            socket.setdefaulttimeout(None)
+        images = np.ascontiguousarray(archive.data.transpose(0, 3, 1, 2))
+        return Decoded(images, np.asarray(archive.targets, dtype=np.int64), self.classes)
+
+
+class Digits:
+    """scikit-learn's 1,797 handwritten digits, 8x8 grey, enlarged to 3 x 32 x 32: real images, no download."""
+
+    name = "digits"
+
+    def key(self, part: Part) -> str:
+        return "1"
+
+    def decode(self, part: Part) -> Decoded:
+        from sklearn.datasets import load_digits  # takes a second, and is needed only until the cache exists
+
+        digits = load_digits()
+        labels = digits.target.astype(np.int64)
+        chosen = stratified_holdout(labels, TEST_SHARE) == (part == "test")
+        pixels = (digits.images[chosen] * (255 / 16)).round().astype(np.uint8)
+        images = np.stack([to_pixels(Image.fromarray(image)) for image in pixels])
+        return Decoded(images, labels[chosen], tuple(str(name) for name in digits.target_names))
+
+
+class Folder:
+    """Pictures in class folders: DIR/train/<class>/* with or without DIR/test/<class>/*, or DIR/<class>/*."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.resolve()
+        path_hash = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:8]
+        self.name = f"folder-{re.sub(r'[^A-Za-z0-9_-]+', '-', self.directory.name)}-{path_hash}"
+
+    def key(self, part: Part) -> str:
+        listing = hashlib.sha256(b"1")  # raise this number when the decoding changes
+        for name in self._classes():
+            for entry in _visible_files(self._root(part) / name):
+                stat = entry.stat()
+                listing.update(os.fsencode(f"{name}/{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}\0"))
+        return listing.hexdigest()[:16]
+
+    def decode(self, part: Part) -> Decoded:
+        files = self._files(part)
+        pixels = _decode_all([path for path, _ in files], f"decoding {self.directory.name}/{part}")
+        labels = np.asarray([label for _, label in files], dtype=np.int64)
+        readable = np.asarray([image is not None for image in pixels], dtype=np.bool_)
+        classes = self._classes()
+        if part == "train":
+            self._refuse_small_classes(np.bincount(labels[readable], minlength=len(classes)), classes)
+        images = [image for image in pixels if image is not None]
+        if not images:
+            raise RequestError(f"{self._root(part)} has no readable {part} images")
+        return Decoded(np.stack(images), labels[readable], classes)
+
+    def _refuse_small_classes(self, counts: NDArray[np.int64], classes: tuple[str, ...]) -> None:
+        for name, count in zip(classes, counts, strict=True):
+            if count < 2:
+                raise RequestError(
+                    f"class {name!r} in {self.directory} has {count} readable training images; "
+                    "at least 2 are needed, one to train on and one to validate on"
+                )
+
+    def _root(self, part: Part) -> Path:
+        if (self.directory / "train").is_dir():
+            return self.directory / (part if (self.directory / "test").is_dir() else "train")
+        return self.directory
+
+    def _classes(self) -> tuple[str, ...]:
+        classes = _class_folders(self._root("train"))
+        if len(classes) < 2:
+            raise RequestError(
+                f"{self._root('train')} must hold at least 2 class folders, has {len(classes)}: {list(classes)}"
+            )
+        unknown = set(_class_folders(self._root("test"))) - set(classes)
+        if unknown:
+            raise RequestError(f"{self._root('test')} has classes that train/ lacks: {sorted(unknown)}")
+        return classes
+
+    def _files(self, part: Part) -> list[tuple[Path, int]]:
+        """(path, label) of each picture of `part`, in a fixed order."""
+        root = self._root(part)
+        files = [
+            (Path(entry.path), label)
+            for label, name in enumerate(self._classes())
+            for entry in _visible_files(root / name)
+        ]
+        if self._root("train") != self._root("test"):
+            return files
+        held_out = stratified_holdout(np.asarray([label for _, label in files], dtype=np.int64), TEST_SHARE)
+        return [file for file, is_test in zip(files, held_out, strict=True) if is_test == (part == "test")]
+
+
+def _class_folders(root: Path) -> tuple[str, ...]:
+    return tuple(sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")))
+
+
+def _visible_files(folder: Path) -> list[os.DirEntry[str]]:
+    if not folder.is_dir():
+        return []
+    files = [e for e in os.scandir(folder) if e.is_file() and not e.name.startswith(".")]
+    return sorted(files, key=lambda e: e.name)
+
+
+def _decode_all(paths: list[Path], title: str) -> list[NDArray[np.uint8] | None]:
+    """Pixels of each file, None for those that cannot be read; these are named."""
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        decoded = list(tqdm(pool.map(_decode_file, paths), title, len(paths), disable=None, unit=" images"))
+    broken = [path for path, pixels in zip(paths, decoded, strict=True) if pixels is None]
+    for path in broken:
+        logger.warning("skipped, not a readable image: %s", path)
+    if broken:
+        logger.warning("skipped %d of %d files", len(broken), len(paths))
+    return decoded
+
+
+def _decode_file(path: Path) -> NDArray[np.uint8] | None:
+    try:
+        with Image.open(path) as image:
+            return to_pixels(image)
+    except Exception:  # Pillow's readers raise nearly anything on a broken file
+        return None
+
+
+def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """3 x 32 x 32 uint8 RGB of a picture of any size and mode, upright, what is transparent in it white."""
+    if image.mode.startswith("I;16"):
+        image = image.point(lambda value: value / 256).convert("L")  # convert alone would clip to white
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    resized = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))

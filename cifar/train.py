@@ -1,0 +1,145 @@
+"""Training and evaluation. No NNI, no files: images in, metrics out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cifar.data import Dataset, Splits, batches
+from cifar.hparams import Hparams
+from cifar.models import build_model
+
+_LOSS_CHECK_STEPS = 64  # reading the loss makes a GPU wait, so not at every step
+_EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One epoch's figures; accuracies are fractions, and loss and accuracy are the validation images'."""
+
+    epoch: int  # from 1
+    train_loss: float
+    loss: float
+    accuracy: float
+    images_per_second: float  # of training, evaluation not counted
+    seconds: float  # since training began, evaluation counted
+
+
+class Diverged(Exception):
+    """The loss is no longer finite."""
+
+
+def new_model(hparams: Hparams, dataset: Dataset) -> nn.Module:
+    """The network that `hparams` describe, its weights drawn from their seed, where the data set is."""
+    torch.manual_seed(hparams.seed)
+    return build_model(hparams.model, hparams.width, len(dataset.classes)).to(dataset.images.device)
+
+
+def train(model: nn.Module, hparams: Hparams, dataset: Dataset, splits: Splits) -> Iterator[EpochMetrics]:
+    """Train `model` in place; yields after each epoch.
+
+    Raises Diverged as soon as a loss is not finite.
+    """
+    optimizer = _new_optimizer(model, hparams)
+    began = time.perf_counter()
+    for epoch in range(1, hparams.epochs + 1):
+        epoch_began = time.perf_counter()
+        train_loss = _train_epoch(model, optimizer, hparams, dataset, _shuffled(splits.train, hparams.seed, epoch))
+        images_per_second = len(splits.train) / (time.perf_counter() - epoch_began)
+        val = evaluate(model, dataset, splits.val)
+        if not math.isfinite(val.loss):
+            raise Diverged(f"validation loss is {val.loss} after epoch {epoch}")
+        yield EpochMetrics(
+            epoch, train_loss, val.loss, val.accuracy, images_per_second, time.perf_counter() - began
+        )
+
+
+def _new_optimizer(model: nn.Module, hparams: Hparams) -> torch.optim.Optimizer:
+    if hparams.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), hparams.lr, weight_decay=hparams.weight_decay, fused=True)
+    return torch.optim.SGD(
+        model.parameters(), hparams.lr, hparams.momentum, weight_decay=hparams.weight_decay, fused=True
+    )
+
+
+def _shuffled(index: Tensor, seed: int, epoch: int) -> Tensor:
+    # Seeded by the epoch too, so that a continued trial sees the order that an uninterrupted one would.
+    generator = torch.Generator().manual_seed(seed + epoch * 2**32)
+    return index[torch.randperm(len(index), generator=generator).to(index.device)]
+
+
+def _train_epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, hparams: Hparams, dataset: Dataset, order: Tensor
+) -> float:
+    """One pass over the images in `order`; returns their mean loss."""
+    model.train()
+    total = torch.zeros((), device=order.device)
+    with tqdm(total=len(order), unit=" images", leave=False, disable=None) as progress:
+        for step, (images, labels) in enumerate(batches(dataset, order, hparams.batch_size), start=1):
+            total += _train_step(model, optimizer, images, labels, hparams.accumulate) * len(labels)
+            if step % _LOSS_CHECK_STEPS == 0:
+                _refuse_divergence(total, step)
+            progress.update(len(labels))
+    _refuse_divergence(total, step)
+    return total.item() / len(order)
+
+
+def _train_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, micro_batches: int
+) -> Tensor:
+    """One optimizer step on one batch, its gradient summed over micro-batches; returns the batch's mean loss."""
+    optimizer.zero_grad()
+    batch_loss = torch.zeros((), device=images.device)
+    micro_size = math.ceil(len(labels) / micro_batches)
+    for some_images, some_labels in zip(images.split(micro_size), labels.split(micro_size), strict=True):
+        loss = F.cross_entropy(model(some_images), some_labels, reduction="sum") / len(labels)
+        loss.backward()
+        batch_loss += loss.detach()
+    optimizer.step()
+    return batch_loss
+
+
+def _refuse_divergence(total: Tensor, step: int) -> None:
+    if not math.isfinite(total.item()):
+        raise Diverged(f"training loss is {total.item()} at or before step {step}")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss, accuracy as a fraction, and the predicted label of each image."""
+
+    loss: float
+    accuracy: float
+    predictions: Tensor
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, dataset: Dataset, index: Tensor) -> Evaluation:
+    model.eval()
+    total = torch.zeros((), device=index.device)
+    predictions = []
+    for images, labels in batches(dataset, index, _EVALUATION_BATCH):
+        logits = model(images)
+        total += F.cross_entropy(logits, labels, reduction="sum")
+        predictions.append(logits.argmax(1))
+    predicted = torch.cat(predictions)
+    accuracy = (predicted == dataset.labels[index]).double().mean().item()
+    return Evaluation(total.item() / len(index), accuracy, predicted.cpu())
+
+
+def class_accuracies(evaluation: Evaluation, dataset: Dataset, index: Tensor) -> dict[str, float]:
+    """Accuracy of each class that has images in `index`, in the data set's order."""
+    labels = dataset.labels[index].cpu()
+    correct = (evaluation.predictions == labels).double()
+    return {
+        name: correct[labels == label].mean().item()
+        for label, name in enumerate(dataset.classes)
+        if (labels == label).any()
+    }

@@ -1,0 +1,90 @@
+"""One trial: ask NNI for parameters, train, report.
+
+Alone, with no experiment running, it trains PyTorch's CIFAR-10 tutorial recipe and ends with the test accuracy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+
+import torch
+
+from cifar import data, device, nni_trial
+from cifar.errors import RequestError
+from cifar.hparams import Hparams, add_arguments, given_arguments
+from cifar.result import Result
+from cifar.run import epoch_metrics, run_trial
+from cifar.train import EpochMetrics, class_accuracies, evaluate
+
+
+def main() -> int:
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    options = parse_arguments()
+    try:
+        with nni_trial.recording_errors():
+            params = nni_trial.next_params()
+            hparams = Hparams.from_params({**given_arguments(options), **params})
+            result = run(hparams, options.data)
+    except RequestError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 130 if result.status == "interrupted" else 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Train and evaluate one network; under NNI, with the tuner's parameters over those given here."
+    )
+    parser.add_argument(
+        "--data",
+        default=os.environ.get("CIFAR_DATA", "cifar10"),
+        help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)",
+    )
+    add_arguments(parser)
+    return parser.parse_args()
+
+
+def run(hparams: Hparams, data_name: str) -> Result:
+    dataset = data.load(data_name)
+    splits = data.split(dataset)
+    claim = device.claim(nni_trial.concurrency())
+    torch.set_num_threads(claim.threads)
+
+    def on_epoch(metrics: EpochMetrics) -> None:
+        print(epoch_line(metrics, hparams.epochs), flush=True)
+        nni_trial.report_epoch(epoch_metrics(metrics))
+
+    result, model = run_trial(hparams, dataset, splits, claim.device, on_epoch)
+    result = nni_trial.finish(result)
+    print(f"{result.status}: {result.reason}")
+    if model is not None and result.status == "ok" and not nni_trial.running():
+        print_test_accuracy(model, data_name, claim.device)
+    return result
+
+
+def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
+    return (
+        f"epoch {metrics.epoch}/{epochs}  train loss {metrics.train_loss:.3f}  loss {metrics.loss:.3f}  "
+        f"accuracy {metrics.accuracy:.1%}  {metrics.images_per_second:,.0f} images/s"
+    )
+
+
+def print_test_accuracy(model: torch.nn.Module, data_name: str, on: torch.device) -> None:
+    """The only place where a trial reads test images: alone, after training has ended."""
+    test = data.load_test(data_name).to(on)
+    everything = torch.arange(len(test.labels), device=on)
+    evaluation = evaluate(model, test, everything)
+    standard_error = (evaluation.accuracy * (1 - evaluation.accuracy) / len(everything)) ** 0.5
+    print(f"test accuracy {evaluation.accuracy:.1%} ± {standard_error:.1%} of {len(everything):,} images; per class:")
+    for name, accuracy in class_accuracies(evaluation, test, everything).items():
+        print(f"  {name:<12} {accuracy:6.1%}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
