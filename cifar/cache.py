@@ -12,6 +12,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -94,15 +95,16 @@ def _open(entry: Path) -> Cached:
     return Cached(decoded, fingerprint)
 
 
-def _map(path: Path) -> NDArray[np.generic]:
+def _map(path: Path) -> NDArray[Any]:
     # Copy-on-write: all processes share the file's pages, and torch accepts the array as writable.
-    array: NDArray[np.generic] = np.load(path, mmap_mode="c", allow_pickle=False)
+    array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
     return array
 
 
 def _fingerprint(decoded: Decoded) -> str:
     digest = hashlib.sha256(json.dumps(decoded.classes).encode())
-    for array in (decoded.images, decoded.labels):
+    arrays: tuple[NDArray[Any], ...] = (decoded.images, decoded.labels)
+    for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(memoryview(np.ascontiguousarray(array)))
     return digest.hexdigest()

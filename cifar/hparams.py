@@ -87,9 +87,7 @@ class Hparams:
                 value = WIDTHS[self.model]  # model comes before width, so it has passed its rule
             object.__setattr__(self, spec.name, spec.metadata["rule"](spec.name, value))
         if self.accumulate > self.batch_size:
-            raise RequestError(
-                f"accumulate must be at most batch_size ({self.batch_size}), got {self.accumulate}"
-            )
+            raise RequestError(f"accumulate must be at most batch_size ({self.batch_size}), got {self.accumulate}")
 
     @classmethod
     def from_params(cls, params: Mapping[str, object]) -> Hparams:

@@ -40,9 +40,7 @@ class Net(nn.Module):
 def layer_sizes(model: str, width: int) -> tuple[int, int, int, int]:
     """Outputs of conv1, conv2, fc1 and fc2: the tutorial's proportions, rounded, scaled to this width."""
     own_width = WIDTHS[model]
-    channels2, units1, units2 = (
-        max(1, (size * width + own_width // 2) // own_width) for size in _LATER_SIZES[model]
-    )
+    channels2, units1, units2 = (max(1, (size * width + own_width // 2) // own_width) for size in _LATER_SIZES[model])
     return width, channels2, units1, units2
 
 

@@ -56,9 +56,7 @@ def train(model: nn.Module, hparams: Hparams, dataset: Dataset, splits: Splits) 
         val = evaluate(model, dataset, splits.val)
         if not math.isfinite(val.loss):
             raise Diverged(f"validation loss is {val.loss} after epoch {epoch}")
-        yield EpochMetrics(
-            epoch, train_loss, val.loss, val.accuracy, images_per_second, time.perf_counter() - began
-        )
+        yield EpochMetrics(epoch, train_loss, val.loss, val.accuracy, images_per_second, time.perf_counter() - began)
 
 
 def _new_optimizer(model: nn.Module, hparams: Hparams) -> torch.optim.Optimizer:

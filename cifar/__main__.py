@@ -1,0 +1,80 @@
+"""The commands: `cifar search`, also as `python -m cifar search`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cifar import data
+from cifar.errors import RequestError
+from cifar.experiment import Experiment, start
+from cifar.leaderboard import accuracy_text, leaderboard
+from cifar.store import Trial, best_first, read_trials
+
+
+def main() -> int:
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    options = parse_arguments()
+    try:
+        return search(options)
+    except RequestError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="cifar", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser("search", help="run the experiment to its end and show the best trials")
+    command.add_argument("--config", type=Path, default=Path("config.yml"), help="default: config.yml")
+    command.add_argument(
+        "--data",
+        default=os.environ.get("CIFAR_DATA", "cifar10"),
+        help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)",
+    )
+    command.add_argument("--max-trials", type=int, help="default: as in the config")
+    command.add_argument("--port", type=int, help="of the web page (default: the first free one from 8080 up)")
+    return parser.parse_args()
+
+
+def search(options: argparse.Namespace) -> int:
+    """Run an experiment to its end. Returns 0, 1 where it failed, 130 where it was interrupted."""
+    data.load(options.data)  # prepared once, before any trial wants it
+    experiment = start(options.config, data=options.data, max_trials=options.max_trials, port=options.port)
+    print(f"experiment {experiment.id}, web page {experiment.url}", file=sys.stderr)
+    code = 0
+    try:
+        follow(experiment)
+        if experiment.status() not in ("DONE", "TUNER_NO_MORE_TRIAL"):
+            print(f"the experiment failed; its logs are in {experiment.directory / 'log'}", file=sys.stderr)
+            code = 1
+    except KeyboardInterrupt:
+        print("interrupted, stopping the trials", file=sys.stderr)
+        code = 130
+    finally:
+        experiment.stop()
+    print(leaderboard(read_trials(experiment.directory)))
+    print(f"saved in {experiment.directory}")
+    return code
+
+
+def follow(experiment: Experiment) -> None:
+    """Show progress until the experiment ends: a line for each trial that does, and a bar on a terminal."""
+    ended: list[Trial] = []
+    with tqdm(total=experiment.max_trials, unit="trial", disable=None) as bar:
+        for trial in experiment.watch():
+            ended.append(trial)
+            ranked = best_first(ended)
+            best = f"best {accuracy_text(ranked[0])} in trial {ranked[0].number}" if ranked else "none finished yet"
+            line = f"trial {trial.number}: {accuracy_text(trial)}, {trial.status}"
+            tqdm.write(f"[{len(ended)}/{experiment.max_trials}] {line}; {best}", file=sys.stderr)
+            bar.update()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Start, watch and stop an NNI experiment. NNI itself stays unmodified."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from cifar.errors import RequestError
+from cifar.store import Trial, read_trials
+
+_POLL_SECONDS = 1.0
+_FIRST_PORT = 8080  # nnictl's own default
+
+
+class Experiment:
+    """A running experiment: its id, its directory and the address of its web page."""
+
+    def __init__(self, nni_experiment: Any, port: int) -> None:
+        self._nni = nni_experiment
+        self.id: str = nni_experiment.id
+        self.directory = Path(nni_experiment.config.experiment_working_directory) / self.id
+        self.url = f"http://127.0.0.1:{port}"
+        self.max_trials: int = nni_experiment.config.max_trial_number
+
+    def status(self) -> str:
+        """NNI's status, or DEAD where the manager does not answer."""
+        try:
+            answer = requests.get(f"{self.url}/api/v1/nni/check-status", timeout=10).json()
+        except (requests.RequestException, ValueError):
+            return "DEAD"
+        return str(answer["status"])
+
+    def watch(self) -> Iterator[Trial]:
+        """Each trial as it ends, until the experiment has."""
+        seen: set[str] = set()
+        over = False
+        while not over:
+            over = self._is_over()  # asked before the trials are read, so that none is missed
+            for trial in read_trials(self.directory):
+                if trial.ended and trial.id not in seen:
+                    seen.add(trial.id)
+                    yield trial
+            if not over:
+                time.sleep(_POLL_SECONDS)
+
+    def _is_over(self) -> bool:
+        status = self.status()
+        if status == "TUNER_NO_MORE_TRIAL":  # a finite space ran out: NNI would stay here for ever
+            return all(trial.ended for trial in read_trials(self.directory))
+        return status in ("DONE", "ERROR", "STOPPED", "DEAD")
+
+    def stop(self) -> None:
+        """Stop running trials and the manager."""
+        self._nni.stop()
+
+
+def start(config_path: Path, *, data: str, max_trials: int | None, port: int | None) -> Experiment:
+    """Start the experiment that `config_path` describes, its web page reachable from this machine only.
+
+    The trials inherit `data` through CIFAR_DATA, and this Python through PATH.
+    """
+    os.environ["CIFAR_DATA"] = str(Path(data).resolve()) if Path(data).is_dir() else data
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    preload = f'--require "{Path(__file__).with_name("loopback.js")}"'
+    os.environ["NODE_OPTIONS"] = f"{os.environ.get('NODE_OPTIONS', '')} {preload}".strip()
+    import nni.experiment  # takes a second, so not before it is needed
+
+    nni.silence_stdout()
+    logging.getLogger("nni").propagate = False  # the experiment's own log file keeps all of it
+    try:
+        config = nni.experiment.ExperimentConfig.load(config_path)
+        if max_trials is not None:
+            config.max_trial_number = max_trials
+        config = config.canonical_copy()
+    except Exception as error:  # NNI's readers raise nearly anything on a wrong config
+        raise RequestError(f"{config_path} is no NNI experiment: {error}") from None
+    port = _free_port(port)
+    experiment = nni.experiment.Experiment(config)
+    experiment.start(port, run_mode=nni.experiment.RunMode.Detach)
+    return Experiment(experiment, port)
+
+
+def _free_port(asked: int | None) -> int:
+    """The port asked for, else the first free one from nnictl's default up."""
+    candidates = range(_FIRST_PORT, _FIRST_PORT + 100) if asked is None else [asked]
+    for port in candidates:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise RequestError(f"port {asked or f'{_FIRST_PORT} and the 99 after it'} is in use; choose another with --port")

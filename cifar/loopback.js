@@ -1,0 +1,8 @@
+// NNI's manager listens on every network interface, without a password. Preloaded into its node process
+// (NODE_OPTIONS=--require), this makes each listen() that names no host listen on this machine alone.
+const net = require("net");
+const listen = net.Server.prototype.listen;
+net.Server.prototype.listen = function (port, ...rest) {
+  const namesNoHost = (typeof port === "number" || /^\d+$/.test(port)) && typeof rest[0] !== "string";
+  return namesNoHost ? listen.call(this, port, "127.0.0.1", ...rest) : listen.call(this, port, ...rest);
+};
