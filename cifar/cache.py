@@ -90,7 +90,7 @@ def _open(entry: Path) -> Cached:
         fingerprint = _fingerprint(decoded)
         if fingerprint != meta["fingerprint"]:
             raise _Damaged("its content does not match its fingerprint")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise _Damaged(error) from None
     return Cached(decoded, fingerprint)
 
@@ -106,5 +106,5 @@ def _fingerprint(decoded: Decoded) -> str:
     arrays: tuple[NDArray[Any], ...] = (decoded.images, decoded.labels)
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(memoryview(np.ascontiguousarray(array)))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

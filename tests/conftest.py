@@ -1,0 +1,57 @@
+"""Fixtures: a cache of the tests' own, pictures made on the spot, and a synthetic data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cifar.data import Dataset
+
+MakeFolder = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all tests, so that the digits are decoded once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def alone(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No experiment around, and nothing of the user's read or written."""
+    monkeypatch.setenv("CIFAR_CACHE", str(shared_cache))
+    monkeypatch.delenv("CIFAR_DATA", raising=False)
+    for name in [name for name in os.environ if name.startswith("NNI_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> MakeFolder:
+    """Write pictures of noise: make_folder({"train/cat": 5, "train/dog": 5}) -> the folder that holds them."""
+
+    def make(counts: dict[str, int], name: str = "pictures") -> Path:
+        random = np.random.RandomState(0)
+        for folder, count in counts.items():
+            (tmp_path / name / folder).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.randint(0, 256, (40, 50, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / name / folder / f"{number:03}.png")
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def tiny() -> Dataset:
+    """120 synthetic images of 3 classes that differ in brightness."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(120) % 3
+    noise = torch.randint(0, 60, (120, 3, 32, 32), generator=generator)
+    images = (noise + 80 * labels.view(-1, 1, 1, 1)).to(torch.uint8)
+    return Dataset("tiny", images, labels, ("dark", "grey", "light"), "f" * 64)
