@@ -21,7 +21,7 @@ from cifar.train import EpochMetrics, class_accuracies, evaluate
 
 
 def main() -> int:
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.basicConfig(format="%(message)s")
     options = parse_arguments()
     try:
         with nni_trial.recording_errors():

@@ -18,7 +18,7 @@ from cifar.store import Trial, best_first, read_trials
 
 
 def main() -> int:
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(message)s")
     options = parse_arguments()
     try:
         return search(options)

@@ -1,0 +1,30 @@
+"""A trial that trains nothing, and asks for its parameters late, so that later trials overtake it.
+
+The first four ask in the reverse of the order in which NNI started them, the others after random waits.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+
+from cifar import nni_trial
+from cifar.result import Result
+
+
+def main() -> None:
+    sequence = int(os.environ["NNI_TRIAL_SEQ_ID"])
+    import nni  # before the wait: importing takes longer than the waits differ  # noqa: F401
+
+    time.sleep(0.5 + 0.7 * (3 - sequence) if sequence < 4 else random.Random(sequence).uniform(0, 1.5))
+    if sys.argv[1:] == ["--without-repair"]:
+        nni_trial._recorded = lambda: None
+    params = nni_trial.next_params()
+    nni_trial.report_epoch({"default": float(str(params["x"]))})
+    nni_trial.finish(Result("ok", "scrambled", {"default": float(str(params["x"]))}, details={"data": {}}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Real experiments: NNI's own manager, tuner and command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+import yaml
+
+from cifar import store
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+SCRAMBLED = f"{sys.executable} {ROOT / 'tests' / 'scrambled_trial.py'}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class NniExperiment:
+    """One experiment started with nnictl, as a user does."""
+
+    def __init__(self, config: dict[str, Any], home: Path, environment: dict[str, str]) -> None:
+        self.port = free_port()
+        self.environment = os.environ | environment | {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
+        path = home / "config.yml"
+        path.write_text(yaml.safe_dump(config))
+        created = self.nnictl("create", "--config", str(path), "--port", str(self.port))
+        assert created.returncode == 0, created.stdout + created.stderr
+        assert "pkg_resources" not in created.stderr
+        self.id = self.get("experiment")["id"]
+        self.directory = Path(config["experimentWorkingDirectory"]) / self.id
+        entry = json.loads((home / "nni-experiments" / ".experiment").read_text())[self.id]
+        self.manager = psutil.Process(entry["pid"])
+
+    def nnictl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(BIN / "nnictl"), *arguments]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+
+    def get(self, path: str) -> Any:
+        return requests.get(f"http://127.0.0.1:{self.port}/api/v1/nni/{path}", timeout=10).json()
+
+    def wait(self, seconds: float) -> str:
+        """NNI's status once it is DONE, or as it is after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while (status := str(self.get("check-status")["status"])) in ("RUNNING", "NO_MORE_TRIAL"):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
+        return status
+
+    def stop(self) -> None:
+        self.nnictl("stop", self.id)
+        psutil.wait_procs([self.manager], timeout=20)
+        assert not self.manager.is_running()
+
+
+Start = Callable[..., NniExperiment]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    started: list[NniExperiment] = []
+
+    def start_one(config: dict[str, Any], **environment: str) -> NniExperiment:
+        started.append(NniExperiment(config, tmp_path, environment))
+        return started[-1]
+
+    yield start_one
+    for experiment in started:
+        experiment.stop()
+
+
+def scrambled_config(tmp_path: Path, trials: int, *options: str) -> dict[str, Any]:
+    return {
+        "searchSpace": {"x": {"_type": "uniform", "_value": [0, 1]}},
+        "trialCommand": " ".join([SCRAMBLED, *options]),
+        "trialCodeDirectory": str(ROOT),
+        "experimentWorkingDirectory": str(tmp_path / "experiments"),
+        "trialConcurrency": 4,
+        "maxTrialNumber": trials,
+        "tuner": {"name": "TPE", "classArgs": {"optimize_mode": "maximize", "tpe_args": {"n_startup_jobs": 5}}},
+        "trainingService": {"platform": "local"},
+    }
+
+
+def shown_params(experiment: NniExperiment, tmp_path: Path) -> dict[str, dict[str, float]]:
+    """For each finished trial, x as each place shows it: what the trial used, and what NNI says it used."""
+    exported = tmp_path / "export.json"
+    experiment.nnictl("experiment", "export", experiment.id, "--type", "json", "--filename", str(exported))
+    export = {row["trialJobId"]: row for row in json.loads(exported.read_text())}
+    database = {row[0]: json.loads(row[3]) for row in store._events(experiment.directory / "db/nni.sqlite") if row[3]}
+    shown = {}
+    for job in experiment.get("trial-jobs"):
+        if job["status"] != "SUCCEEDED":
+            continue
+        directory = store.trial_directory(experiment.directory, job["trialJobId"])
+        row = export[job["trialJobId"]]
+        shown[job["trialJobId"]] = {
+            "used": json.loads((directory / "params.json").read_text())["parameters"]["x"],
+            "result": json.loads((directory / "result.json").read_text())["metrics"]["default"],
+            "web API": json.loads(job["hyperParameters"][0])["parameters"]["x"],
+            "web API, metric": float(json.loads(json.loads(job["finalMetricData"][0]["data"]))["default"]),
+            "database": database[job["trialJobId"]]["parameters"]["x"],
+            "export": json.loads(row["parameter"])["x"] if isinstance(row["parameter"], str) else row["parameter"]["x"],
+        }
+    return shown
+
+
+def is_paired(shown: dict[str, float]) -> bool:
+    return len(set(shown.values())) == 1
+
+
+def test_what_nni_shows_is_what_ran(start: Start, tmp_path: Path) -> None:
+    experiment = start(scrambled_config(tmp_path, trials=24))
+    assert experiment.wait(180) == "DONE"
+    shown = shown_params(experiment, tmp_path)
+    assert len(shown) == 24
+    assert [trial for trial, values in shown.items() if not is_paired(values)] == []
+    overtaken = [
+        trial
+        for trial in shown
+        if "another trial's" in (store.trial_directory(experiment.directory, trial) / "trial.log").read_text()
+    ]
+    assert len(overtaken) >= 4  # the scrambling did its work
+
+
+def test_without_the_repair_the_same_experiment_shows_wrong_pairs(start: Start, tmp_path: Path) -> None:
+    """The control: should this fail, NNI has mended itself or the proof above proves nothing."""
+    experiment = start(scrambled_config(tmp_path, 24, "--without-repair"))
+    assert experiment.wait(20) != "ERROR"  # it may be done, or have stalled
+    shown = shown_params(experiment, tmp_path)
+    assert [trial for trial, values in shown.items() if not is_paired(values)]
+
+
+def test_the_projects_own_search_runs_under_plain_nnictl(start: Start, tmp_path: Path, shared_cache: Path) -> None:
+    config = yaml.safe_load((ROOT / "config.yml").read_text())
+    config |= {
+        "searchSpaceFile": str(ROOT / "search_space.json"),
+        "trialCodeDirectory": str(ROOT),
+        "trialCommand": "python trial.py --epochs 2 --lr 1",
+        "experimentWorkingDirectory": str(tmp_path / "experiments"),
+        "maxTrialNumber": 4,
+    }
+    experiment = start(config, CIFAR_DATA="digits", CIFAR_CACHE=str(shared_cache))
+    assert experiment.wait(120) == "DONE"
+    trials = store.read_trials(experiment.directory)
+    assert [trial.nni_status for trial in trials] == ["SUCCEEDED"] * 4
+    for trial in trials:
+        assert trial.result is not None
+        assert trial.result["params_are_recorded"]
+        assert set(trial.params) == {"width", "lr", "momentum", "batch_size"}
+        assert {name: trial.result["hparams"][name] for name in trial.params} == trial.params
+        assert trial.result["threads"] == max(1, len(os.sched_getaffinity(0)) // config["trialConcurrency"])
+
+
+def search(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    config = yaml.safe_load((ROOT / "config.yml").read_text())
+    config |= {
+        "searchSpaceFile": str(ROOT / "search_space.json"),
+        "trialCodeDirectory": str(ROOT),
+        "trialCommand": "python trial.py --epochs 2",
+        "experimentWorkingDirectory": str(tmp_path / "experiments"),
+    }
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "cifar", "search", "--config", str(tmp_path / "config.yml"), *arguments]
+    environment = os.environ | {"HOME": str(tmp_path)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def listening_addresses(port: int) -> set[str]:
+    listening = [c.laddr for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr]
+    return {address.ip for address in listening if address.port == port}
+
+
+def descendants_of(experiments: Path) -> list[psutil.Process]:
+    """Managers, tuners and trials of these experiments."""
+    return [p for p in psutil.process_iter() if str(experiments) in " ".join(_command_and_cwd(p))]
+
+
+def _command_and_cwd(process: psutil.Process) -> list[str]:
+    try:
+        return [*process.cmdline(), process.environ().get("NNI_OUTPUT_DIR", "")]
+    except psutil.Error:
+        return []
+
+
+def test_search_ends_by_itself_with_a_table_and_leaves_nothing_running(tmp_path: Path) -> None:
+    port = free_port()
+    process = search(tmp_path, "--data", "digits", "--max-trials", "3", "--port", str(port))
+    addresses: set[str] = set()
+    while process.poll() is None:
+        addresses |= listening_addresses(port)
+        time.sleep(0.5)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert addresses == {"127.0.0.1"}
+    assert "3 trials: 3 ok" in out
+    assert "[3/3] trial " in err
+    assert f"saved in {tmp_path / 'experiments'}" in out
+    assert descendants_of(tmp_path / "experiments") == []
+
+
+def test_an_interrupted_search_stops_its_trials(tmp_path: Path) -> None:
+    process = search(tmp_path, "--data", "digits", "--max-trials", "30", "--port", str(free_port()))
+    assert process.stderr is not None
+    while "[1/30]" not in (line := process.stderr.readline()):
+        assert line, "the search ended before its first trial did"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "saved in" in out
+    assert descendants_of(tmp_path / "experiments") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere"], "error: data must be cifar10, digits or a folder of pictures, got 'nowhere'"),
+        (["--data", "digits", "--config", "nowhere.yml"], "nowhere.yml is no NNI experiment: "),
+    ],
+)
+def test_a_wrong_search_starts_nothing(tmp_path: Path, arguments: list[str], message: str) -> None:
+    process = search(tmp_path, *arguments)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "experiments").exists()
+
+
+def test_a_busy_port_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = search(tmp_path, "--data", "digits", "--port", str(port))
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"error: port {port} is in use; choose another with --port" in err

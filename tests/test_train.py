@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from cifar import data, run
+from cifar.data import Dataset
+from cifar.hparams import Hparams
+from cifar.models import build_model
+from cifar.result import Result
+from cifar.train import Diverged, EpochMetrics, class_accuracies, evaluate, new_model, train
+
+FAST = Hparams(lr=0.01, batch_size=8, epochs=3)
+
+
+def run_training(dataset: Dataset, hparams: Hparams) -> tuple[list[EpochMetrics], nn.Module]:
+    model = new_model(hparams, dataset)
+    return list(train(model, hparams, dataset, data.split(dataset))), model
+
+
+def losses(metrics: list[EpochMetrics]) -> list[float]:
+    return [value for epoch in metrics for value in (epoch.train_loss, epoch.loss, epoch.accuracy)]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_training_equals_a_plain_loop(tiny: Dataset, optimizer: str) -> None:
+    """The loop as the tutorial writes it, over the same images in the same order."""
+    hparams = replace(FAST, optimizer=optimizer, lr=0.003, weight_decay=0.01)
+    splits = data.split(tiny)
+    torch.manual_seed(hparams.seed)
+    model = build_model("net", hparams.width, 3)
+    if optimizer == "sgd":
+        plain: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.003, momentum=0.9, weight_decay=0.01)
+    else:
+        plain = torch.optim.Adam(model.parameters(), lr=0.003, weight_decay=0.01)
+    expected = []
+    for epoch in range(1, hparams.epochs + 1):
+        generator = torch.Generator().manual_seed(hparams.seed + epoch * 2**32)
+        order = splits.train[torch.randperm(len(splits.train), generator=generator)]
+        running_loss = 0.0
+        for index in order.split(hparams.batch_size):
+            plain.zero_grad()
+            images = (tiny.images[index].float() / 255 - 0.5) / 0.5
+            loss = nn.functional.cross_entropy(model(images), tiny.labels[index])
+            loss.backward()
+            plain.step()
+            running_loss += loss.item() * len(index)
+        expected.append(running_loss / len(order))
+    metrics, _ = run_training(tiny, hparams)
+    assert [epoch.train_loss for epoch in metrics] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tiny: Dataset) -> None:
+    first, again, other = (losses(run_training(tiny, replace(FAST, seed=seed))[0]) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 8])
+def test_micro_batches_change_nothing(tiny: Dataset, accumulate: int) -> None:
+    whole, _ = run_training(tiny, FAST)
+    parts, _ = run_training(tiny, replace(FAST, accumulate=accumulate))
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-4)
+
+
+def test_training_learns(tiny: Dataset) -> None:
+    metrics, _ = run_training(tiny, replace(FAST, epochs=8))
+    assert metrics[-1].accuracy == 1.0
+
+
+def test_a_batch_larger_than_the_data_set_is_one_step(tiny: Dataset) -> None:
+    metrics, _ = run_training(tiny, replace(FAST, batch_size=1000, epochs=1))
+    assert math.isfinite(metrics[0].loss)
+
+
+def test_evaluation_leaves_the_weights_alone_and_counts_right(tiny: Dataset) -> None:
+    model = new_model(FAST, tiny)
+    before = [parameter.clone() for parameter in model.parameters()]
+    everything = torch.arange(120)
+    evaluation = evaluate(model, tiny, everything)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    correct = int((evaluation.predictions == tiny.labels).sum())
+    assert evaluation.accuracy == correct / 120
+    assert sum(class_accuracies(evaluation, tiny, everything).values()) == pytest.approx(3 * correct / 120)
+
+
+def test_divergence_stops_training_at_once(tiny: Dataset) -> None:
+    with pytest.raises(Diverged, match=r"training loss is (nan|inf)"):
+        run_training(tiny, replace(FAST, lr=1e30))
+
+
+def result_of(dataset: Dataset, hparams: Hparams) -> Result:
+    return run.run_trial(hparams, dataset, data.split(dataset), torch.device("cpu"), lambda metrics: None)[0]
+
+
+def test_a_finished_trial_reports_its_last_epoch_and_names_its_best(tiny: Dataset) -> None:
+    seen: list[EpochMetrics] = []
+    splits = data.split(tiny)
+    result, model = run.run_trial(FAST, tiny, splits, torch.device("cpu"), seen.append)
+    assert (result.status, result.epochs, len(seen)) == ("ok", 3, 3)
+    assert result.metrics is not None
+    assert model is not None
+    assert result.metrics["default"] == seen[-1].accuracy
+    assert result.metrics["best_accuracy"] == max(metrics.accuracy for metrics in seen)
+    assert result.details["hparams"] == {**FAST.__dict__}
+
+
+def test_a_diverged_trial_reports_chance(tiny: Dataset) -> None:
+    result = result_of(tiny, replace(FAST, lr=1e30))
+    assert result.status == "diverged"
+    assert "training loss is" in result.reason
+    assert result.metrics is not None
+    assert result.metrics["default"] == pytest.approx(1 / 3)
+    assert all(math.isfinite(value) for value in result.metrics.values())
+
+
+def test_a_trial_out_of_gpu_memory_reports_chance(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhaust(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+
+    monkeypatch.setattr(run, "new_model", exhaust)
+    result = result_of(tiny, FAST)
+    assert (result.status, result.reason) == ("out_of_memory", "CUDA out of memory. Tried to allocate 2 GiB")
+    assert result.metrics is not None
+    assert result.metrics["default"] == pytest.approx(1 / 3)
+
+
+def test_an_interrupted_trial_keeps_its_last_epoch(tiny: Dataset) -> None:
+    def interrupt(metrics: EpochMetrics) -> None:
+        if metrics.epoch == 2:
+            raise KeyboardInterrupt
+
+    result, _ = run.run_trial(FAST, tiny, data.split(tiny), torch.device("cpu"), interrupt)
+    assert (result.status, result.epochs) == ("interrupted", 2)
+    assert result.metrics is not None

@@ -1,0 +1,198 @@
+"""trial.py as a person runs it, and as NNI does: a manager's side of the conversation played by a local server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from cifar import nni_trial
+from cifar.hparams import Hparams
+
+ROOT = Path(__file__).parent.parent
+QUICK = ["--data", "digits", "--epochs", "2", "--batch_size", "32", "--lr", "0.05"]
+
+
+def trial(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error::UserWarning", str(ROOT / "trial.py"), *arguments]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
+
+
+def test_alone_it_trains_and_prints_the_accuracy_of_each_class() -> None:
+    run = trial(*QUICK)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert lines[0].startswith("epoch 1/2  train loss ")
+    assert lines[0].endswith(" images/s")
+    assert lines[2] == "ok: trained 2 epochs"
+    assert lines[3].startswith("test accuracy ")
+    assert [line.split()[0] for line in lines[4:]] == list("0123456789")
+    assert run.stderr == ""
+
+
+def test_data_comes_from_the_environment_when_not_named() -> None:
+    run = trial(*QUICK[2:], CIFAR_DATA="digits")
+    assert "of 359 images" in run.stdout
+
+
+def test_help_shows_every_hyperparameter() -> None:
+    text = trial("--help").stdout
+    assert all(f"--{name}" in text for name in asdict(Hparams()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--width", "0"], "error: width must be an integer from 1 to 1024, got 0"),
+        (["--data", "nowhere"], "error: data must be cifar10, digits or a folder of pictures, got 'nowhere'"),
+        (["--lr", "nan"], "error: lr must be a number above 0, got nan"),
+        (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
+        (["--depth", "3"], "unrecognized arguments: --depth 3"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], message: str) -> None:
+    run = trial(*arguments)
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+    assert run.stdout == ""
+
+
+class Manager:
+    """What NNI's manager says to a trial: one set of parameters handed over, another or the same recorded."""
+
+    def __init__(self, handed: dict[str, Any], recorded: dict[str, Any] | None) -> None:
+        self.handed, self.recorded = handed, recorded
+        self.metrics: list[dict[str, Any]] = []
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        manager = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = manager.answer(self.path)
+                self.send_response(404 if body is None else 200)
+                self.end_headers()
+                self.wfile.write(json.dumps(body).encode())
+
+            def do_PUT(self) -> None:
+                command = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if command["type"] == "metric":
+                    manager.metrics.append(json.loads(command["metric"]))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        return Handler
+
+    def answer(self, path: str) -> Any:
+        if path == "/prefix/env/local-env/TRIAL":
+            return {"type": "parameter", "parameter": json.dumps(self.handed)}
+        if path == "/prefix/api/v1/nni/experiment":
+            return {"params": {"trialConcurrency": 2}}
+        if path == "/prefix/api/v1/nni/trial-jobs/TRIAL" and self.recorded:
+            return {"hyperParameters": [json.dumps(self.recorded)]}
+        return None
+
+    def environment(self, output: Path) -> dict[str, str]:
+        return {
+            "NNI_PLATFORM": "local",
+            "NNI_EXP_ID": "EXPERIMENT",
+            "NNI_TRIAL_JOB_ID": "TRIAL",
+            "NNI_TRIAL_SEQ_ID": "7",
+            "NNI_SYS_DIR": str(output),
+            "NNI_OUTPUT_DIR": str(output),
+            "NNI_TRIAL_COMMAND_CHANNEL": f"http://127.0.0.1:{self.server.server_port}/prefix/env/local-env/TRIAL",
+        }
+
+    def values(self, kind: str) -> list[dict[str, float]]:
+        return [json.loads(metric["value"]) for metric in self.metrics if metric["type"] == kind]
+
+
+def parameters(parameter_id: int, **values: float) -> dict[str, Any]:
+    return {"parameter_id": parameter_id, "parameter_source": "algorithm", "parameters": values}
+
+
+@pytest.fixture
+def managers() -> Iterator[list[Manager]]:
+    started: list[Manager] = []
+    yield started
+    for manager in started:
+        manager.server.shutdown()
+        manager.server.server_close()
+
+
+def read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def test_under_nni_the_recorded_parameters_are_used_and_reported(managers: list[Manager], tmp_path: Path) -> None:
+    manager = Manager(handed=parameters(3, width=2.0, lr=0.5), recorded=parameters(4, width=4.0, lr=0.04))
+    managers.append(manager)
+    run = trial(*QUICK, "--width", "9", **manager.environment(tmp_path))
+    assert run.returncode == 0, run.stderr
+    assert "NNI handed out another trial's parameters" in run.stderr
+    assert read(tmp_path / "params.json") == {
+        "parameter_id": 4,
+        "parameters": {"width": 4.0, "lr": 0.04},
+        "trial_id": "TRIAL",
+        "sequence": 7,
+    }
+    result = read(tmp_path / "result.json")
+    assert (result["status"], result["params_are_recorded"]) == ("ok", True)
+    hparams = result["hparams"]  # NNI wins over the command line, the command line over the defaults
+    assert (hparams["width"], hparams["lr"], hparams["batch_size"], hparams["momentum"]) == (4, 0.04, 32, 0.9)
+    assert {metric["parameter_id"] for metric in manager.metrics} == {4}
+    assert len(manager.values("PERIODICAL")) == 2
+    (final,) = manager.values("FINAL")
+    assert final == result["metrics"]
+    assert final["default"] == manager.values("PERIODICAL")[-1]["default"]
+    assert "test accuracy" not in run.stdout
+
+
+def test_parameters_that_are_on_no_record_are_flagged(managers: list[Manager], tmp_path: Path) -> None:
+    manager = Manager(handed=parameters(3, width=2.0), recorded=None)
+    managers.append(manager)
+    run = trial(*QUICK, **manager.environment(tmp_path))
+    assert "NNI's record of this trial could not be read" in run.stderr
+    assert read(tmp_path / "result.json")["params_are_recorded"] is False
+    assert read(tmp_path / "params.json")["parameters"] == {"width": 2.0}
+
+
+def test_a_diverged_trial_succeeds_with_chance_accuracy(managers: list[Manager], tmp_path: Path) -> None:
+    manager = Manager(*[parameters(0, lr=1e30)] * 2)
+    managers.append(manager)
+    assert trial(*QUICK, **manager.environment(tmp_path)).returncode == 0
+    assert read(tmp_path / "result.json")["status"] == "diverged"
+    assert [final["default"] for final in manager.values("FINAL")] == [0.1]
+
+
+def test_wrong_parameters_from_nni_leave_a_result_and_no_metric(managers: list[Manager], tmp_path: Path) -> None:
+    manager = Manager(*[parameters(0, width=-1.0)] * 2)
+    managers.append(manager)
+    assert trial(*QUICK, **manager.environment(tmp_path)).returncode == 2
+    result = read(tmp_path / "result.json")
+    assert result["status"] == "error"
+    assert "width must be an integer from 1 to 1024, got -1" in result["reason"]
+    assert manager.metrics == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_only_finite_numbers_are_reported(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNI_TRIAL_JOB_ID", "TRIAL")
+    with pytest.raises(ValueError, match=r"metric loss is .*; only finite numbers may be reported"):
+        nni_trial.report_epoch({"default": 0.5, "loss": value})
