@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from cifar import data
 from cifar.errors import RequestError
-from cifar.experiment import Experiment, start
+from cifar.experiment import Experiment, free_port, load_config, start
 from cifar.leaderboard import accuracy_text, leaderboard
 from cifar.store import Trial, best_first, read_trials
 
@@ -44,8 +44,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def search(options: argparse.Namespace) -> int:
     """Run an experiment to its end. Returns 0, 1 where it failed, 130 where it was interrupted."""
+    config = load_config(options.config, options.max_trials)
+    port = free_port(options.port)
     data.load(options.data)  # prepared once, before any trial wants it
-    experiment = start(options.config, data=options.data, max_trials=options.max_trials, port=options.port)
+    experiment = start(config, options.data, port)
     print(f"experiment {experiment.id}, web page {experiment.url}", file=sys.stderr)
     code = 0
     try:
@@ -59,7 +61,7 @@ def search(options: argparse.Namespace) -> int:
     finally:
         experiment.stop()
     print(leaderboard(read_trials(experiment.directory)))
-    print(f"saved in {experiment.directory}")
+    print(f"saved in {experiment.directory}: db/nni.sqlite, and per trial environments/local-env/trials/*/result.json")
     return code
 
 

@@ -58,7 +58,7 @@ def fetch(source: Source, part: Part) -> Cached:
     except _Damaged as damage:
         logger.warning("cache %s is damaged (%s), decoding again", entry, damage)
     home.mkdir(parents=True, exist_ok=True)
-    with FileLock(home / f"{part}.lock"):
+    with FileLock(home / "decoding.lock"):  # one for both parts: CIFAR-10's come out of one download
         try:
             return _open(entry)  # another process was faster
         except (FileNotFoundError, _Damaged):

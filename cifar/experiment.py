@@ -62,37 +62,42 @@ class Experiment:
         self._nni.stop()
 
 
-def start(config_path: Path, *, data: str, max_trials: int | None, port: int | None) -> Experiment:
-    """Start the experiment that `config_path` describes, its web page reachable from this machine only.
-
-    The trials inherit `data` through CIFAR_DATA, and this Python through PATH.
-    """
-    os.environ["CIFAR_DATA"] = str(Path(data).resolve()) if Path(data).is_dir() else data
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    preload = f'--require "{Path(__file__).with_name("loopback.js")}"'
-    os.environ["NODE_OPTIONS"] = f"{os.environ.get('NODE_OPTIONS', '')} {preload}".strip()
+def load_config(path: Path, max_trials: int | None) -> Any:
+    """The experiment that `path` describes, as NNI's ExperimentConfig; RequestError where it describes none."""
     import nni.experiment  # takes a second, so not before it is needed
 
     nni.silence_stdout()
     logging.getLogger("nni").propagate = False  # the experiment's own log file keeps all of it
     try:
-        config = nni.experiment.ExperimentConfig.load(config_path)
+        config = nni.experiment.ExperimentConfig.load(path)
         if max_trials is not None:
             config.max_trial_number = max_trials
-        config = config.canonical_copy()
+        return config.canonical_copy()
     except Exception as error:  # NNI's readers raise nearly anything on a wrong config
-        raise RequestError(f"{config_path} is no NNI experiment: {error}") from None
-    port = _free_port(port)
-    experiment = nni.experiment.Experiment(config)
-    experiment.start(port, run_mode=nni.experiment.RunMode.Detach)
-    return Experiment(experiment, port)
+        raise RequestError(f"{path} is no NNI experiment: {error}") from None
 
 
-def _free_port(asked: int | None) -> int:
-    """The port asked for, else the first free one from nnictl's default up."""
+def free_port(asked: int | None) -> int:
+    """The port asked for, else the first free one from nnictl's default up; RequestError where it is taken."""
     candidates = range(_FIRST_PORT, _FIRST_PORT + 100) if asked is None else [asked]
     for port in candidates:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 return port
     raise RequestError(f"port {asked or f'{_FIRST_PORT} and the 99 after it'} is in use; choose another with --port")
+
+
+def start(config: Any, data: str, port: int) -> Experiment:
+    """Start an experiment, its web page reachable from this machine only.
+
+    The trials inherit `data` through CIFAR_DATA, and this Python through PATH.
+    """
+    import nni.experiment
+
+    os.environ["CIFAR_DATA"] = str(Path(data).resolve()) if Path(data).is_dir() else data
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    preload = f'--require "{Path(__file__).with_name("loopback.js")}"'
+    os.environ["NODE_OPTIONS"] = f"{os.environ.get('NODE_OPTIONS', '')} {preload}".strip()
+    experiment = nni.experiment.Experiment(config)
+    experiment.start(port, run_mode=nni.experiment.RunMode.Detach)
+    return Experiment(experiment, port)

@@ -37,11 +37,19 @@ def run_trial(
         result = _ended("ok", f"trained {len(history)} epochs", history, model)
     except Diverged as error:
         result, model = _failed("diverged", str(error), history, dataset), None
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
         result, model = _failed("out_of_memory", str(error).splitlines()[0], history, dataset), None
     except KeyboardInterrupt:
         result = _ended("interrupted", f"interrupted after {len(history)} epochs", history, model)
     return replace(result, details=_details(hparams, dataset, splits, device)), model
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """PyTorch's own allocator has a class for it; CUDA's libraries and the CPU's allocator only say so."""
+    texts = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: ")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
 
 
 def epoch_metrics(metrics: EpochMetrics) -> dict[str, float]:

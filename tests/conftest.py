@@ -24,7 +24,8 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def alone(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No experiment around, and nothing of the user's read or written."""
+    """No experiment around, nothing of the user's read or written, and no threads that wait for each other."""
+    torch.set_num_threads(1)
     monkeypatch.setenv("CIFAR_CACHE", str(shared_cache))
     monkeypatch.delenv("CIFAR_DATA", raising=False)
     for name in [name for name in os.environ if name.startswith("NNI_")]:

@@ -117,15 +117,35 @@ def test_a_diverged_trial_reports_chance(tiny: Dataset) -> None:
     assert all(math.isfinite(value) for value in result.metrics.values())
 
 
-def test_a_trial_out_of_gpu_memory_reports_chance(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_a_trial_out_of_memory_reports_chance(
+    error: RuntimeError, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def exhaust(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+        raise error
 
     monkeypatch.setattr(run, "new_model", exhaust)
     result = result_of(tiny, FAST)
-    assert (result.status, result.reason) == ("out_of_memory", "CUDA out of memory. Tried to allocate 2 GiB")
+    assert (result.status, result.reason) == ("out_of_memory", str(error).splitlines()[0])
     assert result.metrics is not None
     assert result.metrics["default"] == pytest.approx(1 / 3)
+
+
+def test_a_network_too_large_for_this_machine_is_out_of_memory(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "new_model", lambda *_: torch.empty(2**60))
+    assert result_of(tiny, FAST).status == "out_of_memory"
+
+
+def test_any_other_error_is_raised(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "new_model", lambda *_: torch.empty(2) @ torch.empty(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        result_of(tiny, FAST)
 
 
 def test_an_interrupted_trial_keeps_its_last_epoch(tiny: Dataset) -> None:

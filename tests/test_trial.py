@@ -143,8 +143,9 @@ def read(path: Path) -> dict[str, Any]:
 def test_under_nni_the_recorded_parameters_are_used_and_reported(managers: list[Manager], tmp_path: Path) -> None:
     manager = Manager(handed=parameters(3, width=2.0, lr=0.5), recorded=parameters(4, width=4.0, lr=0.04))
     managers.append(manager)
-    run = trial(*QUICK, "--width", "9", **manager.environment(tmp_path))
+    run = trial(*QUICK, "--width", "9", **manager.environment(tmp_path), CIFAR_CACHE=str(tmp_path / "cache"))
     assert run.returncode == 0, run.stderr
+    assert not [*tmp_path.glob("cache/digits/test-*")]  # the test images were not even decoded
     assert "NNI handed out another trial's parameters" in run.stderr
     assert read(tmp_path / "params.json") == {
         "parameter_id": 4,
