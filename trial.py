@@ -53,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
 def run(hparams: Hparams, data_name: str) -> Result:
     dataset = data.load(data_name)
     splits = data.split(dataset)
-    claim = device.claim(nni_trial.concurrency())
+    claim = device.claim(nni_trial.concurrency(), hparams.batch_size)
     torch.set_num_threads(claim.threads)
 
     def on_epoch(metrics: EpochMetrics) -> None:

@@ -64,6 +64,8 @@ class Experiment:
 
 def load_config(path: Path, max_trials: int | None) -> Any:
     """The experiment that `path` describes, as NNI's ExperimentConfig; RequestError where it describes none."""
+    if max_trials is not None and max_trials < 1:
+        raise RequestError(f"--max-trials must be at least 1, got {max_trials}")
     import nni.experiment  # takes a second, so not before it is needed
 
     nni.silence_stdout()
@@ -79,6 +81,8 @@ def load_config(path: Path, max_trials: int | None) -> Any:
 
 def free_port(asked: int | None) -> int:
     """The port asked for, else the first free one from nnictl's default up; RequestError where it is taken."""
+    if asked is not None and not 1 <= asked <= 65535:
+        raise RequestError(f"--port must be from 1 to 65535, got {asked}")
     candidates = range(_FIRST_PORT, _FIRST_PORT + 100) if asked is None else [asked]
     for port in candidates:
         with socket.socket() as probe:

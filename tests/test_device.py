@@ -95,11 +95,12 @@ def test_among_equals_the_gpu_with_the_least_memory_in_use_is_taken(tmp_path: Pa
 def test_without_a_gpu_trials_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "list_gpus", list)
     monkeypatch.setattr(device, "cpu_count", lambda: 8)
-    assert device.claim(1) == device.Claim(torch.device("cpu"), 8)
-    assert device.claim(3).threads == 2
-    assert device.claim(99).threads == 1
+    assert device.claim(1, batch_size=64) == device.Claim(torch.device("cpu"), 8)
+    assert device.claim(3, batch_size=64).threads == 2
+    assert device.claim(99, batch_size=64).threads == 1
+    assert device.claim(1, batch_size=4).threads == 1  # too few images to share
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_real_gpu_is_claimed() -> None:
-    assert device.claim(1).device.type == "cuda"
+    assert device.claim(1, 64).device.type == "cuda"

@@ -233,6 +233,8 @@ def test_an_interrupted_search_stops_its_trials(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--data", "nowhere"], "error: data must be cifar10, digits or a folder of pictures, got 'nowhere'"),
+        (["--data", "digits", "--port", "99999"], "error: --port must be from 1 to 65535, got 99999"),
+        (["--data", "digits", "--max-trials", "0"], "error: --max-trials must be at least 1, got 0"),
         (["--data", "digits", "--config", "nowhere.yml"], "nowhere.yml is no NNI experiment: "),
     ],
 )
