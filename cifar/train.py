@@ -69,7 +69,8 @@ def _new_optimizer(model: nn.Module, hparams: Hparams) -> torch.optim.Optimizer:
 
 def _shuffled(index: Tensor, seed: int, epoch: int) -> Tensor:
     # Seeded by the epoch too, so that a continued trial sees the order that an uninterrupted one would.
-    generator = torch.Generator().manual_seed(seed + epoch * 2**32)
+    # The generator keeps 32 bits of its seed; a prime spreads seeds and epochs over them.
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)
     return index[torch.randperm(len(index), generator=generator).to(index.device)]
 
 

@@ -12,7 +12,7 @@ from cifar.data import Dataset
 from cifar.hparams import Hparams
 from cifar.models import build_model
 from cifar.result import Result
-from cifar.train import Diverged, EpochMetrics, class_accuracies, evaluate, new_model, train
+from cifar.train import Diverged, EpochMetrics, _shuffled, class_accuracies, evaluate, new_model, train
 
 FAST = Hparams(lr=0.01, batch_size=8, epochs=3)
 
@@ -39,7 +39,7 @@ def test_training_equals_a_plain_loop(tiny: Dataset, optimizer: str) -> None:
         plain = torch.optim.Adam(model.parameters(), lr=0.003, weight_decay=0.01)
     expected = []
     for epoch in range(1, hparams.epochs + 1):
-        generator = torch.Generator().manual_seed(hparams.seed + epoch * 2**32)
+        generator = torch.Generator().manual_seed(1_000_003 * hparams.seed + epoch)
         order = splits.train[torch.randperm(len(splits.train), generator=generator)]
         running_loss = 0.0
         for index in order.split(hparams.batch_size):
@@ -52,6 +52,12 @@ def test_training_equals_a_plain_loop(tiny: Dataset, optimizer: str) -> None:
         expected.append(running_loss / len(order))
     metrics, _ = run_training(tiny, hparams)
     assert [epoch.train_loss for epoch in metrics] == pytest.approx(expected, rel=1e-4)
+
+
+def test_every_epoch_and_every_seed_has_an_order_of_its_own() -> None:
+    orders = [_shuffled(torch.arange(50), seed, epoch).tolist() for seed in (0, 1, 2**32 - 1) for epoch in (1, 2, 3)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 9
 
 
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tiny: Dataset) -> None:
