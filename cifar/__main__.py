@@ -6,13 +6,14 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
 from cifar import data
 from cifar.errors import RequestError
-from cifar.experiment import Experiment, free_port, load_config, start
+from cifar.experiment import Experiment, free_port, load_config, noting_interrupt, start
 from cifar.leaderboard import accuracy_text, leaderboard
 from cifar.store import Trial, best_first, read_trials
 
@@ -25,6 +26,9 @@ def main() -> int:
     except RequestError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -47,29 +51,35 @@ def search(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.max_trials)
     port = free_port(options.port)
     data.load(options.data)  # prepared once, before any trial wants it
-    experiment = start(config, options.data, port)
-    print(f"experiment {experiment.id}, web page {experiment.url}", file=sys.stderr)
-    code = 0
-    try:
-        follow(experiment)
-        if experiment.status() not in ("DONE", "TUNER_NO_MORE_TRIAL"):
-            print(f"the experiment failed; its logs are in {experiment.directory / 'log'}", file=sys.stderr)
-            code = 1
-    except KeyboardInterrupt:
-        print("interrupted, stopping the trials", file=sys.stderr)
-        code = 130
-    finally:
-        experiment.stop()
+    with noting_interrupt() as interrupted:
+        experiment = start(config, options.data, port)
+        print(f"experiment {experiment.id}, web page {experiment.url}", file=sys.stderr)
+        try:
+            follow(experiment, interrupted)
+            code = exit_code(experiment, interrupted())
+        finally:
+            experiment.stop()
     print(leaderboard(read_trials(experiment.directory)))
     print(f"saved in {experiment.directory}: db/nni.sqlite, and per trial environments/local-env/trials/*/result.json")
     return code
 
 
-def follow(experiment: Experiment) -> None:
+def exit_code(experiment: Experiment, interrupted: bool) -> int:
+    """Says on the way why the code is not 0."""
+    if interrupted:
+        print("interrupted, stopping the trials", file=sys.stderr)
+        return 130
+    if experiment.status() in ("DONE", "TUNER_NO_MORE_TRIAL"):
+        return 0
+    print(f"the experiment failed; its logs are in {experiment.directory / 'log'}", file=sys.stderr)
+    return 1
+
+
+def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> None:
     """Show progress until the experiment ends: a line for each trial that does, and a bar on a terminal."""
     ended: list[Trial] = []
     with tqdm(total=experiment.max_trials, unit="trial", disable=None) as bar:
-        for trial in experiment.watch():
+        for trial in experiment.watch(interrupted):
             ended.append(trial)
             ranked = best_first(ended)
             best = f"best {accuracy_text(ranked[0])} in trial {ranked[0].number}" if ranked else "none finished yet"

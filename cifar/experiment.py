@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,12 @@ class Experiment:
             return "DEAD"
         return str(answer["status"])
 
-    def watch(self) -> Iterator[Trial]:
-        """Each trial as it ends, until the experiment has."""
+    def watch(self, interrupted: Callable[[], bool]) -> Iterator[Trial]:
+        """Each trial as it ends, until the experiment has or the user wants no more."""
         seen: set[str] = set()
         over = False
         while not over:
-            over = self._is_over()  # asked before the trials are read, so that none is missed
+            over = interrupted() or self._is_over()  # asked before the trials are read, so that none is missed
             for trial in read_trials(self.directory):
                 if trial.ended and trial.id not in seen:
                     seen.add(trial.id)
@@ -60,6 +62,26 @@ class Experiment:
     def stop(self) -> None:
         """Stop running trials and the manager."""
         self._nni.stop()
+
+
+@contextlib.contextmanager
+def noting_interrupt() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed; pressed again, it interrupts at once.
+
+    KeyboardInterrupt is lost where it strikes inside a destructor or a callback, so the first one is only noted.
+    """
+    noted = False
+
+    def note(*_: object) -> None:
+        nonlocal noted
+        noted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: noted
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def load_config(path: Path, max_trials: int | None) -> Any:

@@ -169,7 +169,12 @@ def test_the_projects_own_search_runs_under_plain_nnictl(start: Start, tmp_path:
         assert trial.result["threads"] <= max(1, len(os.sched_getaffinity(0)) // config["trialConcurrency"])
 
 
-def search(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+Search = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Iterator[Search]:
+    """`cifar search` with the project's config, its experiments in tmp_path / "experiments"."""
     config = yaml.safe_load((ROOT / "config.yml").read_text())
     config |= {
         "searchSpaceFile": str(ROOT / "search_space.json"),
@@ -178,9 +183,20 @@ def search(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
         "experimentWorkingDirectory": str(tmp_path / "experiments"),
     }
     (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "cifar", "search", "--config", str(tmp_path / "config.yml"), *arguments]
-    environment = os.environ | {"HOME": str(tmp_path)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started: list[subprocess.Popen[str]] = []
+
+    def start_one(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "cifar", "search", "--config", str(tmp_path / "config.yml"), *arguments]
+        environment = os.environ | {"HOME": str(tmp_path)}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        return process
+
+    yield start_one
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        process.communicate()
 
 
 def listening_addresses(port: int) -> set[str]:
@@ -200,9 +216,9 @@ def _command_and_cwd(process: psutil.Process) -> list[str]:
         return []
 
 
-def test_search_ends_by_itself_with_a_table_and_leaves_nothing_running(tmp_path: Path) -> None:
+def test_search_ends_by_itself_with_a_table_and_leaves_nothing_running(search: Search, tmp_path: Path) -> None:
     port = free_port()
-    process = search(tmp_path, "--data", "digits", "--max-trials", "3", "--port", str(port))
+    process = search("--data", "digits", "--max-trials", "3", "--port", str(port))
     addresses: set[str] = set()
     while process.poll() is None:
         addresses |= listening_addresses(port)
@@ -216,8 +232,8 @@ def test_search_ends_by_itself_with_a_table_and_leaves_nothing_running(tmp_path:
     assert descendants_of(tmp_path / "experiments") == []
 
 
-def test_an_interrupted_search_stops_its_trials(tmp_path: Path) -> None:
-    process = search(tmp_path, "--data", "digits", "--max-trials", "30", "--port", str(free_port()))
+def test_an_interrupted_search_stops_its_trials(search: Search, tmp_path: Path) -> None:
+    process = search("--data", "digits", "--max-trials", "30", "--port", str(free_port()))
     assert process.stderr is not None
     while "[1/30]" not in (line := process.stderr.readline()):
         assert line, "the search ended before its first trial did"
@@ -238,8 +254,8 @@ def test_an_interrupted_search_stops_its_trials(tmp_path: Path) -> None:
         (["--data", "digits", "--config", "nowhere.yml"], "nowhere.yml is no NNI experiment: "),
     ],
 )
-def test_a_wrong_search_starts_nothing(tmp_path: Path, arguments: list[str], message: str) -> None:
-    process = search(tmp_path, *arguments)
+def test_a_wrong_search_starts_nothing(search: Search, tmp_path: Path, arguments: list[str], message: str) -> None:
+    process = search(*arguments)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
     assert message in err
@@ -247,12 +263,12 @@ def test_a_wrong_search_starts_nothing(tmp_path: Path, arguments: list[str], mes
     assert not (tmp_path / "experiments").exists()
 
 
-def test_a_busy_port_is_named(tmp_path: Path) -> None:
+def test_a_busy_port_is_named(search: Search) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        process = search(tmp_path, "--data", "digits", "--port", str(port))
+        process = search("--data", "digits", "--port", str(port))
         _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert f"error: port {port} is in use; choose another with --port" in err
