@@ -56,11 +56,11 @@ def run(hparams: Hparams, data_name: str) -> Result:
     claim = device.claim(nni_trial.concurrency(), hparams.batch_size)
     torch.set_num_threads(claim.threads)
 
-    def on_epoch(metrics: EpochMetrics) -> None:
-        print(epoch_line(metrics, hparams.epochs), flush=True)
-        nni_trial.report_epoch(epoch_metrics(metrics))
+    def on_epoch(history: list[EpochMetrics]) -> None:
+        print(epoch_line(history[-1], hparams.epochs), flush=True)
+        nni_trial.report_epoch(len(history), epoch_metrics(history))
 
-    result, model = run_trial(hparams, dataset, splits, claim.device, on_epoch)
+    result, model = run_trial(hparams, dataset, splits, claim.device, on_epoch, nni_trial.checkpoint_path())
     result = nni_trial.finish(result)
     print(f"{result.status}: {result.reason}")
     if model is not None and result.status == "ok" and not nni_trial.running():

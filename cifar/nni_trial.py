@@ -68,11 +68,17 @@ def concurrency() -> int:
     return max(1, int(profile["params"]["trialConcurrency"])) if profile else 1
 
 
-def report_epoch(metrics: dict[str, float]) -> None:
-    """Send an intermediate result."""
+def checkpoint_path() -> Path | None:
+    """Where NNI looks for nothing, and finds the trial again when it restarts it; None outside NNI."""
+    return Path(os.environ["NNI_OUTPUT_DIR"]) / "checkpoint.pt" if running() else None
+
+
+def report_epoch(epoch: int, metrics: dict[str, float]) -> None:
+    """Send an intermediate result; a continued trial's follow those before it."""
     if running():
         import nni
 
+        nni.trial.overwrite_intermediate_seq(epoch - 1)
         nni.report_intermediate_result(_finite(metrics))
 
 
@@ -84,10 +90,15 @@ def finish(result: Result) -> Result:
     if result.status == "interrupted" and result.metrics and _experiment_goes_on():
         result = replace(result, status="stopped_early", reason=result.reason.replace("interrupted", "stopped"))
     _write_result(result)
-    if result.metrics and result.status != "interrupted":
+    if result.status == "interrupted":
+        return result  # NNI runs it again when the experiment is resumed
+    if result.metrics:
         import nni
 
         nni.report_final_result(_finite(result.metrics))
+    checkpoint = checkpoint_path()
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
     return result
 
 

@@ -7,15 +7,17 @@ import platform
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from cifar.checkpoint import Checkpoint
 from cifar.data import Dataset, Splits
 from cifar.hparams import Hparams
 from cifar.models import parameter_count
 from cifar.result import Result, Status
-from cifar.train import Diverged, EpochMetrics, new_model, train
+from cifar.train import Diverged, EpochMetrics, new_model, new_optimizer, train
 
 
 def run_trial(
@@ -23,17 +25,27 @@ def run_trial(
     dataset: Dataset,
     splits: Splits,
     device: torch.device,
-    on_epoch: Callable[[EpochMetrics], None],
+    on_epoch: Callable[[list[EpochMetrics]], None],
+    checkpoint_path: Path | None = None,
 ) -> tuple[Result, nn.Module | None]:
-    """Train on `device` to a Result; the model comes with it unless the trial failed."""
+    """Train on `device` to a Result; the model comes with it unless the trial failed.
+
+    Calls `on_epoch` with all epochs so far after each. With a checkpoint path, continues from what lies there.
+    """
     history: list[EpochMetrics] = []
     model: nn.Module | None = None
+    checkpoint = Checkpoint(checkpoint_path, _identity(hparams, splits)) if checkpoint_path else None
     try:
         dataset, splits = dataset.to(device), splits.to(device)
         model = new_model(hparams, dataset)
-        for metrics in train(model, hparams, dataset, splits):
+        optimizer = new_optimizer(model, hparams)
+        if checkpoint:
+            history = checkpoint.restore(model, optimizer)
+        for metrics in train(model, optimizer, hparams, dataset, splits, first_epoch=len(history) + 1):
             history.append(metrics)
-            on_epoch(metrics)
+            if checkpoint:  # before the report: should the manager be gone, nothing is lost
+                checkpoint.save(model, optimizer, history)
+            on_epoch(history)
         result = _ended("ok", f"trained {len(history)} epochs", history, model)
     except Diverged as error:
         result, model = _failed("diverged", str(error), history, dataset), None
@@ -52,15 +64,24 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
 
 
-def epoch_metrics(metrics: EpochMetrics) -> dict[str, float]:
-    """One epoch under NNI's names: `default` is the validation accuracy, which the tuner maximises."""
+def epoch_metrics(history: list[EpochMetrics]) -> dict[str, float]:
+    """The last epoch under NNI's names: `default` is the validation accuracy, which the tuner maximises."""
     return {
-        "default": metrics.accuracy,
-        "loss": metrics.loss,
-        "train_loss": metrics.train_loss,
-        "images_per_second": metrics.images_per_second,
-        "seconds": metrics.seconds,
+        "default": history[-1].accuracy,
+        "loss": history[-1].loss,
+        "train_loss": history[-1].train_loss,
+        "images_per_second": history[-1].images_per_second,
+        "seconds": _seconds(history),
     }
+
+
+def _seconds(history: list[EpochMetrics]) -> float:
+    return sum(metrics.seconds for metrics in history)
+
+
+def _identity(hparams: Hparams, splits: Splits) -> dict[str, object]:
+    """What a checkpoint must agree in to be continued; the split's fingerprint covers the images."""
+    return asdict(hparams) | {"split_fingerprint": splits.fingerprint}
 
 
 def _ended(status: Status, reason: str, history: list[EpochMetrics], model: nn.Module | None) -> Result:
@@ -68,18 +89,18 @@ def _ended(status: Status, reason: str, history: list[EpochMetrics], model: nn.M
     if not history or model is None:
         return Result(status, reason)
     best = max(history, key=lambda metrics: metrics.accuracy)
-    metrics = epoch_metrics(history[-1]) | {
+    metrics = epoch_metrics(history) | {
         "best_accuracy": best.accuracy,
         "best_epoch": float(best.epoch),
         "epochs": float(len(history)),
         "parameters": float(parameter_count(model)),
     }
-    return Result(status, reason, metrics, len(history), history[-1].seconds)
+    return Result(status, reason, metrics, len(history), _seconds(history))
 
 
 def _failed(status: Status, reason: str, history: list[EpochMetrics], dataset: Dataset) -> Result:
     """The figures of guessing: finite, and bad enough that the tuner learns to keep away."""
-    chance, seconds = 1 / len(dataset.classes), history[-1].seconds if history else 0.0
+    chance, seconds = 1 / len(dataset.classes), _seconds(history)
     metrics = {
         "default": chance,
         "loss": math.log(len(dataset.classes)),

@@ -29,7 +29,7 @@ class EpochMetrics:
     loss: float
     accuracy: float
     images_per_second: float  # of training, evaluation not counted
-    seconds: float  # since training began, evaluation counted
+    seconds: float  # of this epoch, evaluation counted
 
 
 class Diverged(Exception):
@@ -42,29 +42,34 @@ def new_model(hparams: Hparams, dataset: Dataset) -> nn.Module:
     return build_model(hparams.model, hparams.width, len(dataset.classes)).to(dataset.images.device)
 
 
-def train(model: nn.Module, hparams: Hparams, dataset: Dataset, splits: Splits) -> Iterator[EpochMetrics]:
-    """Train `model` in place; yields after each epoch.
-
-    Raises Diverged as soon as a loss is not finite.
-    """
-    optimizer = _new_optimizer(model, hparams)
-    began = time.perf_counter()
-    for epoch in range(1, hparams.epochs + 1):
-        epoch_began = time.perf_counter()
-        train_loss = _train_epoch(model, optimizer, hparams, dataset, _shuffled(splits.train, hparams.seed, epoch))
-        images_per_second = len(splits.train) / (time.perf_counter() - epoch_began)
-        val = evaluate(model, dataset, splits.val)
-        if not math.isfinite(val.loss):
-            raise Diverged(f"validation loss is {val.loss} after epoch {epoch}")
-        yield EpochMetrics(epoch, train_loss, val.loss, val.accuracy, images_per_second, time.perf_counter() - began)
-
-
-def _new_optimizer(model: nn.Module, hparams: Hparams) -> torch.optim.Optimizer:
+def new_optimizer(model: nn.Module, hparams: Hparams) -> torch.optim.Optimizer:
     if hparams.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), hparams.lr, weight_decay=hparams.weight_decay, fused=True)
     return torch.optim.SGD(
         model.parameters(), hparams.lr, hparams.momentum, weight_decay=hparams.weight_decay, fused=True
     )
+
+
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    hparams: Hparams,
+    dataset: Dataset,
+    splits: Splits,
+    first_epoch: int = 1,
+) -> Iterator[EpochMetrics]:
+    """Train `model` in place from `first_epoch` to the last; yields after each epoch.
+
+    Raises Diverged as soon as a loss is not finite.
+    """
+    for epoch in range(first_epoch, hparams.epochs + 1):
+        began = time.perf_counter()
+        train_loss = _train_epoch(model, optimizer, hparams, dataset, _shuffled(splits.train, hparams.seed, epoch))
+        images_per_second = len(splits.train) / (time.perf_counter() - began)
+        val = evaluate(model, dataset, splits.val)
+        if not math.isfinite(val.loss):
+            raise Diverged(f"validation loss is {val.loss} after epoch {epoch}")
+        yield EpochMetrics(epoch, train_loss, val.loss, val.accuracy, images_per_second, time.perf_counter() - began)
 
 
 def _shuffled(index: Tensor, seed: int, epoch: int) -> Tensor:

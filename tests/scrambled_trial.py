@@ -22,7 +22,7 @@ def main() -> None:
     if sys.argv[1:] == ["--without-repair"]:
         nni_trial._recorded = lambda: None
     params = nni_trial.next_params()
-    nni_trial.report_epoch({"default": float(str(params["x"]))})
+    nni_trial.report_epoch(1, {"default": float(str(params["x"]))})
     nni_trial.finish(Result("ok", "scrambled", {"default": float(str(params["x"]))}, details={"data": {}}))
 
 

@@ -12,14 +12,14 @@ from cifar.data import Dataset
 from cifar.hparams import Hparams
 from cifar.models import build_model
 from cifar.result import Result
-from cifar.train import Diverged, EpochMetrics, _shuffled, class_accuracies, evaluate, new_model, train
+from cifar.train import Diverged, EpochMetrics, _shuffled, class_accuracies, evaluate, new_model, new_optimizer, train
 
 FAST = Hparams(lr=0.01, batch_size=8, epochs=3)
 
 
 def run_training(dataset: Dataset, hparams: Hparams) -> tuple[list[EpochMetrics], nn.Module]:
     model = new_model(hparams, dataset)
-    return list(train(model, hparams, dataset, data.split(dataset))), model
+    return list(train(model, new_optimizer(model, hparams), hparams, dataset, data.split(dataset))), model
 
 
 def losses(metrics: list[EpochMetrics]) -> list[float]:
@@ -103,10 +103,13 @@ def result_of(dataset: Dataset, hparams: Hparams) -> Result:
 
 
 def test_a_finished_trial_reports_its_last_epoch_and_names_its_best(tiny: Dataset) -> None:
-    seen: list[EpochMetrics] = []
+    calls: list[list[EpochMetrics]] = []
     splits = data.split(tiny)
-    result, model = run.run_trial(FAST, tiny, splits, torch.device("cpu"), seen.append)
-    assert (result.status, result.epochs, len(seen)) == ("ok", 3, 3)
+    result, model = run.run_trial(FAST, tiny, splits, torch.device("cpu"), lambda history: calls.append([*history]))
+    assert [len(history) for history in calls] == [1, 2, 3]
+    seen = calls[-1]
+    assert (result.status, result.epochs) == ("ok", 3)
+    assert result.seconds == sum(metrics.seconds for metrics in seen)
     assert result.metrics is not None
     assert model is not None
     assert result.metrics["default"] == seen[-1].accuracy
@@ -155,8 +158,8 @@ def test_any_other_error_is_raised(tiny: Dataset, monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_interrupted_trial_keeps_its_last_epoch(tiny: Dataset) -> None:
-    def interrupt(metrics: EpochMetrics) -> None:
-        if metrics.epoch == 2:
+    def interrupt(history: list[EpochMetrics]) -> None:
+        if len(history) == 2:
             raise KeyboardInterrupt
 
     result, _ = run.run_trial(FAST, tiny, data.split(tiny), torch.device("cpu"), interrupt)

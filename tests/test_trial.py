@@ -196,4 +196,4 @@ def test_wrong_parameters_from_nni_leave_a_result_and_no_metric(managers: list[M
 def test_only_finite_numbers_are_reported(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NNI_TRIAL_JOB_ID", "TRIAL")
     with pytest.raises(ValueError, match=r"metric loss is .*; only finite numbers may be reported"):
-        nni_trial.report_epoch({"default": 0.5, "loss": value})
+        nni_trial.report_epoch(1, {"default": 0.5, "loss": value})
