@@ -16,6 +16,7 @@ from typing import Any
 import requests
 
 from cifar.errors import RequestError
+from cifar.preflight import problems
 from cifar.store import Trial, read_trials
 
 _POLL_SECONDS = 1.0
@@ -96,9 +97,12 @@ def load_config(path: Path, max_trials: int | None) -> Any:
         config = nni.experiment.ExperimentConfig.load(path)
         if max_trials is not None:
             config.max_trial_number = max_trials
-        return config.canonical_copy()
+        config = config.canonical_copy()
     except Exception as error:  # NNI's readers raise nearly anything on a wrong config
         raise RequestError(f"{path} is no NNI experiment: {error}") from None
+    if found := problems(config.json()):
+        raise RequestError("\n".join(found))
+    return config
 
 
 def free_port(asked: int | None) -> int:

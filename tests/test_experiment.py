@@ -182,6 +182,7 @@ def search(tmp_path: Path) -> Iterator[Search]:
         "trialCommand": "python trial.py --epochs 2",
         "experimentWorkingDirectory": str(tmp_path / "experiments"),
     }
+    config["tuner"]["classArgs"]["tpe_args"]["n_startup_jobs"] = 2
     (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
     started: list[subprocess.Popen[str]] = []
 

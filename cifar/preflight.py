@@ -1,0 +1,186 @@
+"""What is wrong with an experiment before it starts: every problem at once, each in one sentence."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from cifar.errors import RequestError
+from cifar.hparams import Hparams
+
+WORKING_TUNERS = ("TPE", "Random", "GridSearch", "Evolution")
+# Tried with NNI 3.0 on today's numpy and scipy. A tuner's exception leaves the experiment RUNNING for ever.
+_BROKEN_TUNERS = {
+    "GP": "it fails with today's scipy once its random phase is over",
+    "Metis": "it fails with today's scipy once its random phase is over",
+    "Hyperband": "it fails on the first metric",
+    "BOHB": "it fails on the first metric",
+    "Anneal": "it needs a hyperopt that fails with today's numpy",
+    "SMAC": "its package can no longer be built",
+    "DNGO": "its package can no longer be built",
+    "PPOTuner": "it needs tensorflow",
+}
+WORKING_ASSESSORS = ("Medianstop", "Curvefitting")
+_TPE_ARGS = ("constant_liar_type", "n_startup_jobs", "n_ei_candidates", "linear_forgetting", "prior_weight", "gamma")
+_TPE_STARTUP_JOBS = 20  # NNI's default
+_SAMPLERS = {  # number of values that each takes; None is any number
+    "choice": None,
+    "randint": 2,
+    "uniform": 2,
+    "loguniform": 2,
+    "quniform": 3,
+    "qloguniform": 3,
+}
+
+
+def problems(config: Mapping[str, Any]) -> list[str]:
+    """Sentences about an experiment; none where all is well.
+
+    The config has the names of config.yml, the search space under searchSpace, and has passed NNI's own checks.
+    """
+    space = config.get("searchSpace")
+    return [
+        *_space_problems(space),
+        *_tuner_problems(config.get("tuner") or {}, config.get("maxTrialNumber")),
+        *_assessor_problems(config.get("assessor") or {}),
+        *_size_problems(space, config.get("maxTrialNumber")),
+        *_command_problems(str(config.get("trialCommand", ""))),
+        *_service_problems(config),
+    ]
+
+
+def _space_problems(space: Any) -> Iterator[str]:
+    if not isinstance(space, Mapping) or not space:
+        yield "the search space must be an object that names at least one hyperparameter"
+        return
+    known = [spec.name for spec in fields(Hparams)]
+    for name, sampler in space.items():
+        if name not in known:
+            yield f"search space: unknown hyperparameter {name!r}; known are {', '.join(known)}"
+        elif problem := _sampler_problem(sampler):
+            yield f"search space: {name} {problem}"
+        else:
+            yield from _value_problems(name, sampler)
+
+
+def _sampler_problem(sampler: Any) -> str | None:
+    kind, values = (sampler.get("_type"), sampler.get("_value")) if isinstance(sampler, Mapping) else (None, None)
+    if not isinstance(kind, str) or kind not in _SAMPLERS:
+        return f"must have one of the types {', '.join(_SAMPLERS)}, got {kind!r}"
+    count = _SAMPLERS[kind]
+    if not isinstance(values, list) or not values or count not in (None, len(values)):
+        return f"must have a list of {count or 'at least 1'} values for {kind}, got {values!r}"
+    if kind != "choice":
+        return _range_problem(kind, values)
+    return None
+
+
+def _range_problem(kind: str, values: list[Any]) -> str | None:
+    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values):
+        return f"must have numbers as values for {kind}, got {values!r}"
+    low, high = values[:2]
+    if not low < high:
+        return f"must have its low end below its high end, got {values!r}"
+    if "log" in kind and low <= 0:
+        return f"must lie above 0 for {kind}, got {values!r}"
+    if len(values) == 3 and not 0 < values[2] <= high - low:
+        return f"must have a step above 0 and at most as wide as the range, got {values!r}"
+    return None
+
+
+def _value_problems(name: str, sampler: Mapping[str, Any]) -> Iterator[str]:
+    """Rules of the hyperparameter that samples of its range, or its choices, break."""
+    for value in _samples(sampler):
+        try:
+            Hparams.from_params({name: value} if name != "accumulate" else {name: value, "batch_size": 2**20})
+        except RequestError as error:
+            yield f"search space: {error}"
+
+
+def _samples(sampler: Mapping[str, Any]) -> list[Any]:
+    """All choices; of a range both ends and, since whole ends may hide that it is continuous, a value between."""
+    kind, values = sampler["_type"], sampler["_value"]
+    if kind == "choice":
+        return list(values)
+    if kind == "randint":
+        return [values[0], values[1] - 1]  # the upper end is excluded
+    if kind in ("quniform", "qloguniform"):
+        low, high, step = values
+        multiple = math.ceil(low / step) * step  # samples are multiples of the step, cut to the range
+        return list(dict.fromkeys([low, min(multiple, high), min(multiple + step, high), high]))
+    low, high = (float(value) for value in values)
+    return [low, low + (high - low) / math.pi, high]
+
+
+def _tuner_problems(tuner: Mapping[str, Any], max_trials: int | None) -> Iterator[str]:
+    name, arguments = tuner.get("name"), tuner.get("classArgs") or {}
+    if name not in WORKING_TUNERS:
+        reason = f": {_BROKEN_TUNERS[name]}" if name in _BROKEN_TUNERS else ""
+        yield f"tuner {name!r} does not work here{reason}; choose one of {', '.join(WORKING_TUNERS)}"
+        return
+    if name != "Random" and arguments.get("optimize_mode", "maximize") != "maximize":
+        yield f"tuner: optimize_mode must be maximize, as accuracy is reported, got {arguments['optimize_mode']!r}"
+    if name == "TPE":
+        yield from _tpe_problems(arguments.get("tpe_args") or {}, max_trials)
+
+
+def _tpe_problems(arguments: Mapping[str, Any], max_trials: int | None) -> Iterator[str]:
+    for name in arguments:
+        if name not in _TPE_ARGS:
+            yield f"tuner: unknown tpe_args name {name!r}; known are {', '.join(_TPE_ARGS)}"
+    startup = arguments.get("n_startup_jobs", _TPE_STARTUP_JOBS)
+    if not isinstance(startup, int) or startup < 1:
+        yield f"tuner: n_startup_jobs must be an integer of at least 1, got {startup!r}"
+    elif max_trials is not None and max_trials <= startup:
+        yield (
+            f"tuner: with {max_trials} trials TPE never leaves its random phase of {startup}; "
+            f"run more trials, set tpe_args n_startup_jobs below {max_trials}, or choose the Random tuner"
+        )
+
+
+def _assessor_problems(assessor: Mapping[str, Any]) -> Iterator[str]:
+    name = assessor.get("name")
+    if name is not None and name not in WORKING_ASSESSORS:
+        yield f"assessor must be one of {', '.join(WORKING_ASSESSORS)} or none, got {name!r}"
+
+
+def _size_problems(space: Any, max_trials: int | None) -> Iterator[str]:
+    if not isinstance(space, Mapping) or max_trials is None:
+        return
+    if not space or any(_sampler_problem(sampler) for sampler in space.values()):
+        return
+    points = math.prod(_points(sampler) for sampler in space.values())
+    if points < max_trials:
+        yield f"the search space has only {points:.0f} points, fewer than the {max_trials} trials; NNI would never end"
+
+
+def _points(sampler: Mapping[str, Any]) -> float:
+    """How many values a sampler can give."""
+    kind, values = sampler["_type"], sampler["_value"]
+    if kind == "choice":
+        return float(len(values))
+    if kind == "randint":
+        return float(values[1]) - float(values[0])
+    if kind in ("quniform", "qloguniform"):
+        low, high, step = (float(value) for value in values)
+        return math.floor((high - low) / step) + 1.0
+    return math.inf
+
+
+def _command_problems(command: str) -> Iterator[str]:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        yield f"trialCommand cannot be read: {error}, got {command!r}"
+        return
+    if not words or set(command) & set(";&|<>`\n"):
+        yield f"trialCommand must be one simple command, so that NNI's stop signal reaches the trial, got {command!r}"
+
+
+def _service_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    service = config.get("trainingService") or {}
+    if config.get("trialGpuNumber") is not None or service.get("trialGpuNumber") is not None:
+        yield "trialGpuNumber must not be set: NNI 3.0's GPU scheduler starves or floods the machine; trials choose"

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cifar.preflight import problems
+
+ROOT = Path(__file__).parent.parent
+SHIPPED: dict[str, Any] = yaml.safe_load((ROOT / "config.yml").read_text())
+SHIPPED["searchSpace"] = json.loads((ROOT / "search_space.json").read_text())
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The shipped config with one value changed: changed("tuner/name", "GP")."""
+    config = deepcopy(SHIPPED)
+    *parents, last = path.split("/")
+    place = config
+    for name in parents:
+        place = place[name]
+    place[last] = value
+    return config
+
+
+def test_the_shipped_experiment_has_no_problems() -> None:
+    assert problems(SHIPPED) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        ("searchSpace/widht", {"_type": "choice", "_value": [6]}, "unknown hyperparameter 'widht'; known are model"),
+        (
+            "searchSpace/width",
+            {"_type": "uniform", "_value": [4, 8]},
+            "width must be an integer from 1 to 1024, got 5.27",
+        ),
+        ("searchSpace/width", {"_type": "quniform", "_value": [0, 8, 2]}, "width must be an integer from 1 to 1024"),
+        ("searchSpace/width", {"_type": "quniform", "_value": [4, 8, 0.5]}, "width must be an integer .*, got 4.5"),
+        ("searchSpace/width", {"_type": "randint", "_value": [1, 1026]}, "from 1 to 1024, got 1025"),
+        ("searchSpace/momentum", {"_type": "uniform", "_value": [0, 1]}, "momentum must be .* below 1, got 1.0"),
+        ("searchSpace/model", {"_type": "choice", "_value": ["net", "vgg"]}, "model must be one of .*, got 'vgg'"),
+        ("searchSpace/lr", {"_type": "normal", "_value": [0, 1]}, "lr must have one of the types choice, .*'normal'"),
+        ("searchSpace/lr", {"_type": "loguniform", "_value": [0, 1]}, "lr must lie above 0 for loguniform"),
+        ("searchSpace/lr", {"_type": "uniform", "_value": [0.1]}, "lr must have a list of 2 values for uniform"),
+        ("searchSpace/lr", {"_type": "uniform", "_value": [0.2, 0.1]}, "lr must have its low end below its high end"),
+        ("searchSpace/lr", [0.1, 0.2], "lr must have one of the types"),
+        ("searchSpace", {}, "the search space must be an object that names at least one hyperparameter"),
+        ("searchSpace", {"width": {"_type": "choice", "_value": [4, 6]}}, "only 2 points, fewer than the 40 trials"),
+        ("tuner/name", "GP", "tuner 'GP' does not work here: it fails with today's scipy"),
+        ("tuner/name", "Mine", "tuner 'Mine' does not work here; choose one of TPE, Random"),
+        ("tuner/classArgs/optimize_mode", "minimize", "optimize_mode must be maximize"),
+        ("tuner/classArgs/tpe_args", {"startup": 5}, "unknown tpe_args name 'startup'"),
+        ("tuner/classArgs/tpe_args", {"n_startup_jobs": 40}, "with 40 trials TPE never leaves its random phase of 40"),
+        ("maxTrialNumber", 9, "with 9 trials TPE never leaves its random phase of 10"),
+        ("assessor/name", "Mine", "assessor must be one of Medianstop, Curvefitting or none, got 'Mine'"),
+        ("trialCommand", "python trial.py; echo done", "must be one simple command"),
+        ("trialCommand", "python 'trial.py", "trialCommand cannot be read"),
+        ("trialGpuNumber", 0, "trialGpuNumber must not be set"),
+        ("trainingService/trialGpuNumber", 1, "trialGpuNumber must not be set"),
+    ],
+)
+def test_each_problem_is_one_sentence(path: str, value: Any, problem: str) -> None:
+    found = problems(changed(path, value))
+    assert len(found) == 1
+    with pytest.raises(AssertionError, match=problem):
+        raise AssertionError(found[0])
+
+
+def test_all_problems_are_listed_at_once() -> None:
+    config = changed("tuner/name", "GP") | {"trialGpuNumber": 1, "trialCommand": ""}
+    assert len(problems(config)) == 3
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+SAMPLERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "_type": st.sampled_from(["choice", "randint", "uniform", "quniform", "loguniform", "qloguniform"]) | JSON,
+        "_value": st.lists(st.floats() | st.integers() | JSON, max_size=4) | JSON,
+    },
+)
+
+
+@given(st.dictionaries(st.sampled_from([*SHIPPED["searchSpace"], "model", "accumulate", "x"]), SAMPLERS | JSON))
+def test_no_search_space_breaks_the_reader(space: dict[str, Any]) -> None:
+    assert all(isinstance(problem, str) and problem for problem in problems(changed("searchSpace", space)))
+
+
+@given(st.sampled_from(["searchSpace", "trialCommand", "tuner/classArgs/tpe_args/n_startup_jobs"]), JSON)
+def test_no_value_breaks_the_reader(path: str, value: Any) -> None:
+    assert all(isinstance(problem, str) for problem in problems(changed(path, value)))
