@@ -26,6 +26,7 @@ _BROKEN_TUNERS = {
 WORKING_ASSESSORS = ("Medianstop", "Curvefitting")
 _TPE_ARGS = ("constant_liar_type", "n_startup_jobs", "n_ei_candidates", "linear_forgetting", "prior_weight", "gamma")
 _TPE_STARTUP_JOBS = 20  # NNI's default
+_LARGEST = 1e12  # no hyperparameter needs more, and arithmetic on more overflows
 _SAMPLERS = {  # number of values that each takes; None is any number
     "choice": None,
     "randint": 2,
@@ -79,14 +80,14 @@ def _sampler_problem(sampler: Any) -> str | None:
 
 
 def _range_problem(kind: str, values: list[Any]) -> str | None:
-    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values):
-        return f"must have numbers as values for {kind}, got {values!r}"
+    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= _LARGEST for v in values):
+        return f"must have numbers up to {_LARGEST:g} as values for {kind}, got {values!r}"
     low, high = values[:2]
     if not low < high:
         return f"must have its low end below its high end, got {values!r}"
     if "log" in kind and low <= 0:
         return f"must lie above 0 for {kind}, got {values!r}"
-    if len(values) == 3 and not 0 < values[2] <= high - low:
+    if len(values) == 3 and not 1 / _LARGEST <= values[2] <= high - low:
         return f"must have a step above 0 and at most as wide as the range, got {values!r}"
     return None
 

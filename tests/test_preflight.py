@@ -50,6 +50,7 @@ def test_the_shipped_experiment_has_no_problems() -> None:
         ("searchSpace/lr", {"_type": "loguniform", "_value": [0, 1]}, "lr must lie above 0 for loguniform"),
         ("searchSpace/lr", {"_type": "uniform", "_value": [0.1]}, "lr must have a list of 2 values for uniform"),
         ("searchSpace/lr", {"_type": "uniform", "_value": [0.2, 0.1]}, "lr must have its low end below its high end"),
+        ("searchSpace/lr", {"_type": "quniform", "_value": [1, 10**400, 1]}, "lr must have numbers up to 1e.12"),
         ("searchSpace/lr", [0.1, 0.2], "lr must have one of the types"),
         ("searchSpace", {}, "the search space must be an object that names at least one hyperparameter"),
         ("searchSpace", {"width": {"_type": "choice", "_value": [4, 6]}}, "only 2 points, fewer than the 40 trials"),
