@@ -31,6 +31,9 @@ def main() -> int:
     except RequestError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except nni_trial.ManagerGone as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

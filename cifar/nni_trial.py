@@ -16,7 +16,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 _RECORD_TIMEOUT = 10.0  # seconds; the record appears within 50 ms of the trial's start
 _params_are_recorded = True
+
+
+class ManagerGone(Exception):
+    """NNI's manager no longer answers: it was killed, or the machine it runs on is out of reach."""
 
 
 def running() -> bool:
@@ -79,7 +83,7 @@ def report_epoch(epoch: int, metrics: dict[str, float]) -> None:
         import nni
 
         nni.trial.overwrite_intermediate_seq(epoch - 1)
-        nni.report_intermediate_result(_finite(metrics))
+        _send(nni.report_intermediate_result, metrics)
 
 
 def finish(result: Result) -> Result:
@@ -95,7 +99,7 @@ def finish(result: Result) -> Result:
     if result.metrics:
         import nni
 
-        nni.report_final_result(_finite(result.metrics))
+        _send(nni.report_final_result, result.metrics)
     checkpoint = checkpoint_path()
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
@@ -110,9 +114,22 @@ def recording_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         _write_result(Result("interrupted", "interrupted before training"))
         raise
+    except ManagerGone as error:
+        _write_result(Result("interrupted", str(error)))
+        raise
     except Exception as error:
         _write_result(Result("error", f"{type(error).__name__}: {error}"))
         raise
+
+
+def _send(report: Callable[[dict[str, float]], None], metrics: dict[str, float]) -> None:
+    import requests
+
+    finite = _finite(metrics)
+    try:
+        report(finite)
+    except requests.ConnectionError:
+        raise ManagerGone("NNI's manager is gone; nnictl resume continues this trial from its checkpoint") from None
 
 
 def _recorded() -> Any:

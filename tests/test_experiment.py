@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -45,8 +46,11 @@ class NniExperiment:
         assert created.stderr == ""  # no package's warnings
         self.id = self.get("experiment")["id"]
         self.directory = Path(config["experimentWorkingDirectory"]) / self.id
-        entry = json.loads((home / "nni-experiments" / ".experiment").read_text())[self.id]
-        self.manager = psutil.Process(entry["pid"])
+        self.find_manager()
+
+    def find_manager(self) -> None:
+        known = json.loads((Path(self.environment["HOME"]) / "nni-experiments" / ".experiment").read_text())
+        self.manager = psutil.Process(known[self.id]["pid"])
 
     def nnictl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(BIN / "nnictl"), *arguments]
@@ -167,6 +171,64 @@ def test_the_projects_own_search_runs_under_plain_nnictl(start: Start, tmp_path:
         assert set(trial.params) == {"width", "lr", "momentum", "batch_size"}
         assert {name: trial.result["hparams"][name] for name in trial.params} == trial.params
         assert trial.result["threads"] <= max(1, len(os.sched_getaffinity(0)) // config["trialConcurrency"])
+
+
+def test_trials_continue_after_the_manager_was_killed(start: Start, tmp_path: Path, shared_cache: Path) -> None:
+    epochs = 24
+    config = yaml.safe_load((ROOT / "config.yml").read_text()) | {
+        "searchSpace": {"lr": {"_type": "loguniform", "_value": [0.001, 0.01]}},
+        "trialCodeDirectory": str(ROOT),
+        "trialCommand": f"python trial.py --epochs {epochs} --batch_size 16",
+        "experimentWorkingDirectory": str(tmp_path / "experiments"),
+        "maxTrialNumber": 2,
+    }
+    del config["searchSpaceFile"], config["assessor"]
+    experiment = start(config, CIFAR_DATA="digits", CIFAR_CACHE=str(shared_cache))
+    while not all(len(epochs_of(experiment, trial)) >= 2 for trial in wait_for_trials(experiment, 2)):
+        time.sleep(0.2)
+    before = {trial: (params_of(experiment, trial), epochs_of(experiment, trial)) for trial in trial_ids(experiment)}
+    tuners = [child for child in experiment.manager.children() if "nni" in child.cmdline()]
+    trial_processes = [child for child in experiment.manager.children() if child not in tuners]
+    experiment.manager.kill()
+    _, alive = psutil.wait_procs(trial_processes, timeout=60)
+    assert alive == []
+    for tuner in tuners:  # the orphan would connect to the new manager and drive the new tuner out
+        tuner.kill()
+    assert all(0 < len(epochs_of(experiment, trial)) < epochs for trial in before)  # cut off in the middle
+    assert experiment.nnictl("resume", experiment.id, "--port", str(experiment.port)).returncode == 0
+    experiment.find_manager()
+    assert experiment.wait(120) == "DONE"
+    trials = store.read_trials(experiment.directory)
+    assert {trial.id: trial.params for trial in trials} == {trial: params for trial, (params, _) in before.items()}
+    for trial in trials:
+        assert trial.result is not None
+        assert (trial.status, trial.result["epochs"]) == ("ok", epochs)
+        trained = epochs_of(experiment, trial.id)
+        assert trained == sorted(set(trained))  # none was trained twice
+        assert not (store.trial_directory(experiment.directory, trial.id) / "checkpoint.pt").exists()
+
+
+def trial_ids(experiment: NniExperiment) -> list[str]:
+    return [trial.id for trial in store.read_trials(experiment.directory)]
+
+
+def wait_for_trials(experiment: NniExperiment, count: int) -> list[str]:
+    while len(ids := trial_ids(experiment)) < count:
+        time.sleep(0.2)
+    return ids
+
+
+def params_of(experiment: NniExperiment, trial: str) -> dict[str, float]:
+    path = store.trial_directory(experiment.directory, trial) / "params.json"
+    params: dict[str, float] = json.loads(path.read_text())["parameters"]
+    return params
+
+
+def epochs_of(experiment: NniExperiment, trial: str) -> list[int]:
+    """The epochs that a trial says it has trained, over all its starts."""
+    path = store.trial_directory(experiment.directory, trial) / "trial.log"
+    text = path.read_text() if path.exists() else ""
+    return [int(epoch) for epoch in re.findall(r"PRINT epoch (\d+)/", text)]
 
 
 Search = Callable[..., "subprocess.Popen[str]"]
