@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cifar import data
 from cifar.errors import RequestError
-from cifar.experiment import Experiment, free_port, load_config, noting_interrupt, start
+from cifar.experiment import Experiment, claim_port, load_config, noting_interrupt, start
 from cifar.leaderboard import accuracy_text, leaderboard
 from cifar.store import Trial, best_first, read_trials
 
@@ -50,7 +50,7 @@ def parse_arguments() -> argparse.Namespace:
 def search(options: argparse.Namespace) -> int:
     """Run an experiment to its end. Returns 0, 1 where it failed, 130 where it was interrupted."""
     config = load_config(options.config, options.max_trials)
-    port = free_port(options.port)
+    port, _port_claim = claim_port(options.port)
     data.load(options.data)  # prepared once, before any trial wants it
     with noting_interrupt() as interrupted:
         experiment = start(config, options.data, port)

@@ -5,14 +5,14 @@ NNI's own GPU scheduler is not used: NNI 3.0 starves or floods the machine with 
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import BaseFileLock, FileLock
 from joblib import cpu_count
+
+from cifar import claims
 
 # With fewer, threads mostly wait for each other: a batch of 4 is no faster on two cores, and three times slower when
 # another process wants one of them.
@@ -60,15 +60,13 @@ def claim_gpu(gpus: list[Gpu], directory: Path | None = None) -> tuple[Gpu, Base
 
     A GPU has as many slots as it has claims, so that trials share GPUs evenly and never wait.
     """
-    directory = directory or Path(tempfile.gettempdir()) / f"cifar-nni-claims-{os.getuid()}"
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = directory or claims.directory()
     with FileLock(directory / "choosing.lock"):
-        claims = {gpu.uuid: sum(not _is_free(slot) for slot in _slots(directory, gpu)) for gpu in gpus}
-        chosen = min(gpus, key=lambda gpu: (claims[gpu.uuid], gpu.memory_used, gpu.index))
+        held = {gpu.uuid: sum(not _is_free(slot) for slot in _slots(directory, gpu)) for gpu in gpus}
+        chosen = min(gpus, key=lambda gpu: (held[gpu.uuid], gpu.memory_used, gpu.index))
         free = [slot for slot in _slots(directory, chosen) if _is_free(slot)]
-        slot = free[0] if free else directory / f"gpu-{chosen.uuid}-{claims[chosen.uuid]}.lock"
-        lock = FileLock(slot)
-        lock.acquire(timeout=0)
+        lock = claims.try_claim(free[0] if free else directory / f"gpu-{chosen.uuid}-{held[chosen.uuid]}.lock")
+        assert lock is not None  # nobody else may choose meanwhile
         return chosen, lock
 
 
@@ -77,11 +75,10 @@ def _slots(directory: Path, gpu: Gpu) -> list[Path]:
 
 
 def _is_free(slot: Path) -> bool:
-    try:
-        with FileLock(slot).acquire(timeout=0):
-            return True
-    except Timeout:
-        return False
+    lock = claims.try_claim(slot)
+    if lock is not None:
+        lock.release()
+    return lock is not None
 
 
 def _memory_used(index: int) -> int:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from filelock import BaseFileLock
 
+from cifar import claims
 from cifar.errors import RequestError
 from cifar.preflight import problems
 from cifar.store import Trial, read_trials
@@ -105,15 +107,23 @@ def load_config(path: Path, max_trials: int | None) -> Any:
     return config
 
 
-def free_port(asked: int | None) -> int:
-    """The port asked for, else the first free one from nnictl's default up; RequestError where it is taken."""
+def claim_port(asked: int | None) -> tuple[int, BaseFileLock]:
+    """The port asked for, else the first free one from nnictl's default up, and a lock to hold while it is used.
+
+    Without the lock, two searches that start at once would both find the port free, and NNI would then send both
+    experiments to the manager that got it. Raises RequestError where the port is taken.
+    """
     if asked is not None and not 1 <= asked <= 65535:
         raise RequestError(f"--port must be from 1 to 65535, got {asked}")
     candidates = range(_FIRST_PORT, _FIRST_PORT + 100) if asked is None else [asked]
     for port in candidates:
+        lock = claims.try_claim(claims.directory() / f"port-{port}.lock")
+        if lock is None:
+            continue
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
+                return port, lock
+        lock.release()
     raise RequestError(f"port {asked or f'{_FIRST_PORT} and the 99 after it'} is in use; choose another with --port")
 
 

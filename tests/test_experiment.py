@@ -326,6 +326,15 @@ def test_a_wrong_search_starts_nothing(search: Search, tmp_path: Path, arguments
     assert not (tmp_path / "experiments").exists()
 
 
+def test_of_two_searches_that_want_one_port_at_once_one_is_refused(search: Search) -> None:
+    arguments = ["--data", "digits", "--max-trials", "3", "--port", str(free_port())]
+    processes = [search(*arguments), search(*arguments)]
+    outcomes = [(process.communicate(timeout=120), process.returncode) for process in processes]
+    assert sorted(code for _, code in outcomes) == [0, 2]
+    for (out, err), code in outcomes:
+        assert "3 trials: 3 ok" in out if code == 0 else "is in use; choose another with --port" in err
+
+
 def test_a_busy_port_is_named(search: Search) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
