@@ -70,10 +70,19 @@ def exit_code(experiment: Experiment, interrupted: bool) -> int:
     if interrupted:
         print("interrupted, stopping the trials", file=sys.stderr)
         return 130
+    trials = read_trials(experiment.directory)
+    if trials and not best_first(trials):
+        print(f"no trial succeeded; the last one: {ending(trials[-1])}", file=sys.stderr)
+        return 1
     if experiment.status() in ("DONE", "TUNER_NO_MORE_TRIAL"):
         return 0
     print(f"the experiment failed; its logs are in {experiment.directory / 'log'}", file=sys.stderr)
     return 1
+
+
+def ending(trial: Trial) -> str:
+    """How a trial ended, and why where it did not just run to its end."""
+    return trial.status if trial.status == "ok" else f"{trial.status} ({trial.reason or 'see its trial.stderr'})"
 
 
 def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> None:
@@ -84,7 +93,7 @@ def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> None:
             ended.append(trial)
             ranked = best_first(ended)
             best = f"best {accuracy_text(ranked[0])} in trial {ranked[0].number}" if ranked else "none finished yet"
-            line = f"trial {trial.number}: {accuracy_text(trial)}, {trial.status}"
+            line = f"trial {trial.number}: {accuracy_text(trial)}, {ending(trial)}"
             tqdm.write(f"[{len(ended)}/{experiment.max_trials}] {line}; {best}", file=sys.stderr)
             bar.update()
 

@@ -32,6 +32,10 @@ class Trial:
         return self.nni_status.lower()
 
     @property
+    def reason(self) -> str:
+        return str(self.result["reason"]) if self.result is not None else ""
+
+    @property
     def accuracy(self) -> float | None:
         """Validation accuracy that the tuner was told, as a fraction."""
         metrics = self.result and self.result["metrics"]

@@ -295,6 +295,19 @@ def test_search_ends_by_itself_with_a_table_and_leaves_nothing_running(search: S
     assert descendants_of(tmp_path / "experiments") == []
 
 
+def test_a_search_without_any_result_fails_and_says_why(search: Search, tmp_path: Path) -> None:
+    (tmp_path / "pictures" / "train" / "alone").mkdir(parents=True)
+    config = yaml.safe_load((tmp_path / "config.yml").read_text())
+    config["trialCommand"] = f"python trial.py --data {tmp_path / 'pictures'}"  # not what --data has prepared
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
+    process = search("--data", "digits", "--max-trials", "3", "--port", str(free_port()))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "no trial succeeded; the last one: error (RequestError: " in err
+    assert "must hold at least 2 class folders, has 1: ['alone']" in err
+    assert "3 trials: 3 error" in out
+
+
 def test_an_interrupted_search_stops_its_trials(search: Search, tmp_path: Path) -> None:
     process = search("--data", "digits", "--max-trials", "30", "--port", str(free_port()))
     assert process.stderr is not None
