@@ -6,6 +6,7 @@ Alone, with no experiment running, it trains PyTorch's CIFAR-10 tutorial recipe 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -22,9 +23,11 @@ from cifar.train import EpochMetrics, class_accuracies, evaluate
 
 def main() -> int:
     logging.basicConfig(format="%(message)s")
-    options = parse_arguments()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a class may have any name, and a terminal know ASCII alone
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with nni_trial.recording_errors():
+            options = parse_arguments()
             params = nni_trial.next_params()
             hparams = Hparams.from_params({**given_arguments(options), **params})
             result = run(hparams, options.data)
@@ -42,11 +45,12 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Train and evaluate one network; under NNI, with the tuner's parameters over those given here."
+        description="Train and evaluate one network; under NNI, with the tuner's parameters over those given here.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--data",
-        default=os.environ.get("CIFAR_DATA", "cifar10"),
+        default=os.environ.get("CIFAR_DATA") or "cifar10",
         help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)",
     )
     add_arguments(parser)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -20,6 +21,8 @@ from cifar.store import Trial, best_first, read_trials
 
 def main() -> int:
     logging.basicConfig(format="%(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may know ASCII alone
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = parse_arguments()
     try:
         return search(options)
@@ -39,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--config", type=Path, default=Path("config.yml"), help="default: config.yml")
     command.add_argument(
         "--data",
-        default=os.environ.get("CIFAR_DATA", "cifar10"),
+        default=os.environ.get("CIFAR_DATA") or "cifar10",
         help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)",
     )
     command.add_argument("--max-trials", type=int, help="default: as in the config")

@@ -71,7 +71,7 @@ def _store(entry: Path, decoded: Decoded) -> None:
     with new_directory(entry) as new:
         np.save(new / "images.npy", decoded.images)
         np.save(new / "labels.npy", decoded.labels)
-        meta = {"classes": decoded.classes, "fingerprint": _fingerprint(decoded)}
+        meta = {"skipped": decoded.skipped, "classes": decoded.classes, "fingerprint": _fingerprint(decoded)}
         write_json(new / "meta.json", meta)
 
 
@@ -86,7 +86,8 @@ def _open(entry: Path) -> Cached:
         raise FileNotFoundError(entry)
     try:
         meta = json.loads((entry / "meta.json").read_bytes())
-        decoded = Decoded(_map(entry / "images.npy"), _map(entry / "labels.npy"), tuple(meta["classes"]))
+        images, labels = _map(entry / "images.npy"), _map(entry / "labels.npy")
+        decoded = Decoded(images, labels, tuple(meta["classes"]), int(meta["skipped"]))
         fingerprint = _fingerprint(decoded)
         if fingerprint != meta["fingerprint"]:
             raise _Damaged("its content does not match its fingerprint")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from cifar import cache, sources
 from cifar.errors import RequestError
+
+logger = logging.getLogger(__name__)
 
 VAL_SHARE = 0.1  # of each class's training images
 _CHUNK = 4096  # images normalised at once: many small batches share the cost, memory stays small
@@ -62,6 +65,8 @@ def _load(data: str, part: sources.Part) -> Dataset:
     except OSError as error:
         raise RequestError(f"data {data!r} cannot be read or cached: {error}") from None
     decoded = cached.decoded
+    if decoded.skipped:
+        logger.warning("%s: %d files are no readable images and are left out", data, decoded.skipped)
     images, labels = torch.from_numpy(decoded.images), torch.from_numpy(decoded.labels)
     return Dataset(data, images, labels, decoded.classes, cached.fingerprint)
 

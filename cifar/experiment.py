@@ -18,7 +18,9 @@ from filelock import BaseFileLock
 
 from cifar import claims
 from cifar.errors import RequestError
+from cifar.nni_trial import bypass_proxies
 from cifar.preflight import problems
+from cifar.sources import absolute
 from cifar.store import Trial, read_trials
 
 _POLL_SECONDS = 1.0
@@ -36,11 +38,11 @@ class Experiment:
         self.max_trials: int = nni_experiment.config.max_trial_number
 
     def status(self) -> str:
-        """NNI's status, or DEAD where the manager does not answer."""
+        """NNI's status, SILENT where the manager lives but does not answer, DEAD where it has ended."""
         try:
             answer = requests.get(f"{self.url}/api/v1/nni/check-status", timeout=10).json()
         except (requests.RequestException, ValueError):
-            return "DEAD"
+            return "SILENT" if self._nni._proc.poll() is None else "DEAD"
         return str(answer["status"])
 
     def watch(self, interrupted: Callable[[], bool]) -> Iterator[Trial]:
@@ -134,10 +136,14 @@ def start(config: Any, data: str, port: int) -> Experiment:
     """
     import nni.experiment
 
-    os.environ["CIFAR_DATA"] = str(Path(data).resolve()) if Path(data).is_dir() else data
+    bypass_proxies()
+    os.environ["CIFAR_DATA"] = absolute(data)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     preload = f'--require "{Path(__file__).with_name("loopback.js")}"'
     os.environ["NODE_OPTIONS"] = f"{os.environ.get('NODE_OPTIONS', '')} {preload}".strip()
     experiment = nni.experiment.Experiment(config)
-    experiment.start(port, run_mode=nni.experiment.RunMode.Detach)
+    try:
+        experiment.start(port, run_mode=nni.experiment.RunMode.Detach)
+    except Exception as error:  # NNI's launcher raises nearly anything, and has ended what it started
+        raise RequestError(f"NNI could not start the experiment: {error}") from None
     return Experiment(experiment, port)

@@ -39,11 +39,18 @@ def running() -> bool:
     return "NNI_TRIAL_JOB_ID" in os.environ
 
 
+def bypass_proxies() -> None:
+    """Speak to this machine directly, whatever proxy the environment names for the rest of the world."""
+    exceptions = [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "localhost", "127.0.0.1"]
+    os.environ["no_proxy"] = ",".join(name for name in exceptions if name)
+
+
 def next_params() -> dict[str, object]:
     """This trial's parameters as the manager recorded them, also written to params.json; {} outside NNI."""
     global _params_are_recorded
     if not running():
         return {}
+    bypass_proxies()
     import nni  # takes a second, which a standalone trial need not spend
 
     received = nni.get_next_parameter()
@@ -113,6 +120,10 @@ def recording_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _write_result(Result("interrupted", "interrupted before training"))
+        raise
+    except SystemExit as exit:
+        if exit.code:
+            _write_result(Result("error", "wrong command line; the sentence is in trial.stderr"))
         raise
     except ManagerGone as error:
         _write_result(Result("interrupted", str(error)))

@@ -37,6 +37,7 @@ class Decoded:
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    skipped: int = 0  # files that were no readable images
 
 
 class Source(Protocol):
@@ -57,9 +58,14 @@ def parse(data: str, download_directory: Path) -> Source:
         return Cifar10(download_directory)
     if data == "digits":
         return Digits()
-    if Path(data).is_dir():
+    if data and Path(data).is_dir():
         return Folder(Path(data))
     raise RequestError(f"data must be cifar10, digits or a folder of pictures, got {data!r}: no such folder")
+
+
+def absolute(data: str) -> str:
+    """The same data, named so that it means the same in every directory."""
+    return data if data in ("cifar10", "digits") else str(Path(data).resolve())
 
 
 def stratified_holdout(labels: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
@@ -135,11 +141,13 @@ class Folder:
         for name in self._classes():
             for entry in _visible_files(self._root(part) / name):
                 stat = entry.stat()
-                listing.update(os.fsencode(f"{name}/{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}\0"))
+                facts = (name, entry.name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+                listing.update(os.fsencode("\0".join(map(str, facts)) + "\0"))
         return listing.hexdigest()[:16]
 
     def decode(self, part: Part) -> Decoded:
         files = self._files(part)
+        skipped = self._warn_of_strangers(part)
         pixels = _decode_all([path for path, _ in files], f"decoding {self.directory.name}/{part}")
         labels = np.asarray([label for _, label in files], dtype=np.int64)
         readable = np.asarray([image is not None for image in pixels], dtype=np.bool_)
@@ -149,7 +157,16 @@ class Folder:
         images = [image for image in pixels if image is not None]
         if not images:
             raise RequestError(f"{self._root(part)} has no readable {part} images")
-        return Decoded(np.stack(images), labels[readable], classes)
+        return Decoded(np.stack(images), labels[readable], classes, skipped + len(files) - len(images))
+
+    def _warn_of_strangers(self, part: Part) -> int:
+        """Name what lies in the class folders and is no file: folders, links to nowhere. Returns their number."""
+        strangers = [
+            entry.path for name in self._classes() for entry in _visible(self._root(part) / name) if not _is_file(entry)
+        ]
+        for path in strangers:
+            logger.warning("skipped, not a file: %s", path)
+        return len(strangers)
 
     def _refuse_small_classes(self, counts: NDArray[np.int64], classes: tuple[str, ...]) -> None:
         for name, count in zip(classes, counts, strict=True):
@@ -173,6 +190,8 @@ class Folder:
         unknown = set(_class_folders(self._root("test"))) - set(classes)
         if unknown:
             raise RequestError(f"{self._root('test')} has classes that train/ lacks: {sorted(unknown)}")
+        if not any(_visible_files(self._root("test") / name) for name in classes):
+            raise RequestError(f"{self._root('test')} has no files in its class folders")  # said before training
         return classes
 
     def _files(self, part: Part) -> list[tuple[Path, int]]:
@@ -193,23 +212,32 @@ def _class_folders(root: Path) -> tuple[str, ...]:
     return tuple(sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")))
 
 
-def _visible_files(folder: Path) -> list[os.DirEntry[str]]:
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
     if not folder.is_dir():
         return []
-    files = [e for e in os.scandir(folder) if e.is_file() and not e.name.startswith(".")]
-    return sorted(files, key=lambda e: e.name)
+    return sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda e: e.name)
+
+
+def _visible_files(folder: Path) -> list[os.DirEntry[str]]:
+    return [entry for entry in _visible(folder) if _is_file(entry)]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _decode_all(paths: list[Path], title: str) -> list[NDArray[np.uint8] | None]:
-    """Pixels of each file, None for those that cannot be read; these are named."""
+    """Pixels of each file, None for those that are no readable images; these are named."""
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        # Pillow refuses decompression bombs by itself; of pictures half that size it only warns.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         decoded = list(tqdm(pool.map(_decode_file, paths), title, len(paths), disable=None, unit=" images"))
-    broken = [path for path, pixels in zip(paths, decoded, strict=True) if pixels is None]
-    for path in broken:
-        logger.warning("skipped, not a readable image: %s", path)
+    broken = sum(pixels is None for pixels in decoded)
     if broken:
-        logger.warning("skipped %d of %d files", len(broken), len(paths))
+        logger.warning("skipped %d of %d files", broken, len(paths))
     return decoded
 
 
@@ -217,14 +245,21 @@ def _decode_file(path: Path) -> NDArray[np.uint8] | None:
     try:
         with Image.open(path) as image:
             return to_pixels(image)
-    except Exception:  # Pillow's readers raise nearly anything on a broken file
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise nearly anything on a broken file
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's or the system's trouble, not the file's: caching without it would make it last
+        logger.warning("skipped, not a readable image: %s (%s)", path, error)
         return None
 
 
 def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
     """3 x 32 x 32 uint8 RGB of a picture of any size and mode, upright, what is transparent in it white."""
-    if image.mode.startswith("I;16"):
-        image = image.point(lambda value: value / 256).convert("L")  # convert alone would clip to white
+    if image.mode.startswith("I"):  # 16 bits of grey, which convert alone would clip to white
+        image = Image.fromarray((np.asarray(image).astype(np.int64) // 256).clip(0, 255).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cifar.errors import RequestError
-from cifar.sources import Folder, _decode_file, to_pixels
+from cifar.sources import Digits, Folder, _decode_file, absolute, parse, to_pixels
 
 
 def test_a_folder_with_train_and_test(make_folder: MakeFolder) -> None:
@@ -66,8 +67,47 @@ def test_an_unfit_folder_is_refused_by_name(make_folder: MakeFolder, counts: dic
 
 def test_a_test_folder_without_readable_images_is_refused(make_folder: MakeFolder) -> None:
     root = make_folder({"train/cat": 3, "train/dog": 3, "test/cat": 0, "test/dog": 0})
+    with pytest.raises(RequestError, match="/test has no files in its class folders"):
+        Folder(root).decode("train")  # not only when training is over
+    (root / "test/cat/broken.png").touch()
     with pytest.raises(RequestError, match="/test has no readable test images"):
         Folder(root).decode("test")
+
+
+def test_what_is_no_file_is_named_and_counted(make_folder: MakeFolder, caplog: pytest.LogCaptureFixture) -> None:
+    root = make_folder({"train/cat/kittens": 3, "train/dog": 3, "test/cat": 1})
+    for number in range(2):
+        (root / f"train/cat/{number}.png").write_bytes((root / "train/dog/000.png").read_bytes())
+    (root / "train/cat/nowhere.png").symlink_to(root / "nowhere")
+    (root / "train/cat/itself.png").symlink_to(root / "train/cat/itself.png")
+    with caplog.at_level(logging.WARNING):
+        decoded = Folder(root).decode("train")
+    assert (len(decoded.labels), decoded.skipped) == (5, 3)
+    for name in ("kittens", "nowhere.png", "itself.png"):
+        assert f"skipped, not a file: {root}/train/cat/{name}" in caplog.text
+
+
+def test_the_systems_trouble_is_no_broken_file(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that cannot be opened now must not be missing from the cache for ever."""
+
+    def exhausted(path: Path) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    folder = Folder(make_folder({"train/cat": 3, "train/dog": 3, "test/cat": 1}))
+    monkeypatch.setattr(Image, "open", exhausted)
+    with pytest.raises(OSError, match="Too many open files"):
+        folder.decode("train")
+
+
+def test_data_sets_are_found_before_folders_of_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert absolute("digits") == "digits"
+    assert isinstance(parse("digits", tmp_path), Digits)
+    assert absolute("pictures") == str(tmp_path / "pictures")
+    with pytest.raises(RequestError, match="got ''"):
+        parse("", tmp_path)
 
 
 def test_the_key_follows_every_change_of_the_files(make_folder: MakeFolder) -> None:
@@ -86,10 +126,14 @@ def test_the_key_follows_every_change_of_the_files(make_folder: MakeFolder) -> N
 GREY = 128
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LA", "HSV", "LAB", "I;16", "F"])
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LA", "HSV", "LAB", "I", "I;16", "I;16B"]
+)
 def test_any_mode_becomes_rgb(mode: str) -> None:
-    if mode == "I;16":
-        image = Image.fromarray(np.full((9, 70), GREY * 257, dtype=np.uint16))
+    if mode.startswith("I"):
+        kind = {"I": "<i4", "I;16": "<u2", "I;16B": ">u2"}[mode]
+        image = Image.fromarray(np.full((9, 70), GREY * 257, dtype=kind))
+        assert image.mode == mode
     else:
         image = Image.new("L", (9, 70), GREY).convert("RGB" if mode in ("LAB", "HSV") else mode)
     pixels = to_pixels(image)
@@ -110,6 +154,11 @@ def test_what_is_transparent_becomes_white(mode: str) -> None:
     assert to_pixels(Image.open(buffer)).min() == 255
 
 
+def test_floating_point_pixels_are_refused() -> None:
+    with pytest.raises(ValueError, match="no known range"):
+        to_pixels(Image.new("F", (9, 9), 0.5))
+
+
 def test_a_photo_is_turned_upright() -> None:
     image = Image.new("RGB", (64, 64), "black")
     image.paste("white", (0, 0, 64, 32))  # white above
@@ -128,7 +177,7 @@ def test_a_small_picture_keeps_its_pixels() -> None:
 
 def test_a_decompression_bomb_is_a_broken_file(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_folder({"train/cat": 3, "train/dog": 3})
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 50 - 1)  # each picture now looks like one
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 50 // 2 - 1)  # each picture now looks like one
     with pytest.raises(RequestError, match=r"class 'cat' in .* has 0 readable"):
         Folder(root).decode("train")
 

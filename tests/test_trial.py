@@ -192,6 +192,12 @@ def test_wrong_parameters_from_nni_leave_a_result_and_no_metric(managers: list[M
     assert manager.metrics == []
 
 
+def test_a_wrong_command_line_leaves_a_result(tmp_path: Path, managers: list[Manager]) -> None:
+    managers.append(Manager(*[parameters(0)] * 2))
+    assert trial("--epochs", "x", **managers[0].environment(tmp_path)).returncode == 2
+    assert read(tmp_path / "result.json")["status"] == "error"
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_only_finite_numbers_are_reported(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NNI_TRIAL_JOB_ID", "TRIAL")
