@@ -91,13 +91,14 @@ def ending(trial: Trial) -> str:
 def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> None:
     """Show progress until the experiment ends: a line for each trial that does, and a bar on a terminal."""
     ended: list[Trial] = []
+    total = f"/{experiment.max_trials}" if experiment.max_trials else ""  # a search may be bounded by time alone
     with tqdm(total=experiment.max_trials, unit="trial", disable=None) as bar:
         for trial in experiment.watch(interrupted):
             ended.append(trial)
             ranked = best_first(ended)
             best = f"best {accuracy_text(ranked[0])} in trial {ranked[0].number}" if ranked else "none finished yet"
             line = f"trial {trial.number}: {accuracy_text(trial)}, {ending(trial)}"
-            tqdm.write(f"[{len(ended)}/{experiment.max_trials}] {line}; {best}", file=sys.stderr)
+            tqdm.write(f"[{len(ended)}{total}] {line}; {best}", file=sys.stderr)
             bar.update()
 
 

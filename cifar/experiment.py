@@ -35,7 +35,7 @@ class Experiment:
         self.id: str = nni_experiment.id
         self.directory = Path(nni_experiment.config.experiment_working_directory) / self.id
         self.url = f"http://127.0.0.1:{port}"
-        self.max_trials: int = nni_experiment.config.max_trial_number
+        self.max_trials: int | None = nni_experiment.config.max_trial_number
 
     def status(self) -> str:
         """NNI's status, SILENT where the manager lives but does not answer, DEAD where it has ended."""

@@ -30,11 +30,15 @@ def _row(trial: Trial, names: list[str]) -> list[str]:
         str(trial.number),
         trial.id,
         accuracy_text(trial),
-        *(f"{trial.params[name]:.4g}" if name in trial.params else "" for name in names),
+        *(_param_text(trial.params.get(name, "")) for name in names),
         str(result.get("epochs", "")),
         f"{result.get('seconds', 0):.1f}",
         trial.status,
     ]
+
+
+def _param_text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)  # model and optimizer are names
 
 
 def accuracy_text(trial: Trial) -> str:

@@ -33,6 +33,17 @@ def free_port() -> int:
         return port
 
 
+def project_config(tmp_path: Path, trial_command: str) -> dict[str, Any]:
+    """The shipped experiment with another trial command, kept in tmp_path."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "config.yml").read_text())
+    return config | {
+        "searchSpaceFile": str(ROOT / "search_space.json"),
+        "trialCodeDirectory": str(ROOT),
+        "trialCommand": trial_command,
+        "experimentWorkingDirectory": str(tmp_path / "experiments"),
+    }
+
+
 class NniExperiment:
     """One experiment started with nnictl, as a user does."""
 
@@ -153,14 +164,7 @@ def test_without_the_repair_the_same_experiment_shows_wrong_pairs(start: Start, 
 
 
 def test_the_projects_own_search_runs_under_plain_nnictl(start: Start, tmp_path: Path, shared_cache: Path) -> None:
-    config = yaml.safe_load((ROOT / "config.yml").read_text())
-    config |= {
-        "searchSpaceFile": str(ROOT / "search_space.json"),
-        "trialCodeDirectory": str(ROOT),
-        "trialCommand": "python trial.py --epochs 2 --lr 1",
-        "experimentWorkingDirectory": str(tmp_path / "experiments"),
-        "maxTrialNumber": 4,
-    }
+    config = project_config(tmp_path, "python trial.py --epochs 2 --lr 1") | {"maxTrialNumber": 4}
     experiment = start(config, CIFAR_DATA="digits", CIFAR_CACHE=str(shared_cache))
     assert experiment.wait(120) == "DONE"
     trials = store.read_trials(experiment.directory)
@@ -175,11 +179,8 @@ def test_the_projects_own_search_runs_under_plain_nnictl(start: Start, tmp_path:
 
 def test_trials_continue_after_the_manager_was_killed(start: Start, tmp_path: Path, shared_cache: Path) -> None:
     epochs = 24
-    config = yaml.safe_load((ROOT / "config.yml").read_text()) | {
+    config = project_config(tmp_path, f"python trial.py --epochs {epochs} --batch_size 16") | {
         "searchSpace": {"lr": {"_type": "loguniform", "_value": [0.001, 0.01]}},
-        "trialCodeDirectory": str(ROOT),
-        "trialCommand": f"python trial.py --epochs {epochs} --batch_size 16",
-        "experimentWorkingDirectory": str(tmp_path / "experiments"),
         "maxTrialNumber": 2,
     }
     del config["searchSpaceFile"], config["assessor"]
@@ -237,13 +238,7 @@ Search = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture
 def search(tmp_path: Path) -> Iterator[Search]:
     """`cifar search` with the project's config, its experiments in tmp_path / "experiments"."""
-    config = yaml.safe_load((ROOT / "config.yml").read_text())
-    config |= {
-        "searchSpaceFile": str(ROOT / "search_space.json"),
-        "trialCodeDirectory": str(ROOT),
-        "trialCommand": "python trial.py --epochs 2",
-        "experimentWorkingDirectory": str(tmp_path / "experiments"),
-    }
+    config = project_config(tmp_path, "python trial.py --epochs 2")
     config["tuner"]["classArgs"]["tpe_args"]["n_startup_jobs"] = 2
     (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
     started: list[subprocess.Popen[str]] = []
