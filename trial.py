@@ -30,7 +30,7 @@ def main() -> int:
             options = parse_arguments()
             params = nni_trial.next_params()
             hparams = Hparams.from_params({**given_arguments(options), **params})
-            result = run(hparams, options.data)
+            result = nni_trial.finished_before() or run(hparams, options.data)
     except RequestError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -60,8 +60,8 @@ def parse_arguments() -> argparse.Namespace:
 def run(hparams: Hparams, data_name: str) -> Result:
     dataset = data.load(data_name)
     splits = data.split(dataset)
-    claim = device.claim(nni_trial.concurrency(), hparams.batch_size)
-    torch.set_num_threads(claim.threads)
+    claim = device.claim(nni_trial.concurrency(), nni_trial.experiment_id())
+    torch.set_num_threads(claim.threads(hparams.batch_size))
 
     def on_epoch(history: list[EpochMetrics]) -> None:
         print(epoch_line(history[-1], hparams.epochs), flush=True)

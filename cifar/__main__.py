@@ -1,22 +1,21 @@
-"""The commands: `cifar search`, also as `python -m cifar search`."""
+"""The commands: `cifar search` and `cifar doctor`, also as `python -m cifar`."""
 
 from __future__ import annotations
 
 import argparse
 import io
 import logging
-import os
+import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tqdm import tqdm
-
-from cifar import data
+from cifar.config import Changes
+from cifar.doctor import doctor
 from cifar.errors import RequestError
-from cifar.experiment import Experiment, claim_port, load_config, noting_interrupt, start
-from cifar.leaderboard import accuracy_text, leaderboard
-from cifar.store import Trial, best_first, read_trials
+from cifar.prepare import Request, prepare_new, prepare_resumed, prepare_view
+from cifar.search import search, view
 
 
 def main() -> int:
@@ -24,8 +23,9 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may know ASCII alone
         sys.stdout.reconfigure(errors="backslashreplace")
     options = parse_arguments()
+    run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return search(options)
+        return run(options)
     except RequestError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -39,67 +39,66 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="cifar", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("search", help="run the experiment to its end and show the best trials")
-    command.add_argument("--config", type=Path, default=Path("config.yml"), help="default: config.yml")
-    command.add_argument(
-        "--data",
-        default=os.environ.get("CIFAR_DATA") or "cifar10",
-        help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)",
-    )
-    command.add_argument("--max-trials", type=int, help="default: as in the config")
-    command.add_argument("--port", type=int, help="of the web page (default: the first free one from 8080 up)")
+    command.set_defaults(run=run_search)
+    _add_experiment_options(command)
+    add = command.add_argument
+    add("--host", choices=["127.0.0.1", "0.0.0.0"], default="127.0.0.1", help="who sees the web page (default: you)")
+    add("--keep-open", action="store_true", help="leave the web page up at the end, until Ctrl-C")
+    earlier = command.add_mutually_exclusive_group()
+    earlier.add_argument("--resume", metavar="ID", help="go on with an experiment that was stopped or cut off")
+    earlier.add_argument("--ui-only", metavar="ID", help="only show a stopped experiment in the web page")
+    command = commands.add_parser("doctor", help="check and measure what a search would need, without starting it")
+    command.set_defaults(run=run_doctor)
+    _add_experiment_options(command)
     return parser.parse_args()
 
 
-def search(options: argparse.Namespace) -> int:
-    """Run an experiment to its end. Returns 0, 1 where it failed, 130 where it was interrupted."""
-    config = load_config(options.config, options.max_trials)
-    port, _port_claim = claim_port(options.port)
-    data.load(options.data)  # prepared once, before any trial wants it
-    with noting_interrupt() as interrupted:
-        experiment = start(config, options.data, port)
-        print(f"experiment {experiment.id}, web page {experiment.url}", file=sys.stderr)
-        try:
-            follow(experiment, interrupted)
-            code = exit_code(experiment, interrupted())
-        finally:
-            experiment.stop()
-    print(leaderboard(read_trials(experiment.directory)))
-    print(f"saved in {experiment.directory}: db/nni.sqlite, and per trial environments/local-env/trials/*/result.json")
-    return code
+def _add_experiment_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--config", type=Path, default=Path("config.yml"), help="default: config.yml; the options below override it")
+    add("--data", help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)")
+    add("--epochs", type=int, help="of every trial")
+    add("--max-trials", type=int, help="trials in all")
+    add("--duration", help="no new trial after this time: 90s, 30m, 2h, 1d")
+    add("--concurrency", type=_concurrency, metavar="N|auto", help="trials at once; auto: as many as pay, measured")
+    add("--tuner", help="TPE, Random, GridSearch or Evolution")
+    add("--seed", type=int, help="of the tuner, where it takes one, and of every trial")
+    add("--name", help="of the experiment, in the web page")
+    add("--port", type=int, help="of the web page (default: the first free one from 8080 up)")
 
 
-def exit_code(experiment: Experiment, interrupted: bool) -> int:
-    """Says on the way why the code is not 0."""
-    if interrupted:
-        print("interrupted, stopping the trials", file=sys.stderr)
-        return 130
-    trials = read_trials(experiment.directory)
-    if trials and not best_first(trials):
-        print(f"no trial succeeded; the last one: {ending(trials[-1])}", file=sys.stderr)
-        return 1
-    if experiment.status() in ("DONE", "TUNER_NO_MORE_TRIAL"):
-        return 0
-    print(f"the experiment failed; its logs are in {experiment.directory / 'log'}", file=sys.stderr)
-    return 1
+def _concurrency(text: str) -> int | str:
+    if text != "auto" and not re.fullmatch(r"-?\d+", text):
+        raise argparse.ArgumentTypeError(f"must be a number or auto, got {text!r}")
+    return text if text == "auto" else int(text)
 
 
-def ending(trial: Trial) -> str:
-    """How a trial ended, and why where it did not just run to its end."""
-    return trial.status if trial.status == "ok" else f"{trial.status} ({trial.reason or 'see its trial.stderr'})"
+def run_search(options: argparse.Namespace) -> int:
+    if options.ui_only:
+        return view(prepare_view(options.config, options.ui_only, options.port), options.host)
+    request = _request(options)
+    prepared = prepare_resumed(request, options.resume) if options.resume else prepare_new(request)
+    config = [] if options.config == Path("config.yml") else ["--config", str(options.config)]
+    resume_command = shlex.join(["cifar", "search", *config, "--resume", prepared.id])
+    return search(prepared, options.host, options.keep_open, resume_command)
 
 
-def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> None:
-    """Show progress until the experiment ends: a line for each trial that does, and a bar on a terminal."""
-    ended: list[Trial] = []
-    total = f"/{experiment.max_trials}" if experiment.max_trials else ""  # a search may be bounded by time alone
-    with tqdm(total=experiment.max_trials, unit="trial", disable=None) as bar:
-        for trial in experiment.watch(interrupted):
-            ended.append(trial)
-            ranked = best_first(ended)
-            best = f"best {accuracy_text(ranked[0])} in trial {ranked[0].number}" if ranked else "none finished yet"
-            line = f"trial {trial.number}: {accuracy_text(trial)}, {ending(trial)}"
-            tqdm.write(f"[{len(ended)}{total}] {line}; {best}", file=sys.stderr)
-            bar.update()
+def run_doctor(options: argparse.Namespace) -> int:
+    return doctor(_request(options))
+
+
+def _request(options: argparse.Namespace) -> Request:
+    auto = options.concurrency == "auto"
+    changes = Changes(
+        name=options.name,
+        tuner=options.tuner,
+        max_trials=options.max_trials,
+        duration=options.duration,
+        concurrency=None if auto else options.concurrency,
+        epochs=options.epochs,
+        seed=options.seed,
+    )
+    return Request(options.config, changes, options.data, auto, options.port)
 
 
 if __name__ == "__main__":

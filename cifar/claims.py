@@ -1,9 +1,10 @@
-"""Claims on what a machine has only once, GPUs and ports: lock files, free again when their process ends however."""
+"""Claims on what a machine has only once, GPUs, cores and ports: lock files, free once their process ends however."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+import uuid
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -16,8 +17,41 @@ def directory() -> Path:
     return path
 
 
-def try_claim(path: Path) -> BaseFileLock | None:
-    """The lock, held while the object lives, or None where another process holds it."""
+def try_claim(name: str) -> BaseFileLock | None:
+    """The only claim of this name, held while the object lives, or None where another process holds it."""
+    return _try_lock(directory() / f"{name}.lock")
+
+
+def choosing() -> BaseFileLock:
+    """Hold this (`with`) while counting shares and taking one: nobody else takes any meanwhile."""
+    return FileLock(directory() / "choosing.lock")
+
+
+def take_share(resource: str) -> BaseFileLock:
+    """One of any number of shares in a resource, held while the object lives. The resource has no dot at its end."""
+    share = _try_lock(directory() / f"{resource}.{uuid.uuid4().hex}.lock")
+    assert share is not None  # nobody else knows its name
+    return share
+
+
+def count_shares(resource: str) -> int:
+    """Shares that living processes hold in a resource, `a` counting those in `a.b` too; those of the dead are removed.
+
+    Call it under choosing().
+    """
+    return sum(not _is_dead(path) for path in directory().glob(f"{resource}.*.lock"))
+
+
+def _is_dead(path: Path) -> bool:
+    lock = _try_lock(path)
+    if lock is None:
+        return False
+    path.unlink(missing_ok=True)
+    lock.release()
+    return True
+
+
+def _try_lock(path: Path) -> BaseFileLock | None:
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

@@ -45,6 +45,14 @@ class Splits:
         return replace(self, train=self.train.to(device), val=self.val.to(device))
 
 
+def check(data: str) -> None:
+    """RequestError where `data` is not there or not laid out as it must be; nothing is decoded or written."""
+    try:
+        sources.parse(data, cache.directory() / "download").key("train")
+    except OSError as error:
+        raise RequestError(f"data {data!r} cannot be read: {error}") from None
+
+
 def load(data: str) -> Dataset:
     """The training images of `data`, decoded and cached at the first call.
 

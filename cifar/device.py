@@ -5,17 +5,17 @@ NNI's own GPU scheduler is not used: NNI 3.0 starves or floods the machine with 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from filelock import BaseFileLock, FileLock
+from filelock import BaseFileLock
 from joblib import cpu_count
 
 from cifar import claims
 
-# With fewer, threads mostly wait for each other: a batch of 4 is no faster on two cores, and three times slower when
-# another process wants one of them.
+# With fewer images, threads mostly wait for each other: a batch of 4 is no faster on two cores, and three times
+# slower when another process wants one of them.
 _IMAGES_PER_THREAD = 8
 
 
@@ -27,24 +27,37 @@ class Gpu:
     uuid: str
     memory_used: int
 
+    @property
+    def share(self) -> str:
+        """Its name among the claims."""
+        return f"gpu.{self.uuid}"
+
 
 @dataclass(frozen=True)
 class Claim:
-    """A device and a number of CPU threads, held while this object lives."""
+    """A device, and a fair part of the cores where `trials` use them at once; held while this object lives."""
 
     device: torch.device
-    threads: int
-    lock: BaseFileLock | None = None
+    trials: int
+    shares: tuple[BaseFileLock, ...]
+
+    def threads(self, batch_size: int) -> int:
+        """All trials together use the cores once, and each no more threads than its batches feed."""
+        share: int = cpu_count() // self.trials
+        return max(1, min(share, batch_size // _IMAGES_PER_THREAD))
 
 
-def claim(concurrency: int, batch_size: int) -> Claim:
-    """The least-loaded GPU, else the CPU, with this trial's share of the cores among `concurrency` trials."""
-    threads = max(1, min(cpu_count() // concurrency, batch_size // _IMAGES_PER_THREAD))
-    gpus = list_gpus()
-    if not gpus:
-        return Claim(torch.device("cpu"), threads)
-    gpu, lock = claim_gpu(gpus)
-    return Claim(torch.device("cuda", gpu.index), threads, lock)
+def claim(concurrency: int, experiment: str | None = None) -> Claim:
+    """The GPU with the fewest trials, else the CPU.
+
+    The cores are divided among the `concurrency` trials of this experiment and those that others run at this moment.
+    """
+    with claims.choosing():
+        cores = f"cores.{experiment or f'alone-{os.getpid()}'}"
+        others = claims.count_shares("cores") - claims.count_shares(cores)
+        gpu = choose_gpu(list_gpus())
+        shares = tuple(claims.take_share(name) for name in ([cores, gpu.share] if gpu else [cores]))
+    return Claim(torch.device("cuda", gpu.index) if gpu else torch.device("cpu"), concurrency + others, shares)
 
 
 def list_gpus() -> list[Gpu]:
@@ -55,30 +68,12 @@ def list_gpus() -> list[Gpu]:
     ]
 
 
-def claim_gpu(gpus: list[Gpu], directory: Path | None = None) -> tuple[Gpu, BaseFileLock]:
-    """Lock a slot of the GPU with the fewest claims, among equals the one with the least memory in use.
+def choose_gpu(gpus: list[Gpu]) -> Gpu | None:
+    """The GPU in which the fewest trials have a share, among equals the one with the least memory in use.
 
-    A GPU has as many slots as it has claims, so that trials share GPUs evenly and never wait.
+    Trials share GPUs evenly and never wait. Call it under claims.choosing().
     """
-    directory = directory or claims.directory()
-    with FileLock(directory / "choosing.lock"):
-        held = {gpu.uuid: sum(not _is_free(slot) for slot in _slots(directory, gpu)) for gpu in gpus}
-        chosen = min(gpus, key=lambda gpu: (held[gpu.uuid], gpu.memory_used, gpu.index))
-        free = [slot for slot in _slots(directory, chosen) if _is_free(slot)]
-        lock = claims.try_claim(free[0] if free else directory / f"gpu-{chosen.uuid}-{held[chosen.uuid]}.lock")
-        assert lock is not None  # nobody else may choose meanwhile
-        return chosen, lock
-
-
-def _slots(directory: Path, gpu: Gpu) -> list[Path]:
-    return sorted(directory.glob(f"gpu-{gpu.uuid}-*.lock"))
-
-
-def _is_free(slot: Path) -> bool:
-    lock = claims.try_claim(slot)
-    if lock is not None:
-        lock.release()
-    return lock is not None
+    return min(gpus, key=lambda gpu: (claims.count_shares(gpu.share), gpu.memory_used, gpu.index), default=None)
 
 
 def _memory_used(index: int) -> int:

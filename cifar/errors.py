@@ -1,5 +1,32 @@
-"""The one error that a user's mistake raises."""
+"""The one error that a user's mistake raises, and several of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class RequestError(ValueError):
-    """The request was wrong: its message names the value and the rule. Commands print it and exit with 2."""
+    """The request was wrong: a line for each problem names value and rule. Commands print it and exit with 2."""
+
+
+class Problems:
+    """Gathers what several checks object to, so that the user hears it all at once."""
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+
+    def of(self, check: Callable[[], T]) -> T | None:
+        """What `check` returns; None where it raised a RequestError, which is kept."""
+        try:
+            return check()
+        except RequestError as error:
+            self._found += str(error).splitlines()
+            return None
+
+    def refuse(self) -> None:
+        """Raise a RequestError with a line for each problem, where there is any."""
+        if self._found:
+            raise RequestError("\n".join(dict.fromkeys(self._found)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -116,3 +117,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def given_arguments(options: argparse.Namespace) -> dict[str, object]:
     """The hyperparameters that the command line named."""
     return {spec.name: getattr(options, spec.name) for spec in fields(Hparams) if hasattr(options, spec.name)}
+
+
+def command_hparams(command: str) -> dict[str, object]:
+    """The hyperparameters that a trial command names; RequestError where one cannot be read."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    add_arguments(parser)
+    try:
+        options, _ = parser.parse_known_args(shlex.split(command))
+    except (argparse.ArgumentError, ValueError) as error:
+        raise RequestError(str(error)) from None
+    return given_arguments(options)

@@ -41,6 +41,11 @@ def _param_text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)  # model and optimizer are names
 
 
+def params_text(trial: Trial) -> str:
+    """What a trial tried, on one line."""
+    return ", ".join(f"{name} {_param_text(value)}" for name, value in trial.params.items())
+
+
 def accuracy_text(trial: Trial) -> str:
     """Accuracy and its standard error in per cent, or what stands in their place."""
     if trial.accuracy is None or trial.standard_error is None:

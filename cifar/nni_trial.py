@@ -71,6 +71,11 @@ def next_params() -> dict[str, object]:
     return parameters
 
 
+def experiment_id() -> str | None:
+    """The experiment that this trial belongs to; None outside NNI."""
+    return os.environ.get("NNI_EXP_ID")
+
+
 def concurrency() -> int:
     """How many trials the experiment runs at once; 1 outside NNI or where the manager cannot be asked."""
     if not running():
@@ -91,6 +96,19 @@ def report_epoch(epoch: int, metrics: dict[str, float]) -> None:
 
         nni.trial.overwrite_intermediate_seq(epoch - 1)
         _send(nni.report_intermediate_result, metrics)
+
+
+def finished_before() -> Result | None:
+    """The result of an earlier start of this trial, whose end the manager did not live to note.
+
+    It is not trained again; its final result is sent where it is missing.
+    """
+    result = _earlier_result()
+    if result and result.metrics and not (_ask_manager(_this_trial()) or {}).get("finalMetricData"):
+        import nni
+
+        _send(nni.report_final_result, result.metrics)
+    return result
 
 
 def finish(result: Result) -> Result:
@@ -140,24 +158,40 @@ def _send(report: Callable[[dict[str, float]], None], metrics: dict[str, float])
     try:
         report(finite)
     except requests.ConnectionError:
-        raise ManagerGone("NNI's manager is gone; nnictl resume continues this trial from its checkpoint") from None
+        raise ManagerGone("NNI's manager is gone; when the experiment is resumed, this trial continues") from None
 
 
 def _recorded() -> Any:
     """The parameter record that the manager keeps for this trial, None where it cannot be had."""
     deadline = time.monotonic() + _RECORD_TIMEOUT
     while time.monotonic() < deadline:
-        job = _ask_manager(f"trial-jobs/{os.environ['NNI_TRIAL_JOB_ID']}")
+        job = _ask_manager(_this_trial())
         if job and job.get("hyperParameters"):
             return json.loads(job["hyperParameters"][0])
         time.sleep(0.05)
     return None
 
 
+def _earlier_result() -> Result | None:
+    """What result.json holds, where that is final; another one is removed, since this start replaces it."""
+    path = Path(os.environ["NNI_OUTPUT_DIR"]) / "result.json" if running() else None
+    if path is None or not path.exists():
+        return None
+    earlier = json.loads(path.read_bytes())
+    if earlier["status"] in ("interrupted", "error"):
+        path.unlink()
+        return None
+    return Result(earlier["status"], earlier["reason"], earlier["metrics"], earlier["epochs"], earlier["seconds"])
+
+
 def _experiment_goes_on() -> bool:
     """Whether only this trial is being stopped, by the assessor or by hand, and not the experiment."""
     status = _ask_manager("check-status")
     return bool(status) and status["status"] in ("RUNNING", "NO_MORE_TRIAL", "TUNER_NO_MORE_TRIAL")
+
+
+def _this_trial() -> str:
+    return f"trial-jobs/{os.environ['NNI_TRIAL_JOB_ID']}"
 
 
 def _ask_manager(path: str) -> Any:

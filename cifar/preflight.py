@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Iterator, Mapping
@@ -9,9 +10,10 @@ from dataclasses import fields
 from typing import Any
 
 from cifar.errors import RequestError
-from cifar.hparams import Hparams
+from cifar.hparams import Hparams, command_hparams
 
 WORKING_TUNERS = ("TPE", "Random", "GridSearch", "Evolution")
+SEEDED_TUNERS = ("TPE", "Random")  # the others take no seed
 # Tried with NNI 3.0 on today's numpy and scipy. A tuner's exception leaves the experiment RUNNING for ever.
 _BROKEN_TUNERS = {
     "GP": "it fails with today's scipy once its random phase is over",
@@ -116,11 +118,18 @@ def _samples(sampler: Mapping[str, Any]) -> list[Any]:
     return [low, low + (high - low) / math.pi, high]
 
 
+def tuner_problem(name: object) -> str | None:
+    """Why a tuner of this name cannot be used, None where it can."""
+    if name in WORKING_TUNERS:
+        return None
+    reason = f": {_BROKEN_TUNERS[name]}" if name in _BROKEN_TUNERS else ""
+    return f"tuner {name!r} does not work here{reason}; choose one of {', '.join(WORKING_TUNERS)}"
+
+
 def _tuner_problems(tuner: Mapping[str, Any], max_trials: int | None) -> Iterator[str]:
     name, arguments = tuner.get("name"), tuner.get("classArgs") or {}
-    if name not in WORKING_TUNERS:
-        reason = f": {_BROKEN_TUNERS[name]}" if name in _BROKEN_TUNERS else ""
-        yield f"tuner {name!r} does not work here{reason}; choose one of {', '.join(WORKING_TUNERS)}"
+    if problem := tuner_problem(name):
+        yield problem
         return
     if name != "Random" and arguments.get("optimize_mode", "maximize") != "maximize":
         yield f"tuner: optimize_mode must be maximize, as accuracy is reported, got {arguments['optimize_mode']!r}"
@@ -162,7 +171,7 @@ def _points(sampler: Mapping[str, Any]) -> float:
     """How many values a sampler can give."""
     kind, values = sampler["_type"], sampler["_value"]
     if kind == "choice":
-        return float(len(values))
+        return float(len({json.dumps(value) for value in values}))
     if kind == "randint":
         return float(values[1]) - float(values[0])
     if kind in ("quniform", "qloguniform"):
@@ -179,6 +188,10 @@ def _command_problems(command: str) -> Iterator[str]:
         return
     if not words or set(command) & set(";&|<>`\n"):
         yield f"trialCommand must be one simple command, so that NNI's stop signal reaches the trial, got {command!r}"
+    try:
+        Hparams.from_params(command_hparams(command))
+    except RequestError as error:
+        yield f"trialCommand: {error}"
 
 
 def _service_problems(config: Mapping[str, Any]) -> Iterator[str]:

@@ -50,7 +50,7 @@ def run_trial(
     except Diverged as error:
         result, model = _failed("diverged", str(error), history, dataset), None
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         result, model = _failed("out_of_memory", str(error).splitlines()[0], history, dataset), None
     except KeyboardInterrupt:
@@ -58,7 +58,7 @@ def run_trial(
     return replace(result, details=_details(hparams, dataset, splits, device)), model
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """PyTorch's own allocator has a class for it; CUDA's libraries and the CPU's allocator only say so."""
     texts = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: ")
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from cifar.errors import RequestError
+
+_UNENDED = ("WAITING", "RUNNING", "UNKNOWN")
+_STATUSES = (*_UNENDED, "SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
 
 
 @dataclass(frozen=True)
@@ -19,10 +25,11 @@ class Trial:
     nni_status: str
     params: dict[str, Any]
     result: dict[str, Any] | None
+    last_words: str = ""  # of one that ended without a result: the last line of its trial.stderr
 
     @property
     def ended(self) -> bool:
-        return self.nni_status not in ("WAITING", "RUNNING", "UNKNOWN")
+        return self.nni_status not in _UNENDED
 
     @property
     def status(self) -> str:
@@ -33,7 +40,12 @@ class Trial:
 
     @property
     def reason(self) -> str:
-        return str(self.result["reason"]) if self.result is not None else ""
+        return str(self.result["reason"]) if self.result is not None else self.last_words
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended by an error, its own or the machine's; one that diverged has merely a bad result."""
+        return self.ended and (self.status == "error" or (self.result is None and self.nni_status == "FAILED"))
 
     @property
     def accuracy(self) -> float | None:
@@ -50,10 +62,41 @@ class Trial:
         return float((self.accuracy * (1 - self.accuracy) / images) ** 0.5)
 
 
+def find(experiment_id: str, parent: Path) -> Path:
+    """The directory of an experiment, below `parent` or where NNI's own list has it.
+
+    RequestError, naming those that there are, where there is none.
+    """
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,32}", experiment_id):
+        for candidate in (parent, _listed_parent(experiment_id)):
+            if candidate and (candidate / experiment_id / "db" / "nni.sqlite").exists():
+                return (candidate / experiment_id).resolve()
+    ids = [path.parent.parent.name for path in parent.glob("*/db/nni.sqlite") if not path.parent.parent.is_symlink()]
+    raise RequestError(f"no experiment {experiment_id!r} in {parent}; there are: {', '.join(sorted(ids)) or 'none'}")
+
+
+def read_config(experiment: Path) -> dict[str, Any]:
+    """The experiment's configuration as its manager saved it last."""
+    with closing(_connect(experiment)) as connection:
+        row = connection.execute("select params from ExperimentProfile order by revision desc").fetchone()
+    config: dict[str, Any] = json.loads(row[0])
+    return config
+
+
+def write_config(experiment: Path, config: dict[str, Any]) -> None:
+    """Save what the experiment's next manager will go by; none may run meanwhile."""
+    with closing(_connect(experiment, "rw")) as connection, connection:
+        connection.execute(
+            "insert into ExperimentProfile select ?, id, execDuration, startTime, endTime, logDir, nextSequenceId, "
+            "revision + 1 from ExperimentProfile order by revision desc limit 1",
+            (json.dumps(config),),
+        )
+
+
 def read_trials(experiment: Path) -> list[Trial]:
     """All trials of the experiment in this directory, in the order NNI started them."""
     trials: dict[str, Trial] = {}
-    for trial_id, event, number, data in _events(experiment / "db" / "nni.sqlite"):
+    for trial_id, event, number, data in _events(experiment):
         known = trials.get(trial_id, Trial(trial_id, number, event, {}, None))
         params = json.loads(data)["parameters"] if data else known.params
         trials[trial_id] = replace(known, nni_status=event, params=params)
@@ -71,21 +114,45 @@ def trial_directory(experiment: Path, trial_id: str) -> Path:
     return experiment / "environments" / "local-env" / "trials" / trial_id
 
 
-def _events(database: Path) -> list[tuple[str, str, int, str | None]]:
-    if not database.exists():  # the manager has not got that far
+def _connect(experiment: Path, mode: str = "ro") -> sqlite3.Connection:
+    return sqlite3.connect(f"{_database(experiment).absolute().as_uri()}?mode={mode}", uri=True)
+
+
+def _database(experiment: Path) -> Path:
+    return experiment / "db" / "nni.sqlite"
+
+
+def _listed_parent(experiment_id: str) -> Path | None:
+    """Where NNI's list of this user's experiments says that it lies."""
+    listed = _read_json(Path.home() / "nni-experiments" / ".experiment") or {}
+    parent = listed.get(experiment_id, {}).get("logDir")
+    return Path(parent) if parent else None
+
+
+def _events(experiment: Path) -> list[tuple[str, str, int, str | None]]:
+    if not _database(experiment).exists():  # the manager has not got that far
         return []
-    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+    with closing(_connect(experiment)) as connection:
         if not connection.execute("select 1 from sqlite_master where name = 'TrialJobEvent'").fetchone():
             return []
-        return connection.execute(
+        events = connection.execute(
             "select trialJobId, event, sequenceId, data from TrialJobEvent order by timestamp, rowid"
         ).fetchall()
+    return [event for event in events if event[1] in _STATUSES]  # others say what users and resumes did
 
 
 def _with_files(trial: Trial, experiment: Path) -> Trial:
     directory = trial_directory(experiment, trial.id)
     params, result = _read_json(directory / "params.json"), _read_json(directory / "result.json")
-    return replace(trial, params=params["parameters"] if params else trial.params, result=result)
+    trial = replace(trial, params=params["parameters"] if params else trial.params, result=result)
+    if result is None and trial.ended:
+        return replace(trial, last_words=_last_line(directory / "trial.stderr"))
+    return trial
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _read_json(path: Path) -> Any:

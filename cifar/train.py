@@ -87,7 +87,7 @@ def _train_epoch(
     total = torch.zeros((), device=order.device)
     with tqdm(total=len(order), unit=" images", leave=False, disable=None) as progress:
         for step, (images, labels) in enumerate(batches(dataset, order, hparams.batch_size), start=1):
-            total += _train_step(model, optimizer, images, labels, hparams.accumulate) * len(labels)
+            total += train_step(model, optimizer, images, labels, hparams.accumulate) * len(labels)
             if step % _LOSS_CHECK_STEPS == 0:
                 _refuse_divergence(total, step)
             progress.update(len(labels))
@@ -95,7 +95,7 @@ def _train_epoch(
     return total.item() / len(order)
 
 
-def _train_step(
+def train_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, micro_batches: int
 ) -> Tensor:
     """One optimizer step on one batch, its gradient summed over micro-batches; returns the batch's mean loss."""

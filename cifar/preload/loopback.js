@@ -1,8 +1,10 @@
 // NNI's manager listens on every network interface, without a password. Preloaded into its node process
-// (NODE_OPTIONS=--require), this makes each listen() that names no host listen on this machine alone.
+// (NODE_OPTIONS=--require), this makes each listen() that names no host listen on this machine alone, or on the
+// address that CIFAR_NNI_HOST names.
 const net = require("net");
 const listen = net.Server.prototype.listen;
+const host = process.env.CIFAR_NNI_HOST || "127.0.0.1";
 net.Server.prototype.listen = function (port, ...rest) {
   const namesNoHost = (typeof port === "number" || /^\d+$/.test(port)) && typeof rest[0] !== "string";
-  return namesNoHost ? listen.call(this, port, "127.0.0.1", ...rest) : listen.call(this, port, ...rest);
+  return namesNoHost ? listen.call(this, port, host, ...rest) : listen.call(this, port, ...rest);
 };

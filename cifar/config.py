@@ -1,0 +1,158 @@
+"""The experiment to run: config.yml, or what a stopped one kept, with what the command line changes in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cifar import store
+from cifar.errors import RequestError
+from cifar.hparams import Hparams
+from cifar.preflight import SEEDED_TUNERS, problems, tuner_problem
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the command line says instead of config.yml; None leaves that as it is."""
+
+    name: str | None = None
+    tuner: str | None = None
+    max_trials: int | None = None
+    duration: str | None = None  # a number and a unit, as 90s, 30m, 2h or 1d
+    concurrency: int | None = None
+    epochs: int | None = None
+    seed: int | None = None  # of the tuner and of every trial
+
+
+_FIXED_ON_RESUME = ("name", "tuner", "epochs", "seed")
+
+
+def load(path: Path, changes: Changes) -> Any:
+    """The experiment that `path` describes, as NNI's ExperimentConfig with all defaults filled in.
+
+    RequestError, with a line for each problem, where it cannot run.
+    """
+    nni_experiment = _nni_experiment()
+    found = list(_problems(changes))
+    try:
+        config = nni_experiment.ExperimentConfig.load(path)
+        if not found:
+            _apply(changes, config)
+        config = _canonical(config)
+    except Exception as error:  # NNI's readers raise nearly anything on a wrong config
+        found.append(f"{path} is no NNI experiment: {_first_line(error)}")
+        raise RequestError("\n".join(found)) from None
+    found += problems(config.json())
+    if found:
+        raise RequestError("\n".join(found))
+    return config
+
+
+def load_stored(experiment: Path, changes: Changes) -> Any:
+    """The experiment that runs or ran in this directory, for one more run of it."""
+    fixed = [name for name in _FIXED_ON_RESUME if getattr(changes, name) is not None]
+    found = [f"--{name} cannot change in a resumed experiment: its trials would not compare" for name in fixed]
+    found += _problems(changes)
+    if found:
+        raise RequestError("\n".join(found))
+    try:
+        config = _nni_experiment().ExperimentConfig(**store.read_config(experiment))
+        _apply(changes, config)
+        config.experiment_working_directory = experiment.parent  # it may have been moved
+        return _canonical(config)
+    except Exception as error:
+        raise RequestError(f"{experiment} cannot be resumed: {_first_line(error)}") from None
+
+
+def experiments_directory(path: Path) -> Path:
+    """Where the experiments that `path` describes lie, whatever else may be wrong with it."""
+    try:
+        return Path(_canonical(_nni_experiment().ExperimentConfig.load(path)).experiment_working_directory)
+    except Exception:  # NNI's readers raise nearly anything; its own list may still know the experiment
+        return Path("nni-experiments").absolute()
+
+
+def move_seed(config: Any, trials: int) -> None:
+    """Give a resumed experiment's tuner another seed: with its own it would propose its first trials once more."""
+    arguments = config.tuner.class_args or {}
+    if "seed" in arguments:
+        config.tuner.class_args = {**arguments, "seed": arguments["seed"] + trials}
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _nni_experiment() -> Any:
+    import nni.experiment  # takes a second, so not before it is needed
+
+    nni.silence_stdout()
+    logging.getLogger("nni").propagate = False  # the experiment's own log file keeps all of it
+    return nni.experiment
+
+
+def _canonical(config: Any) -> Any:
+    # Links resolved: an experiment's processes are recognised by the path of its directory.
+    config = config.canonical_copy()
+    config.experiment_working_directory = str(Path(config.experiment_working_directory).resolve())
+    return config
+
+
+def _problems(changes: Changes) -> Iterator[str]:
+    for option, value in (("max-trials", changes.max_trials), ("concurrency", changes.concurrency)):
+        if value is not None and value < 1:
+            yield f"--{option} must be at least 1, got {value}"
+    for name in ("epochs", "seed"):
+        value = getattr(changes, name)
+        try:
+            Hparams.from_params({} if value is None else {name: value})
+        except RequestError as error:
+            yield f"--{error}"
+    if changes.duration is not None and not _is_duration(changes.duration):
+        yield f"--duration must be a number above 0 with a unit, as 90s, 30m, 2h or 1d, got {changes.duration!r}"
+    if changes.name is not None and not changes.name.strip():
+        yield f"--name must not be empty, got {changes.name!r}"
+    if changes.tuner is not None and (problem := tuner_problem(changes.tuner)):
+        yield problem
+
+
+def seconds(duration: str | int | None) -> float | None:
+    """A duration as NNI writes it in seconds."""
+    from nni.experiment.config import utils
+
+    return None if duration is None else float(utils.parse_time(duration))
+
+
+def _is_duration(text: str) -> bool:
+    _nni_experiment()
+    try:
+        return 0 < (seconds(text) or 0) < float("inf")
+    except (ValueError, OverflowError):
+        return False
+
+
+def _apply(changes: Changes, config: Any) -> None:
+    names = {
+        "name": "experiment_name",
+        "max_trials": "max_trial_number",
+        "duration": "max_experiment_duration",
+        "concurrency": "trial_concurrency",
+    }
+    for name, nni_name in names.items():
+        if getattr(changes, name) is not None:
+            setattr(config, nni_name, getattr(changes, name))
+    _apply_tuner(changes, config)
+    for name in ("epochs", "seed"):  # where an option is given twice, trial.py takes the last
+        if getattr(changes, name) is not None and config.trial_command:
+            config.trial_command += f" --{name} {getattr(changes, name)}"
+
+
+def _apply_tuner(changes: Changes, config: Any) -> None:
+    if changes.tuner is not None and (config.tuner is None or config.tuner.name != changes.tuner):
+        algorithm = _nni_experiment().config.AlgorithmConfig
+        config.tuner = algorithm(name=changes.tuner, class_args={"optimize_mode": "maximize"})
+    if changes.seed is not None and config.tuner is not None and config.tuner.name in SEEDED_TUNERS:
+        config.tuner.class_args = {**(config.tuner.class_args or {}), "seed": changes.seed}

@@ -1,0 +1,41 @@
+"""`cifar doctor`: what `cifar search` finds out before it starts, without starting."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from joblib import cpu_count
+
+from cifar import config, data, device, forecast
+from cifar.prepare import Request, check_new, disk_bytes, existing, forecast_line
+from cifar.progress import duration_text
+
+
+def doctor(request: Request) -> int:
+    """Print what the machine, the data and the search are like, and how many trials at once pay. Returns 0."""
+    loaded, name, _claimed_port = check_new(request)
+    dataset = data.load(name)
+    splits = data.split(dataset)
+    gpus = [torch.cuda.get_device_name(gpu.index) for gpu in device.list_gpus()]
+    biggest = forecast.largest(loaded.search_space, loaded.trial_command)
+    place = existing(Path(loaded.experiment_working_directory))
+    print(f"machine   {cpu_count()} cores, {', '.join(gpus) or 'no GPU'}")
+    print(f"data      {name}: {len(splits.train):,} images to train on, {len(splits.val):,} to validate on")
+    print(f"largest   model {biggest.model}, width {biggest.width}, batch_size {biggest.batch_size}")
+    print(f"disk      {disk_bytes(loaded) / 2**20:.0f} MB needed, {shutil.disk_usage(place).free / 2**30:.0f} GB free")
+    print("at once   seconds per trial   trials per hour   step of the largest   its memory", flush=True)
+    measured = []
+    space, command = loaded.search_space, loaded.trial_command
+    for rate in forecast.rates(space, command, name, forecast.concurrencies()):
+        measured.append(rate)
+        print(
+            f"{rate.concurrency:7}   {rate.trial_seconds:17.0f}   {rate.trials_per_hour:15.0f}   "
+            f"{duration_text(rate.largest_step_seconds):>19}   {rate.largest_bytes / 2**30:7.1f} GB",
+            flush=True,
+        )
+    best = forecast.best(measured)
+    print(forecast_line(best, loaded.max_trial_number, config.seconds(loaded.max_experiment_duration)))
+    print(f"--concurrency auto would choose {best.concurrency}; the config has {loaded.trial_concurrency}")
+    return 0

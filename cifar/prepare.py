@@ -1,0 +1,179 @@
+"""Before an experiment starts: everything checked, the data decoded, the machine measured, the claims taken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import BaseFileLock
+
+from cifar import claims, config, data, forecast, processes, store
+from cifar.config import Changes
+from cifar.errors import Problems, RequestError
+from cifar.experiment import Action, new_id, remembered_data
+from cifar.forecast import Rate
+from cifar.ports import claim_port
+from cifar.progress import duration_text
+from cifar.sources import absolute
+
+_RESERVE_BYTES = 64 * 2**20  # of disk, which others may take meanwhile
+_UNBOUNDED_TRIALS = 1000  # assumed for the disk where time alone bounds a search
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    config_path: Path
+    changes: Changes
+    data: str | None = None
+    auto_concurrency: bool = False
+    port: int | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment that can start, and the claims that keep it so while this object lives."""
+
+    config: Any
+    action: Action
+    id: str
+    data: str
+    port: int
+    claims: tuple[BaseFileLock, ...]
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.config.experiment_working_directory) / self.id
+
+
+def check_new(request: Request) -> tuple[Any, str, tuple[int, BaseFileLock]]:
+    """The config, the data's name, and the claimed port that a new experiment would have.
+
+    Raises RequestError with every problem at once; nothing is written or started.
+    """
+    problems = Problems()
+    loaded = problems.of(lambda: config.load(request.config_path, request.changes))
+    name = _default_data(request.data)
+    problems.of(lambda: data.check(name))
+    claimed = problems.of(lambda: claim_port(request.port))
+    if loaded:
+        problems.of(lambda: refuse_full_disk(loaded))
+    problems.refuse()
+    assert loaded and claimed
+    return loaded, absolute(name), claimed
+
+
+def prepare_new(request: Request) -> Prepared:
+    """What a new experiment needs. Raises RequestError with every problem at once."""
+    loaded, name, (port, port_claim) = check_new(request)
+    data.load(name)  # decoded once, before any trial wants it
+    choose_concurrency(loaded, name, request.auto_concurrency, loaded.max_trial_number)
+    return Prepared(loaded, "create", new_id(), name, port, (port_claim,))
+
+
+def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
+    """What an experiment needs that was stopped or cut off. Raises RequestError with every problem at once.
+
+    Ends what a killed manager left: its tuner would drive the new one out, its trials write into the same files.
+    """
+    directory, claim = claim_stopped(request.config_path, experiment_id)
+    problems = Problems()
+    loaded = problems.of(lambda: config.load_stored(directory, request.changes))
+    name = problems.of(lambda: _same_data(directory, request.data))
+    if name:
+        problems.of(lambda: data.check(name))
+    claimed = problems.of(lambda: claim_port(request.port))
+    if loaded:
+        problems.of(lambda: refuse_full_disk(loaded))
+    problems.refuse()
+    assert loaded and name and claimed
+    processes.end(directory)
+    data.load(name)
+    trials = store.read_trials(directory)
+    remaining = loaded.max_trial_number and max(0, loaded.max_trial_number - sum(trial.ended for trial in trials))
+    choose_concurrency(loaded, name, request.auto_concurrency, remaining)
+    config.move_seed(loaded, len(trials))
+    store.write_config(directory, loaded.json())
+    port, port_claim = claimed
+    return Prepared(loaded, "resume", directory.name, name, port, (claim, port_claim))
+
+
+def prepare_view(config_path: Path, experiment_id: str, asked_port: int | None) -> Prepared:
+    """What it takes to show a stopped experiment in NNI's web page."""
+    directory, claim = claim_stopped(config_path, experiment_id)
+    port, port_claim = claim_port(asked_port)
+    loaded = config.load_stored(directory, Changes())
+    return Prepared(loaded, "view", directory.name, "", port, (claim, port_claim))
+
+
+def claim_stopped(config_path: Path, experiment_id: str) -> tuple[Path, BaseFileLock]:
+    """The directory of an experiment that does not run, and a lock that keeps other commands from starting it."""
+    directory = store.find(experiment_id, config.experiments_directory(config_path))
+    claim = claims.try_claim(f"experiment-{experiment_id}")
+    managers = processes.find(directory, "manager")
+    if claim is None or managers:
+        pid = f", its manager is process {managers[0].pid}" if managers else ""
+        raise RequestError(f"experiment {experiment_id} is still running{pid}; nnictl stop {experiment_id} ends it")
+    return directory, claim
+
+
+def choose_concurrency(loaded: Any, name: str, auto: bool, trials: int | None) -> None:
+    """Measure how fast trials will be, say how long all will take, and set how many run at once where that is free."""
+    print("measuring how fast this machine is", file=sys.stderr)
+    space, command = loaded.search_space, loaded.trial_command
+    if auto:
+        rate = forecast.best(list(forecast.rates(space, command, name, forecast.concurrencies())))
+        loaded.trial_concurrency = rate.concurrency
+    else:
+        rate = next(forecast.rates(space, command, name, [loaded.trial_concurrency]))
+    print(forecast_line(rate, trials, config.seconds(loaded.max_experiment_duration)), file=sys.stderr)
+
+
+def forecast_line(rate: Rate, trials: int | None, max_seconds: float | None) -> str:
+    """About how long a search takes; without early stopping, which saves an unknown part."""
+    bounds = [] if trials is None else [trials * 3600 / rate.trials_per_hour]
+    bounds += [] if max_seconds is None else [max_seconds + rate.trial_seconds]
+    total = f"at most about {duration_text(min(bounds))}" if bounds else "without an end"
+    count = "trials" if trials is None else f"{trials} trials"
+    return f"{count}, {rate.concurrency} at once, {duration_text(rate.trial_seconds)} each: {total}"
+
+
+def refuse_full_disk(loaded: Any) -> None:
+    """RequestError where the experiment's files do not fit, or may not be written."""
+    place = existing(Path(loaded.experiment_working_directory))
+    needed, free = disk_bytes(loaded) + _RESERVE_BYTES, shutil.disk_usage(place).free
+    if free < needed:
+        have = f"{free / 2**20:.0f} are free in {place}"
+        raise RequestError(f"no disk space: the search needs {needed / 2**20:.0f} MB, {have}")
+    if not os.access(place, os.W_OK):
+        raise RequestError(f"the experiment's files cannot be written: no permission in {place}")
+
+
+def disk_bytes(loaded: Any) -> int:
+    """What the experiment will write, about."""
+    biggest = forecast.largest(loaded.search_space, loaded.trial_command)
+    return forecast.disk_bytes(biggest, loaded.max_trial_number or _UNBOUNDED_TRIALS, loaded.trial_concurrency)
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest of its parents that exists."""
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _default_data(asked: str | None) -> str:
+    return asked or os.environ.get("CIFAR_DATA") or "cifar10"
+
+
+def _same_data(directory: Path, asked: str | None) -> str:
+    """What the experiment was about from its start; trials on other data would not compare."""
+    remembered = remembered_data(directory)
+    if remembered is None:  # NNI's own command started it
+        return absolute(_default_data(asked))
+    if asked is not None and absolute(asked) != remembered:
+        raise RequestError(f"experiment {directory.name} is about --data {remembered}; on {asked} it would not compare")
+    return remembered

@@ -1,0 +1,85 @@
+"""A search's progress in the terminal: a line for each trial that ends, and on a terminal a line of status."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+from cifar.experiment import Experiment
+from cifar.leaderboard import accuracy_text, params_text
+from cifar.store import Trial, best_first
+
+
+class Progress:
+    """Shows one run of an experiment on stderr, which it may share with others' messages."""
+
+    def __init__(self, experiment: Experiment, trials: list[Trial]) -> None:
+        """`trials` are those of earlier runs, which need no line any more."""
+        self._max_trials, self._max_seconds = experiment.max_trials, experiment.max_seconds
+        self._shown = {trial.id for trial in trials if trial.ended}
+        self._before = len(self._shown)
+        self._began = time.monotonic()
+        self._bar = tqdm(disable=None, bar_format="{desc}", dynamic_ncols=True, leave=False, file=sys.stderr)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._bar.close()
+
+    def show(self, trials: list[Trial]) -> None:
+        status = f"{self._counts(trials)}; {best_line(trials)}; {self._time_left(trials)}"
+        for trial in trials:
+            if trial.ended and trial.id not in self._shown:
+                self._shown.add(trial.id)
+                line = ended_line(trial)
+                tqdm.write(f"{line}; {status}" if self._bar.disable else line, file=sys.stderr)
+        self._bar.set_description_str(status)
+
+    def _counts(self, trials: list[Trial]) -> str:
+        done = sum(trial.ended for trial in trials)
+        counts = {
+            "running": len(trials) - done,
+            "stopped early": sum(trial.status == "stopped_early" for trial in trials),
+            "failed": sum(trial.failed for trial in trials),
+        }
+        total = f" of {self._max_trials}" if self._max_trials else ""
+        return ", ".join([f"{done}{total} done", *(f"{count} {name}" for name, count in counts.items())])
+
+    def _time_left(self, trials: list[Trial]) -> str:
+        done = sum(trial.ended for trial in trials)
+        elapsed = time.monotonic() - self._began
+        estimates = []
+        if self._max_trials and done > self._before:
+            estimates.append(elapsed / (done - self._before) * (self._max_trials - done))
+        if self._max_seconds:
+            estimates.append(max(0.0, self._max_seconds - elapsed))
+        return f"about {duration_text(min(estimates))} left" if estimates else "time left not known yet"
+
+
+def ended_line(trial: Trial) -> str:
+    """A trial that has ended: what it tried, how well, and how it ended."""
+    return f"trial {trial.number} ({params_text(trial)}): {accuracy_text(trial)}, {ending(trial)}"
+
+
+def ending(trial: Trial) -> str:
+    """How a trial ended, and why where it did not just run to its end."""
+    name = trial.status.replace("_", " ")
+    return name if trial.status == "ok" else f"{name} ({trial.reason or 'see its trial.stderr'})"
+
+
+def best_line(trials: list[Trial]) -> str:
+    ranked = best_first(trials)
+    if not ranked:
+        return "no result yet"
+    return f"best {accuracy_text(ranked[0])} in trial {ranked[0].number} ({params_text(ranked[0])})"
+
+
+def duration_text(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,95 @@
+"""Run an experiment to its end, watched, and say how it went."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cifar.experiment import Experiment, remember_data, running
+from cifar.interrupts import noting_interrupt
+from cifar.leaderboard import leaderboard
+from cifar.prepare import Prepared
+from cifar.progress import Progress, ending
+from cifar.store import best_first, read_trials
+from cifar.watch import Watch
+
+_POLL_SECONDS = 1.0
+_EXPOSED = (
+    "warning: the web page is open to every machine that reaches this one, without a password; whoever opens it can "
+    "read each file that you can, and run programs as you. Safer: without --host, and on the other machine\n"
+    "ssh -L {port}:127.0.0.1:{port} THIS_MACHINE"
+)
+
+
+def search(prepared: Prepared, host: str, keep_open: bool, resume_command: str) -> int:
+    """Run an experiment to its end. Returns 0, 1 where it failed or could not go on, 130 where it was interrupted."""
+    remember_data(prepared.directory, prepared.data)
+    try:
+        with noting_interrupt() as interrupted, _started(prepared, host) as experiment:
+            trouble = follow(experiment, interrupted)
+            if trouble or interrupted():
+                print(f"stopping the trials: {trouble or 'interrupted'}", file=sys.stderr)
+            elif keep_open:
+                print(leaderboard(read_trials(experiment.directory)), flush=True)
+                _wait_for_interrupt(experiment, interrupted)
+                return _finished_code(experiment)
+            stopped = interrupted()
+    except KeyboardInterrupt:
+        print(f"resume with: {resume_command}", file=sys.stderr)
+        raise
+    print(leaderboard(read_trials(experiment.directory)))
+    print(f"saved in {experiment.directory}: db/nni.sqlite, and per trial environments/local-env/trials/*/result.json")
+    if trouble or stopped:
+        print(f"resume with: {resume_command}", file=sys.stderr)
+        return 1 if trouble else 130
+    return _finished_code(experiment)
+
+
+def view(prepared: Prepared, host: str) -> int:
+    """Show a stopped experiment in NNI's web page until interrupted."""
+    with noting_interrupt() as interrupted, _started(prepared, host) as experiment:
+        _wait_for_interrupt(experiment, interrupted)
+    return 0
+
+
+@contextmanager
+def _started(prepared: Prepared, host: str) -> Iterator[Experiment]:
+    config, port = prepared.config, prepared.port
+    with running(config, prepared.action, prepared.id, prepared.data, port, host) as experiment:
+        if host != "127.0.0.1":
+            print(_EXPOSED.format(port=port), file=sys.stderr)
+        print(f"experiment {experiment.id}, web page {experiment.url}", file=sys.stderr)
+        yield experiment
+
+
+def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> str | None:
+    """Show progress until the experiment ends, the user wants no more, or it cannot go on: returns why not."""
+    earlier = read_trials(experiment.directory)
+    watch = Watch(experiment, earlier)
+    with Progress(experiment, earlier) as progress:
+        while not interrupted():
+            status = experiment.status()  # asked before the trials are read, so that none is missed
+            trials = read_trials(experiment.directory)
+            progress.show(trials)
+            if trouble := watch.trouble(status, trials):
+                return trouble
+            if status == "DONE" or (status == "TUNER_NO_MORE_TRIAL" and all(trial.ended for trial in trials)):
+                return None
+            time.sleep(_POLL_SECONDS)
+    return None
+
+
+def _wait_for_interrupt(experiment: Experiment, interrupted: Callable[[], bool]) -> None:
+    print("the web page stays open until you press Ctrl-C", file=sys.stderr)
+    while not interrupted() and experiment.status() != "DEAD":
+        time.sleep(_POLL_SECONDS)
+
+
+def _finished_code(experiment: Experiment) -> int:
+    trials = read_trials(experiment.directory)
+    if not trials or best_first(trials):
+        return 0
+    print(f"no trial succeeded; the last one: {ending(trials[-1])}", file=sys.stderr)
+    return 1

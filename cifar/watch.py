@@ -1,0 +1,118 @@
+"""What NNI does not notice itself: each cause for which a running experiment will not come to its end."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from pathlib import Path
+
+import psutil
+
+from cifar import processes
+from cifar.experiment import Experiment
+from cifar.store import Trial
+
+_SAME_FAILURES = 3  # in a row, for the same reason: the next would fail too
+_SILENT_SECONDS = 60.0
+_LEAST_FREE_BYTES = 32 * 2**20  # below it NNI's database and the trials' checkpoints soon cannot be written
+
+
+class Watch:
+    """Watches one run of an experiment."""
+
+    def __init__(self, experiment: Experiment, trials: list[Trial]) -> None:
+        """`trials` are those of earlier runs."""
+        self._experiment = experiment
+        self._directory = experiment.directory
+        self._log_directory = experiment.directory / "log"
+        self._ended_before = {trial.id for trial in trials if trial.ended}
+        self._answered = time.monotonic()
+        self._tuner: psutil.Process | None = None
+
+    def trouble(self, status: str, trials: list[Trial]) -> str | None:
+        """Why the experiment cannot go on, in one sentence; None as long as it can."""
+        return (
+            self._full_disk()
+            or self._tuner_failure(status)
+            or self._manager_failure(status)
+            or same_failures([trial for trial in trials if trial.id not in self._ended_before])
+            or self._exhausted_space(status, trials)
+        )
+
+    def _full_disk(self) -> str | None:
+        free = shutil.disk_usage(self._directory).free
+        if free >= _LEAST_FREE_BYTES:
+            return None
+        return f"the disk is full: {free / 2**20:.0f} MB are left for {self._directory}"
+
+    def _tuner_failure(self, status: str) -> str | None:
+        """NNI logs a tuner's exception and goes on waiting for it, its status RUNNING."""
+        log = self._log_directory / "dispatcher.log"
+        if error := _last_exception(self._new_lines(log)):
+            return f"the tuner or assessor failed: {error} (see {log})"
+        if self._tuner is None:
+            self._tuner = next(iter(processes.find(self._directory, "tuner")), None)
+        elif status == "RUNNING" and not self._tuner.is_running():
+            return f"the tuner's process has ended, killed from outside (see {log})"
+        return None
+
+    def _manager_failure(self, status: str) -> str | None:
+        log = self._log_directory / "nnimanager.log"
+        if status != "SILENT":
+            self._answered = time.monotonic()
+        if status == "DEAD":
+            reason = _last_error(self._new_lines(log))
+            return f"NNI's manager has ended{f': {reason}' if reason else ', killed from outside'} (see {log})"
+        if status == "ERROR":
+            errors = [*self._experiment.errors(), *self._new_lines(self._log_directory / "nnictl_stderr.log")[-1:]]
+            reason = "; ".join(error for error in errors if error.strip(" -")) or _last_error(self._new_lines(log))
+            return f"NNI's manager reports an error: {reason} (see {log})"
+        if time.monotonic() - self._answered > _SILENT_SECONDS:
+            return f"NNI's manager has not answered for {_SILENT_SECONDS:.0f} seconds (see {log})"
+        return None
+
+    def _exhausted_space(self, status: str, trials: list[Trial]) -> str | None:
+        """NNI would wait for ever, its status TUNER_NO_MORE_TRIAL."""
+        wanted = self._experiment.max_trials
+        if status != "TUNER_NO_MORE_TRIAL" or wanted is None or not all(trial.ended for trial in trials):
+            return None
+        return f"the search space ran out after {len(trials)} of {wanted} trials: the tuner knows no further point"
+
+    def _new_lines(self, log: Path) -> list[str]:
+        """Those of this run: an earlier one has written to the same file."""
+        if not log.exists():
+            return []
+        with log.open("rb") as file:
+            file.seek(self._experiment.log_starts.get(log.name, 0))
+            return file.read().decode(errors="replace").splitlines()
+
+
+def same_failures(trials: list[Trial]) -> str | None:
+    """The sentence about it where the trials that ended last all failed, and for the same reason."""
+    last = [trial for trial in trials if trial.ended][-_SAME_FAILURES:]
+    reasons = {_without_names(trial.reason) for trial in last}
+    if len(last) < _SAME_FAILURES or len(reasons) > 1 or not all(trial.failed for trial in last):
+        return None
+    reason = last[-1].reason or "no reason is known, see their trial.stderr"
+    return f"the last {_SAME_FAILURES} trials all failed: {reason}"
+
+
+def _without_names(reason: str) -> str:
+    """Paths, names and numbers differ between trials that fail for the same reason."""
+    return re.sub(r"'[^']*'|\S*/\S*|\d+", "", reason)
+
+
+def _last_exception(lines: list[str]) -> str | None:
+    """The last line of the last traceback that NNI's dispatcher logged as it gave up."""
+    starts = [number for number, line in enumerate(lines) if " ERROR (nni.runtime.msg_dispatcher_base" in line]
+    if not starts:
+        return None
+    traceback = [line for line in lines[starts[-1] + 1 :] if not line.startswith("[")]
+    return next((line for line in reversed(traceback) if line.strip()), lines[starts[-1]])
+
+
+def _last_error(lines: list[str]) -> str | None:
+    """What NNI's manager logged last as an error."""
+    errors = [line.split(") ", 1)[-1] for line in lines if re.match(r"\[[^]]*\] (ERROR|CRITICAL) ", line)]
+    return errors[-1] if errors else None
