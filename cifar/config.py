@@ -38,6 +38,7 @@ def load(path: Path, changes: Changes) -> Any:
     nni_experiment = _nni_experiment()
     found = list(_problems(changes))
     try:
+        path.read_bytes()  # said in the system's own words where it cannot be
         config = nni_experiment.ExperimentConfig.load(path)
         if not found:
             _apply(changes, config)
@@ -83,6 +84,8 @@ def move_seed(config: Any, trials: int) -> None:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 

@@ -10,7 +10,6 @@ from joblib import cpu_count
 
 from cifar import config, data, device, forecast
 from cifar.prepare import Request, check_new, disk_bytes, existing, forecast_line
-from cifar.progress import duration_text
 
 
 def doctor(request: Request) -> int:
@@ -32,7 +31,7 @@ def doctor(request: Request) -> int:
         measured.append(rate)
         print(
             f"{rate.concurrency:7}   {rate.trial_seconds:17.0f}   {rate.trials_per_hour:15.0f}   "
-            f"{duration_text(rate.largest_step_seconds):>19}   {rate.largest_bytes / 2**30:7.1f} GB",
+            f"{rate.largest_step_seconds * 1000:16.0f} ms   {rate.largest_bytes / 2**30:7.1f} GB",
             flush=True,
         )
     best = forecast.best(measured)

@@ -76,13 +76,11 @@ def running(config: Any, action: Action, experiment_id: str, data: str, port: in
     directory = Path(config.experiment_working_directory) / experiment_id
     try:
         experiment = _start(config, action, experiment_id, data, port, host)
-        try:
-            yield experiment
-        finally:
-            experiment.stop()
-    except BaseException:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # this takes no second, and nothing may interrupt it
-        processes.end(directory, at_once=True)
+        yield experiment
+        experiment.stop()
+    except BaseException as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # this takes no second more, and nothing may interrupt it
+        processes.end(directory, at_once=isinstance(error, KeyboardInterrupt))
         raise
 
 

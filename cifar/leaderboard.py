@@ -21,7 +21,8 @@ def leaderboard(trials: list[Trial], rows: int = 10) -> str:
         table.add_row(_row(trial, names))
     endings = Counter(trial.status for trial in trials)
     count = ", ".join(f"{number} {status}" for status, number in endings.most_common())
-    return f"{table}\n{len(trials)} trials: {count}"
+    summary = f"{len(trials)} trials: {count or 'none has begun'}"
+    return f"{table}\n{summary}" if ranked else summary
 
 
 def _row(trial: Trial, names: list[str]) -> list[str]:

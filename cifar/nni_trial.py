@@ -27,6 +27,7 @@ from cifar.result import Result
 logger = logging.getLogger(__name__)
 
 _RECORD_TIMEOUT = 10.0  # seconds; the record appears within 50 ms of the trial's start
+_GONE = "NNI's manager is gone; when the experiment is resumed, this trial continues"
 _params_are_recorded = True
 
 
@@ -52,10 +53,14 @@ def next_params() -> dict[str, object]:
         return {}
     bypass_proxies()
     import nni  # takes a second, which a standalone trial need not spend
+    import requests
 
-    received = nni.get_next_parameter()
+    try:
+        received = nni.get_next_parameter()
+    except requests.ConnectionError:
+        raise ManagerGone(_GONE) from None
     if received is None:
-        raise RuntimeError("NNI closed its channel before it gave this trial its parameters")
+        raise ManagerGone(_GONE)
     record = _recorded()
     _params_are_recorded = record is not None
     if record is None:
@@ -101,10 +106,11 @@ def report_epoch(epoch: int, metrics: dict[str, float]) -> None:
 def finished_before() -> Result | None:
     """The result of an earlier start of this trial, whose end the manager did not live to note.
 
-    It is not trained again; its final result is sent where it is missing.
+    It is not trained again. Its final result is sent again, since no tuner may have heard it: after a resume the tuner
+    hears of ended trials only. NNI shows the first of two, and they are the same.
     """
     result = _earlier_result()
-    if result and result.metrics and not (_ask_manager(_this_trial()) or {}).get("finalMetricData"):
+    if result and result.metrics:
         import nni
 
         _send(nni.report_final_result, result.metrics)
@@ -158,14 +164,14 @@ def _send(report: Callable[[dict[str, float]], None], metrics: dict[str, float])
     try:
         report(finite)
     except requests.ConnectionError:
-        raise ManagerGone("NNI's manager is gone; when the experiment is resumed, this trial continues") from None
+        raise ManagerGone(_GONE) from None
 
 
 def _recorded() -> Any:
     """The parameter record that the manager keeps for this trial, None where it cannot be had."""
     deadline = time.monotonic() + _RECORD_TIMEOUT
     while time.monotonic() < deadline:
-        job = _ask_manager(_this_trial())
+        job = _ask_manager(f"trial-jobs/{os.environ['NNI_TRIAL_JOB_ID']}")
         if job and job.get("hyperParameters"):
             return json.loads(job["hyperParameters"][0])
         time.sleep(0.05)
@@ -188,10 +194,6 @@ def _experiment_goes_on() -> bool:
     """Whether only this trial is being stopped, by the assessor or by hand, and not the experiment."""
     status = _ask_manager("check-status")
     return bool(status) and status["status"] in ("RUNNING", "NO_MORE_TRIAL", "TUNER_NO_MORE_TRIAL")
-
-
-def _this_trial() -> str:
-    return f"trial-jobs/{os.environ['NNI_TRIAL_JOB_ID']}"
 
 
 def _ask_manager(path: str) -> Any:

@@ -15,7 +15,7 @@ from cifar.progress import Progress, ending
 from cifar.store import best_first, read_trials
 from cifar.watch import Watch
 
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 0.5
 _EXPOSED = (
     "warning: the web page is open to every machine that reaches this one, without a password; whoever opens it can "
     "read each file that you can, and run programs as you. Safer: without --host, and on the other machine\n"
@@ -39,7 +39,8 @@ def search(prepared: Prepared, host: str, keep_open: bool, resume_command: str) 
     except KeyboardInterrupt:
         print(f"resume with: {resume_command}", file=sys.stderr)
         raise
-    print(leaderboard(read_trials(experiment.directory)))
+    trials = [trial if trial.ended else trial.interrupted() for trial in read_trials(experiment.directory)]
+    print(leaderboard(trials))
     print(f"saved in {experiment.directory}: db/nni.sqlite, and per trial environments/local-env/trials/*/result.json")
     if trouble or stopped:
         print(f"resume with: {resume_command}", file=sys.stderr)

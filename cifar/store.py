@@ -47,6 +47,10 @@ class Trial:
         """Whether it ended by an error, its own or the machine's; one that diverged has merely a bad result."""
         return self.ended and (self.status == "error" or (self.result is None and self.nni_status == "FAILED"))
 
+    def interrupted(self) -> Trial:
+        """The same, known to run no more although NNI still has it as running, to run it again when it resumes."""
+        return replace(self, nni_status="INTERRUPTED")
+
     @property
     def accuracy(self) -> float | None:
         """Validation accuracy that the tuner was told, as a fraction."""

@@ -72,4 +72,4 @@ def test_an_experiment_that_has_not_begun_has_no_trials(tmp_path: Path) -> None:
     (tmp_path / "db").mkdir()
     sqlite3.connect(tmp_path / "db" / "nni.sqlite").close()
     assert read_trials(tmp_path) == []
-    assert leaderboard([]).endswith("0 trials: ")
+    assert leaderboard([]) == "0 trials: none has begun"
