@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -25,26 +26,33 @@ def find(experiment: Path, role: Role | None = None) -> list[psutil.Process]:
 
 def end(experiment: Path, at_once: bool = False) -> None:
     """End all that is left of an experiment; its trials may first note where they stand, unless it is to be at once."""
-    _kill(find(experiment, "manager"))  # first, so that it starts no new trial
+    _send(signal.SIGKILL, find(experiment, "manager"))  # first, so that it starts no new trial
     if not at_once:
-        trials = find(experiment, "trial")
-        for process in trials:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGINT)
-        psutil.wait_procs(trials, _TRIAL_STOP_SECONDS)
-    _kill(find(experiment))
+        _send(signal.SIGINT, find(experiment, "trial"), wait_seconds=_TRIAL_STOP_SECONDS)
+    _send(signal.SIGKILL, find(experiment))
 
 
-def _kill(processes: list[psutil.Process]) -> None:
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; what has ended may wait for its parent to notice."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _send(number: signal.Signals, processes: list[psutil.Process], wait_seconds: float = 5.0) -> None:
+    """Send a signal, and wait until the processes have ended of it."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, 5)
+            process.send_signal(number)
+    deadline = time.monotonic() + wait_seconds
+    while any(is_alive(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def _role(process: psutil.Process, experiment: Path) -> Role | None:
     try:
-        if process.status() == psutil.STATUS_ZOMBIE:
+        if not is_alive(process):
             return None
         command = process.cmdline()
         if "--experiment-id" in command:

@@ -53,7 +53,7 @@ class Watch:
             return f"the tuner or assessor failed: {error} (see {log})"
         if self._tuner is None:
             self._tuner = next(iter(processes.find(self._directory, "tuner")), None)
-        elif status == "RUNNING" and not self._tuner.is_running():
+        elif status == "RUNNING" and not processes.is_alive(self._tuner):
             return f"the tuner's process has ended, killed from outside (see {log})"
         return None
 
