@@ -51,10 +51,11 @@ class Progress:
 
     def _time_left(self, trials: list[Trial]) -> str:
         done = sum(trial.ended for trial in trials)
+        halves = done + (len(trials) - done) / 2  # those that run are half-way, on average
         elapsed = time.monotonic() - self._began
         estimates = []
         if self._max_trials and done > self._before:
-            estimates.append(elapsed / (done - self._before) * (self._max_trials - done))
+            estimates.append(elapsed / (halves - self._before) * (self._max_trials - halves))
         if self._max_seconds:
             estimates.append(max(0.0, self._max_seconds - elapsed))
         return f"about {duration_text(min(estimates))} left" if estimates else "time left not known yet"
