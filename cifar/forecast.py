@@ -6,6 +6,7 @@ time, as trials would.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import multiprocessing
 import os
@@ -13,7 +14,6 @@ import resource
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from statistics import fmean
@@ -78,12 +78,16 @@ def largest(space: dict[str, Any], command: str) -> Hparams:
 
 def samples(space: dict[str, Any], command: str) -> list[Hparams]:
     """What a random search of the space would try first, the same each time."""
+    import nni
     from nni.algorithms.hpo.random_tuner import RandomTuner
 
     tuner = RandomTuner(seed=0)
     tuner.update_search_space(space)
-    given = command_hparams(command)
-    return [Hparams.from_params({**given, **tuner.generate_parameters(number)}) for number in range(_SAMPLES)]
+    given, drawn = command_hparams(command), []
+    with contextlib.suppress(nni.NoMoreTrialError):  # a small space has fewer points
+        for number in range(_SAMPLES):
+            drawn.append(Hparams.from_params({**given, **tuner.generate_parameters(number)}))
+    return drawn
 
 
 def weights(hparams: Hparams) -> int:
@@ -148,7 +152,7 @@ def measure(space: dict[str, Any], command: str, data_name: str, concurrency: in
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _imitated_trials(number: int, arguments: tuple[object, ...]) -> Iterator[list[Connection]]:
     """Connections to `number` processes that run _imitate; they end with the block."""
     spawn = multiprocessing.get_context("spawn")  # a trial, too, starts afresh

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,30 +16,11 @@ import psutil
 import pytest
 import requests
 import yaml
+from experiments import BIN, ROOT, free_port, project_config
 
 from cifar import store
 
-ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
 SCRAMBLED = f"{sys.executable} {ROOT / 'tests' / 'scrambled_trial.py'}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def project_config(tmp_path: Path, trial_command: str) -> dict[str, Any]:
-    """The shipped experiment with another trial command, kept in tmp_path."""
-    config: dict[str, Any] = yaml.safe_load((ROOT / "config.yml").read_text())
-    return config | {
-        "searchSpaceFile": str(ROOT / "search_space.json"),
-        "trialCodeDirectory": str(ROOT),
-        "trialCommand": trial_command,
-        "experimentWorkingDirectory": str(tmp_path / "experiments"),
-    }
 
 
 class NniExperiment:
@@ -230,125 +209,3 @@ def epochs_of(experiment: NniExperiment, trial: str) -> list[int]:
     path = store.trial_directory(experiment.directory, trial) / "trial.log"
     text = path.read_text() if path.exists() else ""
     return [int(epoch) for epoch in re.findall(r"PRINT epoch (\d+)/", text)]
-
-
-Search = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def search(tmp_path: Path) -> Iterator[Search]:
-    """`cifar search` with the project's config, its experiments in tmp_path / "experiments"."""
-    config = project_config(tmp_path, "python trial.py --epochs 2")
-    config["tuner"]["classArgs"]["tpe_args"]["n_startup_jobs"] = 2
-    (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
-    started: list[subprocess.Popen[str]] = []
-
-    def start_one(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "cifar", "search", "--config", str(tmp_path / "config.yml"), *arguments]
-        environment = os.environ | {"HOME": str(tmp_path)}
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        started.append(process)
-        return process
-
-    yield start_one
-    for process in started:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-        process.communicate()
-
-
-def listening_addresses(port: int) -> set[str]:
-    listening = [c.laddr for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr]
-    return {address.ip for address in listening if address.port == port}
-
-
-def descendants_of(experiments: Path) -> list[psutil.Process]:
-    """Managers, tuners and trials of these experiments."""
-    return [p for p in psutil.process_iter() if str(experiments) in " ".join(_command_and_cwd(p))]
-
-
-def _command_and_cwd(process: psutil.Process) -> list[str]:
-    try:
-        return [*process.cmdline(), process.environ().get("NNI_OUTPUT_DIR", "")]
-    except psutil.Error:
-        return []
-
-
-def test_search_ends_by_itself_with_a_table_and_leaves_nothing_running(search: Search, tmp_path: Path) -> None:
-    port = free_port()
-    process = search("--data", "digits", "--max-trials", "3", "--port", str(port))
-    addresses: set[str] = set()
-    while process.poll() is None:
-        addresses |= listening_addresses(port)
-        time.sleep(0.5)
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    assert addresses == {"127.0.0.1"}
-    assert "3 trials: 3 ok" in out
-    assert "[3/3] trial " in err
-    assert f"saved in {tmp_path / 'experiments'}" in out
-    assert descendants_of(tmp_path / "experiments") == []
-
-
-def test_a_search_without_any_result_fails_and_says_why(search: Search, tmp_path: Path) -> None:
-    (tmp_path / "pictures" / "train" / "alone").mkdir(parents=True)
-    config = yaml.safe_load((tmp_path / "config.yml").read_text())
-    config["trialCommand"] = f"python trial.py --data {tmp_path / 'pictures'}"  # not what --data has prepared
-    (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
-    process = search("--data", "digits", "--max-trials", "3", "--port", str(free_port()))
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "no trial succeeded; the last one: error (RequestError: " in err
-    assert "must hold at least 2 class folders, has 1: ['alone']" in err
-    assert "3 trials: 3 error" in out
-
-
-def test_an_interrupted_search_stops_its_trials(search: Search, tmp_path: Path) -> None:
-    process = search("--data", "digits", "--max-trials", "30", "--port", str(free_port()))
-    assert process.stderr is not None
-    while "[1/30]" not in (line := process.stderr.readline()):
-        assert line, "the search ended before its first trial did"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
-    assert "saved in" in out
-    assert descendants_of(tmp_path / "experiments") == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--data", "nowhere"], "error: data must be cifar10, digits or a folder of pictures, got 'nowhere'"),
-        (["--data", "digits", "--port", "99999"], "error: --port must be from 1 to 65535, got 99999"),
-        (["--data", "digits", "--max-trials", "0"], "error: --max-trials must be at least 1, got 0"),
-        (["--data", "digits", "--config", "nowhere.yml"], "nowhere.yml is no NNI experiment: "),
-    ],
-)
-def test_a_wrong_search_starts_nothing(search: Search, tmp_path: Path, arguments: list[str], message: str) -> None:
-    process = search(*arguments)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (2, "")
-    assert message in err
-    assert "Traceback" not in err
-    assert not (tmp_path / "experiments").exists()
-
-
-def test_of_two_searches_that_want_one_port_at_once_one_is_refused(search: Search) -> None:
-    arguments = ["--data", "digits", "--max-trials", "3", "--port", str(free_port())]
-    processes = [search(*arguments), search(*arguments)]
-    outcomes = [(process.communicate(timeout=120), process.returncode) for process in processes]
-    assert sorted(code for _, code in outcomes) == [0, 2]
-    for (out, err), code in outcomes:
-        assert "3 trials: 3 ok" in out if code == 0 else "is in use; choose another with --port" in err
-
-
-def test_a_busy_port_is_named(search: Search) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        process = search("--data", "digits", "--port", str(port))
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert f"error: port {port} is in use; choose another with --port" in err

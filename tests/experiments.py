@@ -1,0 +1,116 @@
+"""What the tests that run real experiments share."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from cifar import processes, store
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def project_config(tmp_path: Path, trial_command: str) -> dict[str, Any]:
+    """The shipped experiment with another trial command, kept in tmp_path."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "config.yml").read_text())
+    return config | {
+        "searchSpaceFile": str(ROOT / "search_space.json"),
+        "trialCodeDirectory": str(ROOT),
+        "trialCommand": trial_command,
+        "experimentWorkingDirectory": str(tmp_path / "experiments"),
+    }
+
+
+class Search:
+    """One `cifar` command as a user types it, in a home and a directory for claims of its own."""
+
+    def __init__(self, home: Path, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+        self._output = home / f"output-{time.monotonic_ns()}"
+        (home / "tmp").mkdir(exist_ok=True)
+        # TMPDIR holds the claims, which other experiments on this machine must not touch.
+        own = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "PYTHONUNBUFFERED": "1"}
+        with self._output.with_suffix(".out").open("w") as out, self._output.with_suffix(".err").open("w") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "cifar", *arguments],
+                env=os.environ | own | environment,
+                cwd=ROOT,
+                stdout=out,
+                stderr=err,
+            )
+        self.experiments = home / "experiments"
+
+    @property
+    def out(self) -> str:
+        return self._output.with_suffix(".out").read_text()
+
+    @property
+    def err(self) -> str:
+        return self._output.with_suffix(".err").read_text()
+
+    def wait(self, seconds: float = 120) -> int:
+        return self.process.wait(seconds)
+
+    def wait_for(self, text: str, seconds: float = 120) -> None:
+        """Until stdout or stderr has `text`; fails where the command ends without it."""
+        deadline = time.monotonic() + seconds
+        while text not in self.out + self.err:
+            assert self.process.poll() is None and time.monotonic() < deadline, self.out + self.err
+            time.sleep(0.1)
+
+    @property
+    def id(self) -> str:
+        found = re.search(r"^experiment (\w+), web page", self.err, re.MULTILINE)
+        assert found, self.err
+        return found[1]
+
+    @property
+    def directory(self) -> Path:
+        return self.experiments / self.id
+
+    def trials(self) -> list[store.Trial]:
+        return store.read_trials(self.directory)
+
+    def manager(self) -> psutil.Process:
+        (manager,) = processes.find(self.directory, "manager")
+        return manager
+
+
+def descendants_of(experiments: Path) -> list[list[str]]:
+    """Command lines of managers, tuners and trials of the experiments in a directory, whoever their parent is."""
+    return [
+        process.cmdline()
+        for process in psutil.process_iter()
+        if processes.is_alive(process) and str(experiments) in " ".join(_command_and_environment(process))
+    ]
+
+
+def _command_and_environment(process: psutil.Process) -> list[str]:
+    try:
+        environment = process.environ()
+        names = ("NNI_OUTPUT_DIR", "NNI_LOG_DIRECTORY")
+        return [*process.cmdline(), *(environment.get(name, "") for name in names)]
+    except psutil.Error:
+        return []
+
+
+def held_claims(home: Path) -> list[str]:
+    """Names of the locks that a living process holds."""
+    locks = (home / "tmp").glob("cifar-nni-claims-*/*.lock")
+    return [lock.name for lock in locks if subprocess.run(["flock", "-n", str(lock), "true"]).returncode != 0]

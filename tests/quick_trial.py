@@ -1,0 +1,33 @@
+"""A trial that trains nothing: it waits as long as CIFAR_TEST_SECONDS says, and reports an accuracy made of its lr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from cifar import nni_trial
+from cifar.result import Result
+
+
+def main() -> int:
+    try:
+        params = nni_trial.next_params()
+        if not nni_trial.finished_before():
+            run(float(str(params["lr"])))
+    except (nni_trial.ManagerGone, KeyboardInterrupt):
+        return 1
+    return 0
+
+
+def run(lr: float) -> None:
+    time.sleep(float(os.environ.get("CIFAR_TEST_SECONDS", "0.1")))
+    if "CIFAR_TEST_FAIL" in os.environ:
+        nni_trial.finish(Result("error", f"OSError: no trial may write '{os.getpid()}'"))
+        sys.exit(1)
+    nni_trial.report_epoch(1, {"default": lr})
+    nni_trial.finish(Result("ok", "quick", {"default": lr}, epochs=1, details={"data": {"val_images": 100}}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

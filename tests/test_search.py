@@ -1,0 +1,382 @@
+"""`cifar search` with NNI's own manager and tuner: to the end, and through all that can come between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+import yaml
+from experiments import ROOT, Search, descendants_of, free_port, held_claims, project_config
+
+from cifar import processes
+from cifar.store import Trial
+
+QUICK = f"{sys.executable} {ROOT / 'tests' / 'quick_trial.py'}"
+
+WRONG_VALUES = "--data nowhere --port 99999 --max-trials 0 --epochs 0 --duration 5x --tuner GP"
+
+Start = Callable[..., Search]
+
+
+@pytest.fixture
+def config_path(tmp_path: Path) -> Path:
+    config = project_config(tmp_path, "python trial.py --epochs 2")
+    config["tuner"]["classArgs"]["tpe_args"]["n_startup_jobs"] = 2
+    path = tmp_path / "config.yml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture
+def quick_config_path(config_path: Path) -> Path:
+    """Trials of a second or two, which train nothing."""
+    config = yaml.safe_load(config_path.read_text())
+    del config["searchSpaceFile"]
+    config |= {"trialCommand": QUICK, "searchSpace": {"lr": {"_type": "uniform", "_value": [0.1, 0.9]}}}
+    config_path.write_text(yaml.safe_dump(config))
+    return config_path
+
+
+@pytest.fixture
+def search(tmp_path: Path, config_path: Path) -> Iterator[Start]:
+    """Start `cifar search` with the config at config_path; experiments land in tmp_path / "experiments"."""
+    started: list[Search] = []
+
+    def start(*arguments: str, **environment: str) -> Search:
+        command = ("search", "--config", str(config_path), *arguments)
+        started.append(Search(tmp_path, command, environment))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()  # its manager notices, and ends all the rest
+            one.process.wait()
+    wait_until_gone(tmp_path)
+
+
+def wait_until_gone(home: Path, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while left := descendants_of(home / "experiments"):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def nothing_is_left(home: Path) -> bool:
+    """No process, listening port or lock of a search; asked right after it has ended."""
+    assert descendants_of(home / "experiments") == []
+    assert held_claims(home) == []
+    return True
+
+
+def database(search: Search, query: str) -> list[Any]:
+    with closing(sqlite3.connect(search.directory / "db" / "nni.sqlite")) as connection:
+        return connection.execute(query).fetchall()
+
+
+def assert_numbered_and_paired(search: Search) -> None:
+    """Every trial has a number and a parameter id of its own, and one result, which belongs to its parameters."""
+    events = database(search, "select trialJobId, sequenceId, data from TrialJobEvent where data like '{%'")
+    numbers = {(trial, number) for trial, number, _ in events}
+    ids = {(trial, json.loads(data)["parameter_id"]) for trial, _, data in events}
+    trials = search.trials()
+    assert sorted(number for _, number in numbers) == list(range(len(trials)))
+    assert sorted(number for _, number in ids) == list(range(len(trials)))
+    recorded = {trial: json.loads(data)["parameters"] for trial, _, data in events}
+    assert {trial.id: trial.params for trial in trials} == recorded
+    finals = database(search, "select distinct trialJobId, data from MetricData where type = 'FINAL'")
+    assert len(finals) == len(trials)
+
+
+def result_lr(trial: Trial) -> tuple[float | None, float]:
+    return trial.accuracy, trial.params["lr"]
+
+
+def test_a_search_ends_by_itself_with_a_table_and_leaves_nothing(search: Start, tmp_path: Path) -> None:
+    port = free_port()
+    one = search("--data", "digits", "--max-trials", "3", "--port", str(port), "--seed", "7", "--name", "Mine")
+    one.wait_for("web page http://127.0.0.1:")
+    profile = requests.get(f"http://127.0.0.1:{port}/api/v1/nni/experiment", timeout=10).json()["params"]
+    listening: set[str] = set()
+    while one.process.poll() is None:
+        ours = {process.pid for process in processes.find(one.directory)}
+        sockets = [c for c in psutil.net_connections() if c.pid in ours and c.status == "LISTEN"]
+        listening |= {c.laddr.ip for c in sockets if c.laddr}
+        time.sleep(0.5)
+    assert one.wait() == 0, one.err
+    assert listening == {"127.0.0.1"}
+    assert "3 trials: 3 ok" in one.out
+    assert f"saved in {one.directory}" in one.out
+    assert "3 trials, 2 at once, " in one.err  # the forecast
+    assert "3 of 3 done, 0 running, 0 stopped early, 0 failed; best " in one.err
+    assert profile["experimentName"] == "Mine"
+    assert profile["trialCommand"] == "python trial.py --epochs 2 --seed 7"
+    assert profile["tuner"]["classArgs"]["seed"] == 7
+    assert {trial.result["hparams"]["seed"] for trial in one.trials() if trial.result} == {7}
+    assert nothing_is_left(tmp_path)
+
+
+def test_an_interrupted_search_resumes_where_it_stood(search: Start, quick_config_path: Path, tmp_path: Path) -> None:
+    first = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="1")
+    first.wait_for("5 of 12 done")
+    first.process.send_signal(signal.SIGINT)
+    assert first.wait(30) == 130, first.err
+    assert "Traceback" not in first.err
+    assert f"resume with: cifar search --config {quick_config_path} --resume {first.id}" in first.err
+    assert "saved in" in first.out
+    assert nothing_is_left(tmp_path)
+    done = [trial.id for trial in first.trials() if trial.ended]
+
+    resumed = search("--resume", first.id, "--max-trials", "14")
+    assert resumed.wait() == 0, resumed.err
+    assert "14 trials: 14 ok" in resumed.out
+    assert resumed.id == first.id
+    assert_numbered_and_paired(resumed)
+    assert all(accuracy == lr for accuracy, lr in map(result_lr, resumed.trials()))
+    log = (resumed.directory / "log" / "dispatcher.log").read_text()
+    assert f"Replayed {len(done)} FINISHED trials" in log  # TPE keeps what it learnt
+    points = [round(trial.params["lr"], 9) for trial in resumed.trials()]
+    assert len(set(points)) == len(points)  # its random stream did not begin once more
+    assert nothing_is_left(tmp_path)
+
+
+def test_a_search_whose_manager_is_killed_says_so_and_resumes(
+    search: Start, quick_config_path: Path, tmp_path: Path
+) -> None:
+    port = str(free_port())
+    first = search("--data", "digits", "--max-trials", "12", "--port", port, CIFAR_TEST_SECONDS="1")
+    first.wait_for("4 of 12 done")
+    first.manager().kill()
+    assert first.wait(30) == 1, first.err
+    assert "stopping the trials: NNI's manager has ended, killed from outside (see " in first.err
+    assert "resume with: cifar search" in first.err
+    assert nothing_is_left(tmp_path)  # neither the tuner nor the trials
+    resumed = search("--resume", first.id, "--port", port)
+    assert resumed.wait() == 0, resumed.err
+    assert "12 trials: 12 ok" in resumed.out
+    assert_numbered_and_paired(resumed)
+
+
+def test_a_second_interrupt_ends_everything_at_once(search: Start, quick_config_path: Path, tmp_path: Path) -> None:
+    one = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="60")
+    one.wait_for("web page http")
+    while len(one.trials()) < 2:
+        time.sleep(0.2)
+    one.process.send_signal(signal.SIGINT)
+    one.wait_for("stopping the trials: interrupted")
+    one.process.send_signal(signal.SIGINT)
+    assert one.wait(10) == 130
+    assert one.err.endswith(f"--resume {one.id}\ninterrupted\n")
+    assert nothing_is_left(tmp_path)
+
+
+def test_a_killed_search_takes_its_experiment_with_it(search: Start, quick_config_path: Path, tmp_path: Path) -> None:
+    one = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="60")
+    one.wait_for("web page http")
+    while len(one.trials()) < 2:
+        time.sleep(0.2)
+    one.process.kill()
+    one.wait()
+    wait_until_gone(tmp_path)
+    assert nothing_is_left(tmp_path)
+
+
+def test_a_tuner_that_raises_is_noticed(search: Start, quick_config_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('SDK_PROCESS') == 'dispatcher':\n"
+        "    from nni.algorithms.hpo.tpe_tuner import TpeTuner\n"
+        "    suggest = TpeTuner.generate_parameters\n"
+        "    def generate_parameters(self, number, **others):\n"
+        "        if number == 3:\n"
+        "            raise ValueError('made to raise')\n"
+        "        return suggest(self, number, **others)\n"
+        "    TpeTuner.generate_parameters = generate_parameters\n"
+    )
+    one = search("--data", "digits", "--max-trials", "12", PYTHONPATH=str(tmp_path))
+    assert one.wait() == 1
+    log = one.directory / "log" / "dispatcher.log"
+    assert f"stopping the trials: the tuner or assessor failed: ValueError: made to raise (see {log})" in one.err
+    assert "resume with: cifar search" in one.err
+    assert nothing_is_left(tmp_path)
+    resumed = search("--resume", one.id)  # the tuner has been mended
+    assert resumed.wait() == 0, resumed.err
+    assert "12 trials: 12 ok" in resumed.out
+
+
+def test_a_killed_tuner_is_noticed(search: Start, quick_config_path: Path, tmp_path: Path) -> None:
+    one = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="60")
+    one.wait_for("web page http")
+    while not (tuners := processes.find(one.directory, "tuner")) or len(one.trials()) < 2:
+        time.sleep(0.2)
+    time.sleep(1)  # until the search has seen it
+    tuners[0].kill()
+    assert one.wait(40) == 1
+    assert "tuner" in one.err.split("stopping the trials: ")[1]
+    assert nothing_is_left(tmp_path)
+
+
+def test_trials_that_all_fail_end_the_search(search: Start, quick_config_path: Path, tmp_path: Path) -> None:
+    one = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_FAIL="1")
+    assert one.wait() == 1
+    assert "stopping the trials: the last 3 trials all failed: OSError: no trial may write '" in one.err
+    assert nothing_is_left(tmp_path)
+
+
+def test_a_space_that_runs_out_ends_the_search(search: Start, quick_config_path: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load(quick_config_path.read_text())
+    config["searchSpace"] = {"lr": {"_type": "choice", "_value": [0.2, 0.3, 0.4, 0.5]}}
+    quick_config_path.write_text(yaml.safe_dump(config))
+    port = free_port()
+    one = search("--data", "digits", "--max-trials", "4", "--port", str(port), CIFAR_TEST_SECONDS="1")
+    one.wait_for("web page http")
+    url = f"http://127.0.0.1:{port}/api/v1/nni/experiment"
+    wanted = requests.get(url, timeout=10).json()
+    wanted["params"]["maxTrialNumber"] = 6  # as a user may ask for in the web page
+    assert requests.put(f"{url}?update_type=MAX_TRIAL_NUM", json=wanted, timeout=10).ok
+    assert one.wait() == 1, one.err
+    assert "stopping the trials: the search space ran out after 4 of 6 trials" in one.err
+    assert "4 trials: 4 ok" in one.out
+    assert nothing_is_left(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_ends_the_search_before_anything_is_lost(
+    search: Start, quick_config_path: Path, tmp_path: Path
+) -> None:
+    disk = tmp_path / "experiments"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(disk)], check=True)
+    try:
+        one = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="1")
+        one.wait_for("2 of 12 done")
+        (disk / "others").write_bytes(bytes(80 * 2**20))
+        assert one.wait(40) == 1, one.err
+        assert "stopping the trials: the disk is full: " in one.err
+        assert nothing_is_left(tmp_path)
+        refused = search("--resume", one.id)
+        assert refused.wait() == 2
+        assert "error: no disk space: the search needs " in refused.err
+        (disk / "others").unlink()
+        resumed = search("--resume", one.id)
+        assert resumed.wait() == 0, resumed.err
+        assert "12 trials: 12 ok" in resumed.out
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_the_web_page_stays_open_on_request_and_shows_a_stopped_experiment(
+    search: Start, quick_config_path: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+    one = search("--data", "digits", "--max-trials", "3", "--port", str(port), "--keep-open", "--concurrency", "auto")
+    one.wait_for("the web page stays open until you press Ctrl-C")
+    assert "3 trials: 3 ok" in one.out
+    url = f"http://127.0.0.1:{port}/api/v1/nni"
+    assert requests.get(f"{url}/check-status", timeout=10).json()["status"] == "DONE"
+    refused = search("--resume", one.id)
+    assert refused.wait() == 2
+    assert f"error: experiment {one.id} is still running, its manager is process " in refused.err
+    one.process.send_signal(signal.SIGINT)
+    assert one.wait(30) == 0
+    assert nothing_is_left(tmp_path)
+
+    shown = search("--ui-only", one.id, "--port", str(port), "--host", "0.0.0.0")
+    shown.wait_for("the web page stays open until you press Ctrl-C")
+    assert "warning: the web page is open to every machine" in shown.err
+    assert len(requests.get(f"{url}/trial-jobs", timeout=10).json()) == 3
+    assert {c.laddr.ip for c in psutil.net_connections() if c.laddr and c.laddr.port == port and not c.raddr} == {
+        "0.0.0.0"
+    }
+    shown.process.send_signal(signal.SIGTERM)
+    assert shown.wait(30) == 0
+    assert nothing_is_left(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (["--resume", "nowhere"], ["error: no experiment 'nowhere' in "]),
+        (["--data", "digits", "--config", "nowhere.yml"], ["nowhere.yml is no NNI experiment: No such file"]),
+        (
+            ["--data", "digits", "--concurrency", "many"],
+            ["--concurrency: must be a number or auto, got 'many'"],
+        ),
+        (
+            [
+                "--data",
+                "nowhere",
+                "--port",
+                "99999",
+                "--max-trials",
+                "0",
+                "--epochs",
+                "0",
+                "--duration",
+                "5x",
+                "--tuner",
+                "GP",
+            ],
+            [
+                "error: data must be cifar10, digits or a folder of pictures, got 'nowhere': no such folder",
+                "error: --port must be from 1 to 65535, got 99999",
+                "error: --max-trials must be at least 1, got 0",
+                "error: --epochs must be an integer from 1 to 100000, got 0",
+                "error: --duration must be a number above 0 with a unit, as 90s, 30m, 2h or 1d, got '5x'",
+                "error: tuner 'GP' does not work here: it fails with today's scipy",
+            ],
+        ),
+    ],
+)
+def test_a_wrong_search_hears_of_every_mistake_and_starts_nothing(
+    search: Start, tmp_path: Path, arguments: list[str], messages: list[str]
+) -> None:
+    one = search(*arguments)
+    assert one.wait() == 2
+    assert one.out == ""
+    for message in messages:
+        assert message in one.err
+    assert "Traceback" not in one.err
+    assert not (tmp_path / "experiments").exists()
+
+
+def test_of_two_searches_that_want_one_port_at_once_one_is_refused(search: Start, quick_config_path: Path) -> None:
+    arguments = ["--data", "digits", "--max-trials", "3", "--port", str(free_port())]
+    both = [search(*arguments), search(*arguments)]
+    assert sorted(one.wait() for one in both) == [0, 2]
+    for one in both:
+        refused = one.process.returncode == 2
+        assert "is in use; choose another with --port" in one.err if refused else "3 trials: 3 ok" in one.out
+
+
+def test_a_busy_port_is_named(search: Start) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        one = search("--data", "digits", "--port", str(port))
+        assert one.wait() == 2
+    assert f"error: port {port} is in use; choose another with --port" in one.err
+
+
+def test_the_doctor_measures_and_starts_nothing(config_path: Path, tmp_path: Path) -> None:
+    one = Search(tmp_path, ("doctor", "--config", str(config_path), "--data", "digits", "--max-trials", "5"), {})
+    assert one.wait() == 0, one.err
+    assert "data      digits: 1,295 images to train on, 143 to validate on" in one.out
+    assert "largest   model net, width 32, batch_size 128" in one.out
+    assert "--concurrency auto would choose " in one.out
+    assert not (tmp_path / "experiments").exists()
+    assert nothing_is_left(tmp_path)
