@@ -65,7 +65,7 @@ def run(hparams: Hparams, data_name: str) -> Result:
 
     def on_epoch(history: list[EpochMetrics]) -> None:
         print(epoch_line(history[-1], hparams.epochs), flush=True)
-        nni_trial.report_epoch(len(history), epoch_metrics(history))
+        nni_trial.report_epoch(len(history), epoch_metrics(history), last=len(history) == hparams.epochs)
 
     result, model = run_trial(hparams, dataset, splits, claim.device, on_epoch, nni_trial.checkpoint_path())
     result = nni_trial.finish(result)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import requests
 
-from cifar import processes
+from cifar import processes, store
 from cifar.config import seconds
 from cifar.errors import RequestError
 from cifar.files import write_json
@@ -36,8 +36,14 @@ class Experiment:
         self.id: str = nni_experiment.id
         self.directory = Path(config.experiment_working_directory) / self.id
         self.url = f"http://127.0.0.1:{port}"
-        self.max_trials: int | None = config.max_trial_number
+        self._max_trials: int | None = config.max_trial_number
         self.max_seconds = seconds(config.max_experiment_duration)
+
+    @property
+    def max_trials(self) -> int | None:
+        """How many trials are wanted; the user may change it in the web page."""
+        stored = store.read_config(self.directory)
+        return stored.get("maxTrialNumber") if stored else self._max_trials
 
     def status(self) -> str:
         """NNI's status, SILENT where the manager lives but does not answer, DEAD where it has ended."""

@@ -94,11 +94,16 @@ def checkpoint_path() -> Path | None:
     return Path(os.environ["NNI_OUTPUT_DIR"]) / "checkpoint.pt" if running() else None
 
 
-def report_epoch(epoch: int, metrics: dict[str, float]) -> None:
-    """Send an intermediate result; a continued trial's follow those before it."""
+def report_epoch(epoch: int, metrics: dict[str, float], last: bool = False) -> None:
+    """Send an intermediate result; a continued trial's follow those before it.
+
+    To the last epoch, too, the assessor may answer with a stop, which would then only cost the result: it is ignored.
+    """
     if running():
         import nni
 
+        if last:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         nni.trial.overwrite_intermediate_seq(epoch - 1)
         _send(nni.report_intermediate_result, metrics)
 

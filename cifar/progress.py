@@ -18,7 +18,7 @@ class Progress:
 
     def __init__(self, experiment: Experiment, trials: list[Trial]) -> None:
         """`trials` are those of earlier runs, which need no line any more."""
-        self._max_trials, self._max_seconds = experiment.max_trials, experiment.max_seconds
+        self._experiment = experiment
         self._shown = {trial.id for trial in trials if trial.ended}
         self._before = len(self._shown)
         self._began = time.monotonic()
@@ -46,18 +46,20 @@ class Progress:
             "stopped early": sum(trial.status == "stopped_early" for trial in trials),
             "failed": sum(trial.failed for trial in trials),
         }
-        total = f" of {self._max_trials}" if self._max_trials else ""
+        wanted = self._experiment.max_trials
+        total = f" of {wanted}" if wanted else ""
         return ", ".join([f"{done}{total} done", *(f"{count} {name}" for name, count in counts.items())])
 
     def _time_left(self, trials: list[Trial]) -> str:
         done = sum(trial.ended for trial in trials)
         halves = done + (len(trials) - done) / 2  # those that run are half-way, on average
         elapsed = time.monotonic() - self._began
+        wanted, max_seconds = self._experiment.max_trials, self._experiment.max_seconds
         estimates = []
-        if self._max_trials and done > self._before:
-            estimates.append(elapsed / (halves - self._before) * (self._max_trials - halves))
-        if self._max_seconds:
-            estimates.append(max(0.0, self._max_seconds - elapsed))
+        if wanted and done > self._before:
+            estimates.append(elapsed / (halves - self._before) * (wanted - halves))
+        if max_seconds:
+            estimates.append(max(0.0, max_seconds - elapsed))
         return f"about {duration_text(min(estimates))} left" if estimates else "time left not known yet"
 
 

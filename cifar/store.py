@@ -80,10 +80,11 @@ def find(experiment_id: str, parent: Path) -> Path:
 
 
 def read_config(experiment: Path) -> dict[str, Any]:
-    """The experiment's configuration as its manager saved it last."""
-    with closing(_connect(experiment)) as connection:
-        row = connection.execute("select params from ExperimentProfile order by revision desc").fetchone()
-    config: dict[str, Any] = json.loads(row[0])
+    """The experiment's configuration as its manager saved it last; {} where it has not yet."""
+    rows = _select(
+        experiment, "ExperimentProfile", "select params from ExperimentProfile order by revision desc limit 1"
+    )
+    config: dict[str, Any] = json.loads(rows[0][0]) if rows else {}
     return config
 
 
@@ -133,16 +134,20 @@ def _listed_parent(experiment_id: str) -> Path | None:
     return Path(parent) if parent else None
 
 
-def _events(experiment: Path) -> list[tuple[str, str, int, str | None]]:
-    if not _database(experiment).exists():  # the manager has not got that far
+def _events(experiment: Path) -> list[Any]:
+    query = "select trialJobId, event, sequenceId, data from TrialJobEvent order by timestamp, rowid"
+    events = _select(experiment, "TrialJobEvent", query)
+    return [event for event in events if event[1] in _STATUSES]  # others say what users and resumes did
+
+
+def _select(experiment: Path, table: str, query: str) -> list[Any]:
+    """Rows of NNI's database; none where its manager has not got so far as to make the table."""
+    if not _database(experiment).exists():
         return []
     with closing(_connect(experiment)) as connection:
-        if not connection.execute("select 1 from sqlite_master where name = 'TrialJobEvent'").fetchone():
+        if not connection.execute("select 1 from sqlite_master where name = ?", (table,)).fetchone():
             return []
-        events = connection.execute(
-            "select trialJobId, event, sequenceId, data from TrialJobEvent order by timestamp, rowid"
-        ).fetchall()
-    return [event for event in events if event[1] in _STATUSES]  # others say what users and resumes did
+        return connection.execute(query).fetchall()
 
 
 def _with_files(trial: Trial, experiment: Path) -> Trial:

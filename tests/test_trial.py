@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -203,3 +205,38 @@ def test_only_finite_numbers_are_reported(value: float, monkeypatch: pytest.Monk
     monkeypatch.setenv("NNI_TRIAL_JOB_ID", "TRIAL")
     with pytest.raises(ValueError, match=r"metric loss is .*; only finite numbers may be reported"):
         nni_trial.report_epoch(1, {"default": 0.5, "loss": value})
+
+
+def test_a_trial_that_has_finished_is_not_trained_again(managers: list[Manager], tmp_path: Path) -> None:
+    """The manager may die after the final result, and before it notes the end: resumed, it starts the trial again."""
+    managers.append(Manager(*[parameters(0, lr=0.05)] * 2))
+    environment = managers[0].environment(tmp_path)
+    assert trial(*QUICK, **environment).returncode == 0
+    before = read(tmp_path / "result.json")
+    managers[0].metrics.clear()
+    assert trial(*QUICK, **environment).returncode == 0
+    assert [metric["type"] for metric in managers[0].metrics] == ["FINAL"]  # for a tuner that has not heard of it
+    assert managers[0].values("FINAL") == [before["metrics"]]
+    assert read(tmp_path / "result.json") == before
+
+
+def test_a_manager_that_is_gone_leaves_an_interrupted_trial(managers: list[Manager], tmp_path: Path) -> None:
+    managers.append(Manager(*[parameters(0)] * 2))
+    managers[0].server.shutdown()
+    managers[0].server.server_close()
+    run = trial(*QUICK, **managers.pop().environment(tmp_path))
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert read(tmp_path / "result.json")["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_stop_in_answer_to_the_last_epoch_costs_no_result(last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNI_TRIAL_JOB_ID", "TRIAL")
+    monkeypatch.setattr(nni_trial, "_send", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    previous = signal.getsignal(signal.SIGINT)
+    try:
+        with contextlib.nullcontext() if last else pytest.raises(KeyboardInterrupt):
+            nni_trial.report_epoch(1, {"default": 0.5}, last=last)
+    finally:
+        signal.signal(signal.SIGINT, previous)
