@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from cifar import store
 from cifar.errors import RequestError
 from cifar.hparams import Hparams
-from cifar.preflight import SEEDED_TUNERS, problems, tuner_problem
+from cifar.preflight import DURATION_RULE, SEEDED_TUNERS, is_duration, problems, tuner_problem, value_problems
 
 
 @dataclass(frozen=True)
@@ -35,43 +35,61 @@ def load(path: Path, changes: Changes) -> Any:
 
     RequestError, with a line for each problem, where it cannot run.
     """
-    nni_experiment = _nni_experiment()
-    found = list(_problems(changes))
-    try:
-        path.read_bytes()  # said in the system's own words where it cannot be
-        config = nni_experiment.ExperimentConfig.load(path)
-        if not found:
-            _apply(changes, config)
-        config = _canonical(config)
-    except Exception as error:  # NNI's readers raise nearly anything on a wrong config
-        found.append(f"{path} is no NNI experiment: {_first_line(error)}")
-        raise RequestError("\n".join(found)) from None
-    found += problems(config.json())
-    if found:
-        raise RequestError("\n".join(found))
-    return config
+    return _checked(lambda: _read(path), changes, list(_problems(changes)), f"{path} is no NNI experiment")
 
 
 def load_stored(experiment: Path, changes: Changes) -> Any:
-    """The experiment that runs or ran in this directory, for one more run of it."""
+    """The experiment that ran in this directory, for one more run of it. RequestError where it cannot run."""
+
     fixed = [name for name in _FIXED_ON_RESUME if getattr(changes, name) is not None]
     found = [f"--{name} cannot change in a resumed experiment: its trials would not compare" for name in fixed]
-    found += _problems(changes)
-    if found:
-        raise RequestError("\n".join(found))
+    return _checked(lambda: _stored(experiment), changes, [*found, *_problems(changes)], f"{experiment} cannot go on")
+
+
+def load_shown(experiment: Path) -> Any:
+    """The experiment that ran in this directory, to be shown only."""
     try:
-        config = _nni_experiment().ExperimentConfig(**store.read_config(experiment))
-        _apply(changes, config)
-        config.experiment_working_directory = experiment.parent  # it may have been moved
-        return _canonical(config)
-    except Exception as error:
-        raise RequestError(f"{experiment} cannot be resumed: {_first_line(error)}") from None
+        return _canonical(_stored(experiment))
+    except Exception as error:  # as in _checked
+        raise RequestError(f"{experiment} cannot be shown: {_first_line(error)}") from None
+
+
+def _read(path: Path) -> Any:
+    nni_experiment = _nni_experiment()
+    path.read_bytes()  # where it cannot be read, the system says it best
+    try:
+        return nni_experiment.ExperimentConfig.load(path)
+    finally:
+        nni_experiment.config.utils.unset_base_path()  # NNI leaves it set after an error, and then reads nothing more
+
+
+def _stored(experiment: Path) -> Any:
+    config = _nni_experiment().ExperimentConfig(**store.read_config(experiment))
+    config.experiment_working_directory = experiment.parent  # it may have been moved
+    return config
+
+
+def _checked(read: Callable[[], Any], changes: Changes, found: list[str], failure: str) -> Any:
+    """What `read` returns, changed; RequestError with what was found before and all else that is wrong."""
+    try:
+        config = read()
+        if not found:
+            _apply(changes, config)
+        wrong_values = list(value_problems(config))
+        if not wrong_values:
+            config = _canonical(config)
+            wrong_values = problems(config.json())
+    except Exception as error:  # NNI's readers raise nearly anything on a wrong config
+        raise RequestError("\n".join([*found, f"{failure}: {_first_line(error)}"])) from None
+    if found or wrong_values:
+        raise RequestError("\n".join([*found, *wrong_values]))
+    return config
 
 
 def experiments_directory(path: Path) -> Path:
     """Where the experiments that `path` describes lie, whatever else may be wrong with it."""
     try:
-        return Path(_canonical(_nni_experiment().ExperimentConfig.load(path)).experiment_working_directory)
+        return Path(_canonical(_read(path)).experiment_working_directory)
     except Exception:  # NNI's readers raise nearly anything; its own list may still know the experiment
         return Path("nni-experiments").absolute()
 
@@ -114,8 +132,8 @@ def _problems(changes: Changes) -> Iterator[str]:
             Hparams.from_params({} if value is None else {name: value})
         except RequestError as error:
             yield f"--{error}"
-    if changes.duration is not None and not _is_duration(changes.duration):
-        yield f"--duration must be a number above 0 with a unit, as 90s, 30m, 2h or 1d, got {changes.duration!r}"
+    if changes.duration is not None and not is_duration(changes.duration):
+        yield f"--duration {DURATION_RULE}, got {changes.duration!r}"
     if changes.name is not None and not changes.name.strip():
         yield f"--name must not be empty, got {changes.name!r}"
     if changes.tuner is not None and (problem := tuner_problem(changes.tuner)):
@@ -127,14 +145,6 @@ def seconds(duration: str | int | None) -> float | None:
     from nni.experiment.config import utils
 
     return None if duration is None else float(utils.parse_time(duration))
-
-
-def _is_duration(text: str) -> bool:
-    _nni_experiment()
-    try:
-        return 0 < (seconds(text) or 0) < float("inf")
-    except (ValueError, OverflowError):
-        return False
 
 
 def _apply(changes: Changes, config: Any) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from cifar.errors import RequestError
 from cifar.hparams import Hparams, command_hparams
@@ -26,6 +30,8 @@ _BROKEN_TUNERS = {
     "PPOTuner": "it needs tensorflow",
 }
 WORKING_ASSESSORS = ("Medianstop", "Curvefitting")
+DURATION_RULE = "must be a number above 0 with a unit, as 90s, 30m, 2h or 1d"
+_LOG_LEVELS = ("fatal", "error", "warning", "info", "debug", "trace")  # NNI's
 _TPE_ARGS = ("constant_liar_type", "n_startup_jobs", "n_ei_candidates", "linear_forgetting", "prior_weight", "gamma")
 _TPE_STARTUP_JOBS = 20  # NNI's default
 _LARGEST = 1e12  # no hyperparameter needs more, and arithmetic on more overflows
@@ -53,6 +59,43 @@ def problems(config: Mapping[str, Any]) -> list[str]:
         *_command_problems(str(config.get("trialCommand", ""))),
         *_service_problems(config),
     ]
+
+
+def value_problems(config: Any) -> Iterator[str]:
+    """Sentences about values in an NNI ExperimentConfig, as it was read, at which NNI itself only stumbles."""
+    for name, value in (("trialConcurrency", config.trial_concurrency), ("maxTrialNumber", config.max_trial_number)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            yield f"{name} must be an integer of at least 1, got {value!r}"
+    durations = {"maxExperimentDuration": config.max_experiment_duration, "maxTrialDuration": config.max_trial_duration}
+    for name, value in durations.items():
+        if value is not None and not is_duration(value):
+            yield f"{name} {DURATION_RULE}, got {value!r}"
+    if config.log_level is not None and config.log_level not in _LOG_LEVELS:
+        yield f"logLevel must be one of {', '.join(_LOG_LEVELS)}, got {config.log_level!r}"
+    if not isinstance(getattr(config.tuner, "name", None), str):
+        yield f"tuner must have a name, one of {', '.join(WORKING_TUNERS)}"
+    if config.assessor is not None and not isinstance(getattr(config.assessor, "name", None), str):
+        yield f"assessor must have a name, one of {', '.join(WORKING_ASSESSORS)}, or be left out"
+    if config.search_space_file is not None:
+        yield from _space_file_problems(Path(config._base_path, config.search_space_file))
+    platform = getattr(config.training_service, "platform", None)
+    if platform != "local":
+        yield f"trainingService must have the platform local, got {platform!r}"
+
+
+def _space_file_problems(path: Path) -> Iterator[str]:
+    try:
+        yaml.safe_load(path.read_bytes())  # as NNI reads it: JSON, or its superset YAML
+    except OSError as error:
+        yield f"searchSpaceFile {path} cannot be read: {error.strerror}"
+    except (yaml.YAMLError, ValueError) as error:
+        yield f"searchSpaceFile {path} is no JSON: {' '.join(str(error).split())}"
+
+
+def is_duration(value: object) -> bool:
+    """Whether it is what DURATION_RULE asks for."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)[smhd]", value) if isinstance(value, str) else None
+    return float(match[1]) > 0 if match else isinstance(value, int) and value > 0
 
 
 def _space_problems(space: Any) -> Iterator[str]:

@@ -73,7 +73,10 @@ def prepare_new(request: Request) -> Prepared:
     loaded, name, (port, port_claim) = check_new(request)
     data.load(name)  # decoded once, before any trial wants it
     choose_concurrency(loaded, name, request.auto_concurrency, loaded.max_trial_number)
-    return Prepared(loaded, "create", new_id(), name, port, (port_claim,))
+    experiment_id = new_id()
+    claim = claims.try_claim(f"experiment-{experiment_id}")
+    assert claim is not None  # nobody else knows the id
+    return Prepared(loaded, "create", experiment_id, name, port, (claim, port_claim))
 
 
 def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
@@ -107,7 +110,7 @@ def prepare_view(config_path: Path, experiment_id: str, asked_port: int | None) 
     """What it takes to show a stopped experiment in NNI's web page."""
     directory, claim = claim_stopped(config_path, experiment_id)
     port, port_claim = claim_port(asked_port)
-    loaded = config.load_stored(directory, Changes())
+    loaded = config.load_shown(directory)
     return Prepared(loaded, "view", directory.name, "", port, (claim, port_claim))
 
 

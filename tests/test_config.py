@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cifar.config import Changes, load
+from cifar.errors import RequestError
+from cifar.prepare import disk_bytes
 
 ROOT = Path(__file__).parent.parent
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yml").read_text())
@@ -40,3 +48,84 @@ def test_the_space_is_finite_in_no_dimension_that_could_run_out() -> None:
     """NNI hangs for ever once a finite space is used up."""
     space = json.loads((ROOT / CONFIG["searchSpaceFile"]).read_text())
     assert any(sampler["_type"] in ("uniform", "loguniform") for sampler in space.values())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("configs")
+
+
+@given(st.dictionaries(st.sampled_from([*CONFIG, "searchSpace", "maxExperimentDuration"]), JSON, max_size=3))
+def test_no_config_breaks_the_reader(directory: Path, values: dict[str, Any]) -> None:
+    config = CONFIG | {"searchSpaceFile": str(ROOT / "search_space.json")} | values
+    if "searchSpace" in values:
+        del config["searchSpaceFile"]
+    path = directory / "config.yml"
+    path.write_text(yaml.safe_dump(config))
+    with contextlib.suppress(RequestError):
+        loaded = load(path, Changes())
+        disk_bytes(loaded)  # what comes next, of a config that passes
+
+
+@given(st.binary(max_size=200))
+def test_no_file_breaks_the_reader(directory: Path, content: bytes) -> None:
+    path = directory / "config.yml"
+    path.write_bytes(content)
+    with pytest.raises(RequestError, match="is no NNI experiment: "):
+        load(path, Changes())
+
+
+@given(
+    st.builds(
+        Changes,
+        max_trials=st.integers(),
+        concurrency=st.integers(),
+        duration=st.text(max_size=6),
+        epochs=st.integers(),
+        seed=st.integers(),
+        name=st.text(max_size=6),
+        tuner=st.text(max_size=6) | st.sampled_from(["TPE", "Random", "GridSearch", "Evolution", "GP"]),
+    )
+)
+def test_no_option_breaks_the_reader(changes: Changes) -> None:
+    with contextlib.suppress(RequestError):
+        load(ROOT / "config.yml", changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "value"),
+    [
+        (Changes(max_trials=60), "max_trial_number", 60),
+        (Changes(duration="90m"), "max_experiment_duration", "90m"),
+        (Changes(concurrency=3), "trial_concurrency", 3),
+        (Changes(name="Mine"), "experiment_name", "Mine"),
+        (Changes(epochs=3), "trial_command", "python trial.py --epochs 8 --epochs 3"),
+    ],
+)
+def test_an_option_changes_what_it_names_and_nothing_else(changes: Changes, name: str, value: object) -> None:
+    plain, changed = load(ROOT / "config.yml", Changes()), load(ROOT / "config.yml", changes)
+    assert getattr(changed, name) == value
+    names = ("max_trial_number", "max_experiment_duration", "trial_concurrency", "experiment_name", "trial_command")
+    others = [other for other in names if other != name]
+    assert [getattr(changed, other) for other in others] == [getattr(plain, other) for other in others]
+
+
+def test_a_seed_is_the_tuners_and_the_trials() -> None:
+    config = load(ROOT / "config.yml", Changes(seed=5))
+    assert config.tuner.class_args["seed"] == 5
+    assert config.tuner.class_args["tpe_args"] == {"n_startup_jobs": 10}
+    assert config.trial_command.endswith(" --seed 5")
+
+
+@pytest.mark.parametrize("tuner", ["Random", "GridSearch", "Evolution"])
+def test_another_tuner_gets_arguments_of_its_own(tuner: str) -> None:
+    config = load(ROOT / "config.yml", Changes(tuner=tuner, seed=5))
+    seed = {"seed": 5} if tuner == "Random" else {}
+    assert config.tuner.class_args == {"optimize_mode": "maximize"} | seed
