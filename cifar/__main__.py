@@ -14,6 +14,7 @@ from pathlib import Path
 from cifar.config import Changes
 from cifar.doctor import doctor
 from cifar.errors import RequestError
+from cifar.interrupts import listen
 from cifar.prepare import Request, prepare_new, prepare_resumed, prepare_view
 from cifar.search import search, view
 
@@ -23,6 +24,7 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may know ASCII alone
         sys.stdout.reconfigure(errors="backslashreplace")
     options = parse_arguments()
+    listen()
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)

@@ -9,9 +9,19 @@ from collections.abc import Callable, Iterator
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def listen() -> None:
+    """Let each of the signals raise KeyboardInterrupt, also where a shell started this process with SIGINT ignored.
+
+    SIGHUP that is ignored stays so: under nohup the search is to outlive its terminal.
+    """
+    for number in _SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
 @contextlib.contextmanager
 def noting_interrupt() -> Iterator[Callable[[], bool]]:
-    """Whether an interrupt has come; a second one interrupts at once, as KeyboardInterrupt.
+    """Whether an interrupt has come; a second one raises KeyboardInterrupt.
 
     KeyboardInterrupt is lost where it strikes inside a destructor or a callback, so the first one is only noted.
     """
@@ -23,9 +33,7 @@ def noting_interrupt() -> Iterator[Callable[[], bool]]:
         for number in previous:
             signal.signal(number, signal.default_int_handler)
 
-    previous = {number: signal.getsignal(number) for number in _SIGNALS}
-    if previous[signal.SIGHUP] is signal.SIG_IGN:  # nohup: the search is to outlive its terminal
-        del previous[signal.SIGHUP]
+    previous = {number: handler for number in _SIGNALS if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
     for number in previous:
         signal.signal(number, note)
     try:
