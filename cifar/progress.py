@@ -1,4 +1,4 @@
-"""A search's progress in the terminal: a line for each trial that ends, and on a terminal a line of status."""
+"""A search's progress: a line for each trial that ends, and on a terminal two lines that say how things stand."""
 
 from __future__ import annotations
 
@@ -22,22 +22,28 @@ class Progress:
         self._shown = {trial.id for trial in trials if trial.ended}
         self._before = len(self._shown)
         self._began = time.monotonic()
-        self._bar = tqdm(disable=None, bar_format="{desc}", dynamic_ncols=True, leave=False, file=sys.stderr)
+        self._lines = [
+            tqdm(position=position, disable=None, bar_format="{desc}", dynamic_ncols=True, leave=False, file=sys.stderr)
+            for position in (0, 1)
+        ]
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._bar.close()
+        for line in reversed(self._lines):
+            line.close()
 
     def show(self, trials: list[Trial]) -> None:
-        status = f"{self._counts(trials)}; {best_line(trials)}; {self._time_left(trials)}"
+        status = [f"{self._counts(trials)}; {self._time_left(trials)}", best_line(trials)]
         for trial in trials:
             if trial.ended and trial.id not in self._shown:
                 self._shown.add(trial.id)
                 line = ended_line(trial)
-                tqdm.write(f"{line}; {status}" if self._bar.disable else line, file=sys.stderr)
-        self._bar.set_description_str(status)
+                is_terminal = not self._lines[0].disable
+                tqdm.write(line if is_terminal else "; ".join([line, *status]), file=sys.stderr)
+        for shown, text in zip(self._lines, status, strict=True):
+            shown.set_description_str(text)
 
     def _counts(self, trials: list[Trial]) -> str:
         done = sum(trial.ended for trial in trials)
