@@ -117,11 +117,11 @@ def prepare_view(config_path: Path, experiment_id: str, asked_port: int | None) 
 def claim_stopped(config_path: Path, experiment_id: str) -> tuple[Path, BaseFileLock]:
     """The directory of an experiment that does not run, and a lock that keeps other commands from starting it."""
     directory = store.find(experiment_id, config.experiments_directory(config_path))
-    claim = claims.try_claim(f"experiment-{experiment_id}")
+    claim = claims.try_claim(f"experiment-{directory.name}")
     managers = processes.find(directory, "manager")
     if claim is None or managers:
         pid = f", its manager is process {managers[0].pid}" if managers else ""
-        raise RequestError(f"experiment {experiment_id} is still running{pid}; nnictl stop {experiment_id} ends it")
+        raise RequestError(f"experiment {directory.name} is still running{pid}; nnictl stop {directory.name} ends it")
     return directory, claim
 
 
