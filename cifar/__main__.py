@@ -10,11 +10,13 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from cifar.config import Changes
 from cifar.doctor import doctor
 from cifar.errors import RequestError
 from cifar.interrupts import listen
+from cifar.ports import EVERYWHERE, LOOPBACK
 from cifar.prepare import Request, prepare_new, prepare_resumed, prepare_view
 from cifar.search import search, view
 
@@ -35,16 +37,19 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except OSError as error:  # a full disk, a missing permission: the system's words are the clearest
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="cifar", description=__doc__)
+    parser = _Parser(prog="cifar", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("search", help="run the experiment to its end and show the best trials")
     command.set_defaults(run=run_search)
     _add_experiment_options(command)
     add = command.add_argument
-    add("--host", choices=["127.0.0.1", "0.0.0.0"], default="127.0.0.1", help="who sees the web page (default: you)")
+    add("--host", choices=[LOOPBACK, EVERYWHERE], default=LOOPBACK, help="who sees the web page (default: you)")
     add("--keep-open", action="store_true", help="leave the web page up at the end, until Ctrl-C")
     earlier = command.add_mutually_exclusive_group()
     earlier.add_argument("--resume", metavar="ID", help="go on with an experiment that was stopped or cut off")
@@ -53,6 +58,11 @@ def parse_arguments() -> argparse.Namespace:
     command.set_defaults(run=run_doctor)
     _add_experiment_options(command)
     return parser.parse_args()
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")  # one line, as for any other mistake
 
 
 def _add_experiment_options(command: argparse.ArgumentParser) -> None:
@@ -76,13 +86,15 @@ def _concurrency(text: str) -> int | str:
 
 
 def run_search(options: argparse.Namespace) -> int:
-    if options.ui_only:
-        return view(prepare_view(options.config, options.ui_only, options.port), options.host)
     request = _request(options)
+    if options.ui_only:
+        with prepare_view(request, options.ui_only) as shown:
+            return view(shown)
     prepared = prepare_resumed(request, options.resume) if options.resume else prepare_new(request)
     config = [] if options.config == Path("config.yml") else ["--config", str(options.config)]
     resume_command = shlex.join(["cifar", "search", *config, "--resume", prepared.id])
-    return search(prepared, options.host, options.keep_open, resume_command)
+    with prepared:
+        return search(prepared, options.keep_open, resume_command)
 
 
 def run_doctor(options: argparse.Namespace) -> int:
@@ -100,7 +112,7 @@ def _request(options: argparse.Namespace) -> Request:
         epochs=options.epochs,
         seed=options.seed,
     )
-    return Request(options.config, changes, options.data, auto, options.port)
+    return Request(options.config, changes, options.data, auto, options.port, getattr(options, "host", LOOPBACK))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
+
+_CHOOSING = "choosing.lock"
 
 
 def directory() -> Path:
@@ -19,12 +22,24 @@ def directory() -> Path:
 
 def try_claim(name: str) -> BaseFileLock | None:
     """The only claim of this name, held while the object lives, or None where another process holds it."""
-    return _try_lock(directory() / f"{name}.lock")
+    with choosing():
+        for path in directory().glob("*.lock"):
+            if path.name != _CHOOSING:
+                _is_dead(path)  # removed, so that the files of ended processes do not gather
+        return _try_lock(directory() / f"{name}.lock")
+
+
+def release(claims: Iterable[BaseFileLock]) -> None:
+    """Give claims back before this process ends."""
+    with choosing():
+        for claim in claims:
+            Path(claim.lock_file).unlink(missing_ok=True)
+            claim.release()
 
 
 def choosing() -> BaseFileLock:
     """Hold this (`with`) while counting shares and taking one: nobody else takes any meanwhile."""
-    return FileLock(directory() / "choosing.lock")
+    return FileLock(directory() / _CHOOSING)
 
 
 def take_share(resource: str) -> BaseFileLock:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from cifar import store
+from cifar.algorithms import SEEDED_TUNERS, tuner_problem
 from cifar.errors import RequestError
 from cifar.hparams import Hparams
-from cifar.preflight import DURATION_RULE, SEEDED_TUNERS, is_duration, problems, tuner_problem, value_problems
+from cifar.preflight import DURATION_RULE, is_duration, problems
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def load_shown(experiment: Path) -> Any:
     try:
         return _canonical(_stored(experiment))
     except Exception as error:  # as in _checked
-        raise RequestError(f"{experiment} cannot be shown: {_first_line(error)}") from None
+        raise RequestError(f"{experiment} cannot be shown: {_one_line(error)}") from None
 
 
 def _read(path: Path) -> Any:
@@ -75,14 +76,12 @@ def _checked(read: Callable[[], Any], changes: Changes, found: list[str], failur
         config = read()
         if not found:
             _apply(changes, config)
-        wrong_values = list(value_problems(config))
-        if not wrong_values:
-            config = _canonical(config)
-            wrong_values = problems(config.json())
+        found = [*found, *problems(config)]
+        config = config if found else _canonical(config)
     except Exception as error:  # NNI's readers raise nearly anything on a wrong config
-        raise RequestError("\n".join([*found, f"{failure}: {_first_line(error)}"])) from None
-    if found or wrong_values:
-        raise RequestError("\n".join([*found, *wrong_values]))
+        raise RequestError("\n".join([*found, f"{failure}: {_one_line(error)}"])) from None
+    if found:
+        raise RequestError("\n".join(found))
     return config
 
 
@@ -101,10 +100,10 @@ def move_seed(config: Any, trials: int) -> None:
         config.tuner.class_args = {**arguments, "seed": arguments["seed"] + trials}
 
 
-def _first_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _nni_experiment() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from cifar import cache, sources
 from cifar.errors import RequestError
+from cifar.files import existing
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,10 @@ def _load(data: str, part: sources.Part) -> Dataset:
         source = sources.parse(data, cache.directory() / "download")
         cached = cache.fetch(source, part)
     except OSError as error:
-        raise RequestError(f"data {data!r} cannot be read or cached: {error}") from None
+        place = cache.directory()
+        free = shutil.disk_usage(existing(place)).free / 2**20
+        why = f"{error}; {free:,.0f} MB are free for the cache in {place}"
+        raise RequestError(f"data {data!r} cannot be read or cached: {why}") from None
     decoded = cached.decoded
     if decoded.skipped:
         logger.warning("%s: %d files are no readable images and are left out", data, decoded.skipped)

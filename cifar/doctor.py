@@ -9,7 +9,8 @@ import torch
 from joblib import cpu_count
 
 from cifar import config, data, device, forecast
-from cifar.prepare import Request, check_new, disk_bytes, existing, forecast_line
+from cifar.files import existing
+from cifar.prepare import Request, check_new, disk_bytes, forecast_line
 
 
 def doctor(request: Request) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,7 +102,13 @@ def _start(config: Any, action: Action, experiment_id: str, data: str, port: int
     try:
         experiment.start(port, run_mode=nni.experiment.RunMode.Detach)
     except Exception as error:  # NNI's launcher raises nearly anything
-        raise RequestError(f"NNI could not start the experiment: {error}") from None
+        directory = Path(config.experiment_working_directory) / experiment_id
+        log = directory / "log" / "nnictl_stderr.log"
+        said = [line for line in log.read_text().splitlines() if "Error" in line] if log.exists() else []
+        processes.end(directory, at_once=True)
+        if action == "create":
+            shutil.rmtree(directory, ignore_errors=True)  # it holds nothing but this failure
+        raise RequestError(f"NNI could not start the experiment: {' '.join([*said[-1:], str(error)])}") from None
     return Experiment(experiment, port, log_starts)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from statistics import fmean
+from threading import Thread
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ class Measurement:
 
 def largest(space: dict[str, Any], command: str) -> Hparams:
     """The configuration of a search space that needs the most memory, and the longest for a step."""
-    given = command_hparams(command)
+    given, _ = command_hparams(command)
     ends = {name: _ends(sampler) for name, sampler in space.items()}
     chosen: dict[str, object] = {name: max(ends[name]) for name in ("width", "batch_size") if name in ends}
     chosen |= {name: min(values) for name, values in ends.items() if name in ("lr", "momentum", "accumulate")}
@@ -83,7 +84,7 @@ def samples(space: dict[str, Any], command: str) -> list[Hparams]:
 
     tuner = RandomTuner(seed=0)
     tuner.update_search_space(space)
-    given, drawn = command_hparams(command), []
+    (given, _), drawn = command_hparams(command), list[Hparams]()
     with contextlib.suppress(nni.NoMoreTrialError):  # a small space has fewer points
         for number in range(_SAMPLES):
             drawn.append(Hparams.from_params({**given, **tuner.generate_parameters(number)}))
@@ -190,6 +191,7 @@ def _imitate(
 ) -> None:
     """In its own process: get ready as a trial does, wait for the others, then measure."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
     import nni  # noqa: F401  # its import is part of what a trial waits for
 
     dataset = data.load(data_name)
@@ -210,6 +212,13 @@ def _imitate(
         if not is_out_of_memory(error):
             raise
         connection.send(str(error).splitlines()[0])
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended, killed for instance."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def _trial_seconds(hparams: Hparams, dataset: Dataset, splits: Splits) -> float:

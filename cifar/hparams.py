@@ -119,12 +119,12 @@ def given_arguments(options: argparse.Namespace) -> dict[str, object]:
     return {spec.name: getattr(options, spec.name) for spec in fields(Hparams) if hasattr(options, spec.name)}
 
 
-def command_hparams(command: str) -> dict[str, object]:
-    """The hyperparameters that a trial command names; RequestError where one cannot be read."""
+def command_hparams(command: str) -> tuple[dict[str, object], list[str]]:
+    """The hyperparameters that a trial command names, and its other words; RequestError where one cannot be read."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     add_arguments(parser)
     try:
-        options, _ = parser.parse_known_args(shlex.split(command))
+        options, others = parser.parse_known_args(shlex.split(command))
     except (argparse.ArgumentError, ValueError) as error:
         raise RequestError(str(error)) from None
-    return given_arguments(options)
+    return given_arguments(options), others

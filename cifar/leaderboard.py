@@ -22,6 +22,8 @@ def leaderboard(trials: list[Trial], rows: int = 10) -> str:
     endings = Counter(trial.status for trial in trials)
     count = ", ".join(f"{number} {status}" for status, number in endings.most_common())
     summary = f"{len(trials)} trials: {count or 'none has begun'}"
+    if len(ranked) > rows:
+        summary += f"; the best {rows} are shown"
     return f"{table}\n{summary}" if ranked else summary
 
 

@@ -9,10 +9,12 @@ from filelock import BaseFileLock
 from cifar import claims
 from cifar.errors import RequestError
 
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"
 _FIRST = 8080  # nnictl's own default
 
 
-def claim_port(asked: int | None) -> tuple[int, BaseFileLock]:
+def claim_port(asked: int | None, host: str) -> tuple[int, BaseFileLock]:
     """The port asked for, else the first free one from nnictl's default up, and a lock to hold while it is used.
 
     Without the lock, two searches that start at once would both find the port free, and NNI would then send both
@@ -20,13 +22,23 @@ def claim_port(asked: int | None) -> tuple[int, BaseFileLock]:
     """
     if asked is not None and not 1 <= asked <= 65535:
         raise RequestError(f"--port must be from 1 to 65535, got {asked}")
-    candidates = range(_FIRST, _FIRST + 100) if asked is None else [asked]
-    for port in candidates:
-        lock = claims.try_claim(f"port-{port}")
-        if lock is None:
-            continue
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port, lock
-        lock.release()
-    raise RequestError(f"port {asked or f'{_FIRST} and the 99 after it'} is in use; choose another with --port")
+    problem = ""
+    for port in range(_FIRST, _FIRST + 100) if asked is None else [asked]:
+        problem = _problem(port, host)
+        lock = None if problem else claims.try_claim(f"port-{port}")
+        if lock is not None:
+            return port, lock
+    name = asked or f"{_FIRST} and the 99 after it"
+    raise RequestError(f"port {name} is in use{f' ({problem})' if problem else ''}; choose another with --port")
+
+
+def _problem(port: int, host: str) -> str:
+    """Why nobody can listen there, "" where one can."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as NNI's manager listens
+        try:
+            probe.bind((host, port))
+            probe.listen()
+        except OSError as error:
+            return str(error.strerror)
+    return ""

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from cifar.algorithms import assessor_problems, tuner_problems
 from cifar.errors import RequestError
 from cifar.hparams import Hparams, command_hparams
 
-WORKING_TUNERS = ("TPE", "Random", "GridSearch", "Evolution")
-SEEDED_TUNERS = ("TPE", "Random")  # the others take no seed
-# Tried with NNI 3.0 on today's numpy and scipy. A tuner's exception leaves the experiment RUNNING for ever.
-_BROKEN_TUNERS = {
-    "GP": "it fails with today's scipy once its random phase is over",
-    "Metis": "it fails with today's scipy once its random phase is over",
-    "Hyperband": "it fails on the first metric",
-    "BOHB": "it fails on the first metric",
-    "Anneal": "it needs a hyperopt that fails with today's numpy",
-    "SMAC": "its package can no longer be built",
-    "DNGO": "its package can no longer be built",
-    "PPOTuner": "it needs tensorflow",
-}
-WORKING_ASSESSORS = ("Medianstop", "Curvefitting")
 DURATION_RULE = "must be a number above 0 with a unit, as 90s, 30m, 2h or 1d"
 _LOG_LEVELS = ("fatal", "error", "warning", "info", "debug", "trace")  # NNI's
-_TPE_ARGS = ("constant_liar_type", "n_startup_jobs", "n_ei_candidates", "linear_forgetting", "prior_weight", "gamma")
-_TPE_STARTUP_JOBS = 20  # NNI's default
 _LARGEST = 1e12  # no hyperparameter needs more, and arithmetic on more overflows
 _SAMPLERS = {  # number of values that each takes; None is any number
     "choice": None,
@@ -45,26 +31,51 @@ _SAMPLERS = {  # number of values that each takes; None is any number
 }
 
 
-def problems(config: Mapping[str, Any]) -> list[str]:
-    """Sentences about an experiment; none where all is well.
-
-    The config has the names of config.yml, the search space under searchSpace, and has passed NNI's own checks.
-    """
-    space = config.get("searchSpace")
+def problems(config: Any) -> list[str]:
+    """Sentences about an NNI ExperimentConfig, as it was read or as NNI completed it; none where all is well."""
+    max_trials = config.max_trial_number if _is_count(config.max_trial_number) else None
+    space, command = _space(config), config.trial_command
     return [
+        *_value_problems(config),
         *_space_problems(space),
-        *_tuner_problems(config.get("tuner") or {}, config.get("maxTrialNumber")),
-        *_assessor_problems(config.get("assessor") or {}),
-        *_size_problems(space, config.get("maxTrialNumber")),
-        *_command_problems(str(config.get("trialCommand", ""))),
+        *tuner_problems(_mapping(config.tuner), max_trials),
+        *assessor_problems(_mapping(config.assessor)),
+        *_size_problems(space, max_trials),
+        *_command_problems(command if isinstance(command, str) else "", _code_directory(config)),
         *_service_problems(config),
     ]
 
 
-def value_problems(config: Any) -> Iterator[str]:
-    """Sentences about values in an NNI ExperimentConfig, as it was read, at which NNI itself only stumbles."""
+def _space(config: Any) -> Any:
+    """The search space, wherever it is written; {} where it cannot be read, which _space_file_problem tells."""
+    if config.search_space_file is None or config.search_space is not None:
+        return config.search_space
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+        return yaml.safe_load(_resolved(config, config.search_space_file).read_bytes())
+    return None
+
+
+def _mapping(algorithm: Any) -> dict[str, Any]:
+    """A tuner or an assessor with the names of config.yml."""
+    return {"name": getattr(algorithm, "name", None), "classArgs": getattr(algorithm, "class_args", None)}
+
+
+def _code_directory(config: Any) -> Path:
+    return _resolved(config, config.trial_code_directory)
+
+
+def _resolved(config: Any, path: Any) -> Path:
+    return Path(config._base_path, Path(str(path)).expanduser())
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _value_problems(config: Any) -> Iterator[str]:
+    """At these values NNI itself only stumbles."""
     for name, value in (("trialConcurrency", config.trial_concurrency), ("maxTrialNumber", config.max_trial_number)):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and not _is_count(value):
             yield f"{name} must be an integer of at least 1, got {value!r}"
     durations = {"maxExperimentDuration": config.max_experiment_duration, "maxTrialDuration": config.max_trial_duration}
     for name, value in durations.items():
@@ -72,15 +83,10 @@ def value_problems(config: Any) -> Iterator[str]:
             yield f"{name} {DURATION_RULE}, got {value!r}"
     if config.log_level is not None and config.log_level not in _LOG_LEVELS:
         yield f"logLevel must be one of {', '.join(_LOG_LEVELS)}, got {config.log_level!r}"
-    if not isinstance(getattr(config.tuner, "name", None), str):
-        yield f"tuner must have a name, one of {', '.join(WORKING_TUNERS)}"
-    if config.assessor is not None and not isinstance(getattr(config.assessor, "name", None), str):
-        yield f"assessor must have a name, one of {', '.join(WORKING_ASSESSORS)}, or be left out"
     if config.search_space_file is not None:
-        yield from _space_file_problems(Path(config._base_path, config.search_space_file))
-    platform = getattr(config.training_service, "platform", None)
-    if platform != "local":
-        yield f"trainingService must have the platform local, got {platform!r}"
+        yield from _space_file_problems(_resolved(config, config.search_space_file))
+    if not _code_directory(config).is_dir():
+        yield f"trialCodeDirectory must be a directory, got {config.trial_code_directory!r}"
 
 
 def _space_file_problems(path: Path) -> Iterator[str]:
@@ -109,7 +115,7 @@ def _space_problems(space: Any) -> Iterator[str]:
         elif problem := _sampler_problem(sampler):
             yield f"search space: {name} {problem}"
         else:
-            yield from _value_problems(name, sampler)
+            yield from _sample_problems(name, sampler)
 
 
 def _sampler_problem(sampler: Any) -> str | None:
@@ -137,7 +143,7 @@ def _range_problem(kind: str, values: list[Any]) -> str | None:
     return None
 
 
-def _value_problems(name: str, sampler: Mapping[str, Any]) -> Iterator[str]:
+def _sample_problems(name: str, sampler: Mapping[str, Any]) -> Iterator[str]:
     """Rules of the hyperparameter that samples of its range, or its choices, break."""
     for value in _samples(sampler):
         try:
@@ -159,45 +165,6 @@ def _samples(sampler: Mapping[str, Any]) -> list[Any]:
         return list(dict.fromkeys([low, min(multiple, high), min(multiple + step, high), high]))
     low, high = (float(value) for value in values)
     return [low, low + (high - low) / math.pi, high]
-
-
-def tuner_problem(name: object) -> str | None:
-    """Why a tuner of this name cannot be used, None where it can."""
-    if name in WORKING_TUNERS:
-        return None
-    reason = f": {_BROKEN_TUNERS[name]}" if name in _BROKEN_TUNERS else ""
-    return f"tuner {name!r} does not work here{reason}; choose one of {', '.join(WORKING_TUNERS)}"
-
-
-def _tuner_problems(tuner: Mapping[str, Any], max_trials: int | None) -> Iterator[str]:
-    name, arguments = tuner.get("name"), tuner.get("classArgs") or {}
-    if problem := tuner_problem(name):
-        yield problem
-        return
-    if name != "Random" and arguments.get("optimize_mode", "maximize") != "maximize":
-        yield f"tuner: optimize_mode must be maximize, as accuracy is reported, got {arguments['optimize_mode']!r}"
-    if name == "TPE":
-        yield from _tpe_problems(arguments.get("tpe_args") or {}, max_trials)
-
-
-def _tpe_problems(arguments: Mapping[str, Any], max_trials: int | None) -> Iterator[str]:
-    for name in arguments:
-        if name not in _TPE_ARGS:
-            yield f"tuner: unknown tpe_args name {name!r}; known are {', '.join(_TPE_ARGS)}"
-    startup = arguments.get("n_startup_jobs", _TPE_STARTUP_JOBS)
-    if not isinstance(startup, int) or startup < 1:
-        yield f"tuner: n_startup_jobs must be an integer of at least 1, got {startup!r}"
-    elif max_trials is not None and max_trials <= startup:
-        yield (
-            f"tuner: with {max_trials} trials TPE never leaves its random phase of {startup}; "
-            f"run more trials, set tpe_args n_startup_jobs below {max_trials}, or choose the Random tuner"
-        )
-
-
-def _assessor_problems(assessor: Mapping[str, Any]) -> Iterator[str]:
-    name = assessor.get("name")
-    if name is not None and name not in WORKING_ASSESSORS:
-        yield f"assessor must be one of {', '.join(WORKING_ASSESSORS)} or none, got {name!r}"
 
 
 def _size_problems(space: Any, max_trials: int | None) -> Iterator[str]:
@@ -223,7 +190,7 @@ def _points(sampler: Mapping[str, Any]) -> float:
     return math.inf
 
 
-def _command_problems(command: str) -> Iterator[str]:
+def _command_problems(command: str, directory: Path) -> Iterator[str]:
     try:
         words = shlex.split(command)
     except ValueError as error:
@@ -231,13 +198,27 @@ def _command_problems(command: str) -> Iterator[str]:
         return
     if not words or set(command) & set(";&|<>`\n"):
         yield f"trialCommand must be one simple command, so that NNI's stop signal reaches the trial, got {command!r}"
+    script = next((word for word in words if word.endswith(".py")), None)
+    if script and directory.is_dir() and not Path(directory, script).is_file():
+        yield f"trialCommand: there is no file {script} in {directory}"
+    names = [word.split("=")[0] for word in words if word.startswith("--")]
+    if "--data" in names:
+        yield "trialCommand must not name --data: what is checked and measured would be other data; give it to cifar"
     try:
-        Hparams.from_params(command_hparams(command))
+        hparams, others = command_hparams(command)
+        Hparams.from_params(hparams)
     except RequestError as error:
         yield f"trialCommand: {error}"
+    else:
+        unknown = [name for name in names if name in others and name != "--data"]
+        if unknown and script and Path(script).name == "trial.py":
+            yield f"trialCommand: trial.py has no option {', '.join(unknown)}"
 
 
-def _service_problems(config: Mapping[str, Any]) -> Iterator[str]:
-    service = config.get("trainingService") or {}
-    if config.get("trialGpuNumber") is not None or service.get("trialGpuNumber") is not None:
+def _service_problems(config: Any) -> Iterator[str]:
+    service = config.training_service
+    platform = getattr(service, "platform", None)
+    if platform != "local":
+        yield f"trainingService must have the platform local, got {platform!r}"
+    if config.trial_gpu_number is not None or getattr(service, "trial_gpu_number", None) not in (None, MISSING):
         yield "trialGpuNumber must not be set: NNI 3.0's GPU scheduler starves or floods the machine; trials choose"

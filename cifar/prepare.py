@@ -13,12 +13,15 @@ from filelock import BaseFileLock
 
 from cifar import claims, config, data, forecast, processes, store
 from cifar.config import Changes
+from cifar.data import Dataset
 from cifar.errors import Problems, RequestError
 from cifar.experiment import Action, new_id, remembered_data
+from cifar.files import existing
 from cifar.forecast import Rate
-from cifar.ports import claim_port
+from cifar.ports import LOOPBACK, claim_port
 from cifar.progress import duration_text
 from cifar.sources import absolute
+from cifar.store import Trial
 
 _RESERVE_BYTES = 64 * 2**20  # of disk, which others may take meanwhile
 _UNBOUNDED_TRIALS = 1000  # assumed for the disk where time alone bounds a search
@@ -33,18 +36,26 @@ class Request:
     data: str | None = None
     auto_concurrency: bool = False
     port: int | None = None
+    host: str = LOOPBACK
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An experiment that can start, and the claims that keep it so while this object lives."""
+    """An experiment that can start, and the claims that keep it so; as a context it gives them back."""
 
     config: Any
     action: Action
     id: str
     data: str
     port: int
+    host: str
     claims: tuple[BaseFileLock, ...]
+
+    def __enter__(self) -> Prepared:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        claims.release(self.claims)
 
     @property
     def directory(self) -> Path:
@@ -60,7 +71,7 @@ def check_new(request: Request) -> tuple[Any, str, tuple[int, BaseFileLock]]:
     loaded = problems.of(lambda: config.load(request.config_path, request.changes))
     name = _default_data(request.data)
     problems.of(lambda: data.check(name))
-    claimed = problems.of(lambda: claim_port(request.port))
+    claimed = problems.of(lambda: claim_port(request.port, request.host))
     if loaded:
         problems.of(lambda: refuse_full_disk(loaded))
     problems.refuse()
@@ -76,7 +87,7 @@ def prepare_new(request: Request) -> Prepared:
     experiment_id = new_id()
     claim = claims.try_claim(f"experiment-{experiment_id}")
     assert claim is not None  # nobody else knows the id
-    return Prepared(loaded, "create", experiment_id, name, port, (claim, port_claim))
+    return Prepared(loaded, "create", experiment_id, name, port, request.host, (claim, port_claim))
 
 
 def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
@@ -90,28 +101,29 @@ def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
     name = problems.of(lambda: _same_data(directory, request.data))
     if name:
         problems.of(lambda: data.check(name))
-    claimed = problems.of(lambda: claim_port(request.port))
+    claimed = problems.of(lambda: claim_port(request.port, request.host))
     if loaded:
         problems.of(lambda: refuse_full_disk(loaded))
+        problems.of(lambda: _refuse_to_repeat(directory, loaded))
     problems.refuse()
     assert loaded and name and claimed
     processes.end(directory)
-    data.load(name)
     trials = store.read_trials(directory)
-    remaining = loaded.max_trial_number and max(0, loaded.max_trial_number - sum(trial.ended for trial in trials))
-    choose_concurrency(loaded, name, request.auto_concurrency, remaining)
+    _refuse_changed_data(data.load(name), trials)
+    remaining = _count_remaining(loaded, trials)
+    choose_concurrency(loaded, name, request.auto_concurrency, remaining, store.read_seconds(directory))
     config.move_seed(loaded, len(trials))
     store.write_config(directory, loaded.json())
     port, port_claim = claimed
-    return Prepared(loaded, "resume", directory.name, name, port, (claim, port_claim))
+    return Prepared(loaded, "resume", directory.name, name, port, request.host, (claim, port_claim))
 
 
-def prepare_view(config_path: Path, experiment_id: str, asked_port: int | None) -> Prepared:
+def prepare_view(request: Request, experiment_id: str) -> Prepared:
     """What it takes to show a stopped experiment in NNI's web page."""
-    directory, claim = claim_stopped(config_path, experiment_id)
-    port, port_claim = claim_port(asked_port)
+    directory, claim = claim_stopped(request.config_path, experiment_id)
+    port, port_claim = claim_port(request.port, request.host)
     loaded = config.load_shown(directory)
-    return Prepared(loaded, "view", directory.name, "", port, (claim, port_claim))
+    return Prepared(loaded, "view", directory.name, "", port, request.host, (claim, port_claim))
 
 
 def claim_stopped(config_path: Path, experiment_id: str) -> tuple[Path, BaseFileLock]:
@@ -119,13 +131,29 @@ def claim_stopped(config_path: Path, experiment_id: str) -> tuple[Path, BaseFile
     directory = store.find(experiment_id, config.experiments_directory(config_path))
     claim = claims.try_claim(f"experiment-{directory.name}")
     managers = processes.find(directory, "manager")
-    if claim is None or managers:
-        pid = f", its manager is process {managers[0].pid}" if managers else ""
-        raise RequestError(f"experiment {directory.name} is still running{pid}; nnictl stop {directory.name} ends it")
+    if claim is None:
+        raise RequestError(f"experiment {directory.name} is still running in another cifar search")
+    if managers:
+        way = f"its manager is process {managers[0].pid}, which nnictl stop {directory.name} ends"
+        raise RequestError(f"experiment {directory.name} is still running; {way}")
     return directory, claim
 
 
-def choose_concurrency(loaded: Any, name: str, auto: bool, trials: int | None) -> None:
+def _count_remaining(loaded: Any, trials: list[Trial]) -> int | None:
+    """Trials that are still to end, None where time alone bounds them."""
+    wanted = loaded.max_trial_number
+    return None if wanted is None else max(0, wanted - sum(trial.ended for trial in trials))
+
+
+def _refuse_to_repeat(directory: Path, loaded: Any) -> None:
+    if loaded.tuner.name == "GridSearch":
+        raise RequestError("a grid search cannot be resumed: NNI would try points a second time, and others never")
+    trials = store.read_trials(directory)
+    if trials and _count_remaining(loaded, trials) == 0:
+        raise RequestError(f"experiment {directory.name} has ended its {len(trials)} trials; more need --max-trials")
+
+
+def choose_concurrency(loaded: Any, name: str, auto: bool, trials: int | None, seconds_used: float = 0.0) -> None:
     """Measure how fast trials will be, say how long all will take, and set how many run at once where that is free."""
     print("measuring how fast this machine is", file=sys.stderr)
     space, command = loaded.search_space, loaded.trial_command
@@ -134,14 +162,16 @@ def choose_concurrency(loaded: Any, name: str, auto: bool, trials: int | None) -
         loaded.trial_concurrency = rate.concurrency
     else:
         rate = next(forecast.rates(space, command, name, [loaded.trial_concurrency]))
-    print(forecast_line(rate, trials, config.seconds(loaded.max_experiment_duration)), file=sys.stderr)
+    max_seconds = config.seconds(loaded.max_experiment_duration)
+    left = None if max_seconds is None else max(0.0, max_seconds - seconds_used)
+    print(forecast_line(rate, trials, left), file=sys.stderr)
 
 
 def forecast_line(rate: Rate, trials: int | None, max_seconds: float | None) -> str:
-    """About how long a search takes; without early stopping, which saves an unknown part."""
+    """About how long a search takes; early stopping saves an unknown part of it."""
     bounds = [] if trials is None else [trials * 3600 / rate.trials_per_hour]
     bounds += [] if max_seconds is None else [max_seconds + rate.trial_seconds]
-    total = f"at most about {duration_text(min(bounds))}" if bounds else "without an end"
+    total = f"about {duration_text(min(bounds))} if none is stopped early" if bounds else "without an end"
     count = "trials" if trials is None else f"{trials} trials"
     return f"{count}, {rate.concurrency} at once, {duration_text(rate.trial_seconds)} each: {total}"
 
@@ -163,20 +193,20 @@ def disk_bytes(loaded: Any) -> int:
     return forecast.disk_bytes(biggest, loaded.max_trial_number or _UNBOUNDED_TRIALS, loaded.trial_concurrency)
 
 
-def existing(path: Path) -> Path:
-    """The path, or the nearest of its parents that exists."""
-    return next(place for place in (path, *path.parents) if place.exists())
-
-
 def _default_data(asked: str | None) -> str:
     return asked or os.environ.get("CIFAR_DATA") or "cifar10"
 
 
 def _same_data(directory: Path, asked: str | None) -> str:
     """What the experiment was about from its start; trials on other data would not compare."""
-    remembered = remembered_data(directory)
-    if remembered is None:  # NNI's own command started it
-        return absolute(_default_data(asked))
-    if asked is not None and absolute(asked) != remembered:
-        raise RequestError(f"experiment {directory.name} is about --data {remembered}; on {asked} it would not compare")
-    return remembered
+    used = [trial.data["name"] for trial in store.read_trials(directory) if "name" in trial.data]
+    known = remembered_data(directory) or next(iter(used), None)  # NNI's own command has it not remembered
+    if known is not None and asked is not None and absolute(asked) != absolute(known):
+        raise RequestError(f"experiment {directory.name} is about --data {known}; on {asked} it would not compare")
+    return absolute(known or _default_data(asked))
+
+
+def _refuse_changed_data(dataset: Dataset, trials: list[Trial]) -> None:
+    for trial in trials:
+        if trial.data.get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
+            raise RequestError(f"data {dataset.name} has changed since trial {trial.number}; they would not compare")

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from cifar.experiment import Experiment
 from cifar.leaderboard import accuracy_text, params_text
-from cifar.store import Trial, best_first
+from cifar.store import Trial, best_first, read_seconds
 
 
 class Progress:
@@ -65,7 +65,7 @@ class Progress:
         if wanted and done > self._before:
             estimates.append(elapsed / (halves - self._before) * (wanted - halves))
         if max_seconds:
-            estimates.append(max(0.0, max_seconds - elapsed))
+            estimates.append(max(0.0, max_seconds - read_seconds(self._experiment.directory)))
         return f"about {duration_text(min(estimates))} left" if estimates else "time left not known yet"
 
 

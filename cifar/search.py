@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from cifar.experiment import Experiment, remember_data, running
 from cifar.interrupts import noting_interrupt
 from cifar.leaderboard import leaderboard
+from cifar.ports import LOOPBACK
 from cifar.prepare import Prepared
 from cifar.progress import Progress, ending
-from cifar.store import best_first, read_trials
+from cifar.store import Trial, best_first, read_trials
 from cifar.watch import Watch
 
 _POLL_SECONDS = 0.5
@@ -23,16 +24,16 @@ _EXPOSED = (
 )
 
 
-def search(prepared: Prepared, host: str, keep_open: bool, resume_command: str) -> int:
+def search(prepared: Prepared, keep_open: bool, resume_command: str) -> int:
     """Run an experiment to its end. Returns 0, 1 where it failed or could not go on, 130 where it was interrupted."""
     remember_data(prepared.directory, prepared.data)
     try:
-        with noting_interrupt() as interrupted, _started(prepared, host) as experiment:
+        with noting_interrupt() as interrupted, _started(prepared) as experiment:
             trouble = follow(experiment, interrupted)
             if trouble or interrupted():
                 print(f"stopping the trials: {trouble or 'interrupted'}", file=sys.stderr)
             elif keep_open:
-                print(leaderboard(read_trials(experiment.directory)), flush=True)
+                _print_summary(experiment, read_trials(experiment.directory))
                 _wait_for_interrupt(experiment, interrupted)
                 return _finished_code(experiment)
             stopped = interrupted()
@@ -40,26 +41,25 @@ def search(prepared: Prepared, host: str, keep_open: bool, resume_command: str) 
         print(f"resume with: {resume_command}", file=sys.stderr)
         raise
     trials = [trial if trial.ended else trial.interrupted() for trial in read_trials(experiment.directory)]
-    print(leaderboard(trials))
-    print(f"saved in {experiment.directory}: db/nni.sqlite, and per trial environments/local-env/trials/*/result.json")
+    _print_summary(experiment, trials)
     if trouble or stopped:
         print(f"resume with: {resume_command}", file=sys.stderr)
         return 1 if trouble else 130
     return _finished_code(experiment)
 
 
-def view(prepared: Prepared, host: str) -> int:
+def view(prepared: Prepared) -> int:
     """Show a stopped experiment in NNI's web page until interrupted."""
-    with noting_interrupt() as interrupted, _started(prepared, host) as experiment:
+    with noting_interrupt() as interrupted, _started(prepared) as experiment:
         _wait_for_interrupt(experiment, interrupted)
     return 0
 
 
 @contextmanager
-def _started(prepared: Prepared, host: str) -> Iterator[Experiment]:
-    config, port = prepared.config, prepared.port
+def _started(prepared: Prepared) -> Iterator[Experiment]:
+    config, port, host = prepared.config, prepared.port, prepared.host
     with running(config, prepared.action, prepared.id, prepared.data, port, host) as experiment:
-        if host != "127.0.0.1":
+        if host != LOOPBACK:
             print(_EXPOSED.format(port=port), file=sys.stderr)
         print(f"experiment {experiment.id}, web page {experiment.url}", file=sys.stderr)
         yield experiment
@@ -80,6 +80,11 @@ def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> str | Non
                 return None
             time.sleep(_POLL_SECONDS)
     return None
+
+
+def _print_summary(experiment: Experiment, trials: list[Trial]) -> None:
+    files = "db/nni.sqlite, and per trial environments/local-env/trials/*/result.json"
+    print(f"{leaderboard(trials)}\nsaved in {experiment.directory}: {files}", flush=True)
 
 
 def _wait_for_interrupt(experiment: Experiment, interrupted: Callable[[], bool]) -> None:

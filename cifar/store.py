@@ -52,6 +52,12 @@ class Trial:
         return replace(self, nni_status="INTERRUPTED")
 
     @property
+    def data(self) -> dict[str, Any]:
+        """Name and fingerprints of the data that it was about; {} where it left none."""
+        data: dict[str, Any] = (self.result or {}).get("data", {})
+        return data
+
+    @property
     def accuracy(self) -> float | None:
         """Validation accuracy that the tuner was told, as a fraction."""
         metrics = self.result and self.result["metrics"]
@@ -86,6 +92,13 @@ def read_config(experiment: Path) -> dict[str, Any]:
     )
     config: dict[str, Any] = json.loads(rows[0][0]) if rows else {}
     return config
+
+
+def read_seconds(experiment: Path) -> float:
+    """How long the experiment has run, over all its runs, as NNI counts it against the duration it may have."""
+    query = "select execDuration from ExperimentProfile order by revision desc limit 1"
+    rows = _select(experiment, "ExperimentProfile", query)
+    return float(rows[0][0]) if rows else 0.0
 
 
 def write_config(experiment: Path, config: dict[str, Any]) -> None:

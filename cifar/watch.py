@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import time
@@ -49,12 +50,13 @@ class Watch:
     def _tuner_failure(self, status: str) -> str | None:
         """NNI logs a tuner's exception and goes on waiting for it, its status RUNNING."""
         log = self._log_directory / "dispatcher.log"
-        if error := _last_exception(self._new_lines(log)):
-            return f"the tuner or assessor failed: {error} (see {log})"
+        lines = self._new_lines(log)
+        if any(" ERROR (nni.runtime.msg_dispatcher_base" in line for line in lines):
+            return f"the tuner or assessor failed: {_last_exception(lines)} (see {log})"
         if self._tuner is None:
             self._tuner = next(iter(processes.find(self._directory, "tuner")), None)
         elif status == "RUNNING" and not processes.is_alive(self._tuner):
-            return f"the tuner's process has ended, killed from outside (see {log})"
+            return f"the tuner's process has ended: {_last_exception(lines) or 'killed from outside'} (see {log})"
         return None
 
     def _manager_failure(self, status: str) -> str | None:
@@ -104,12 +106,12 @@ def _without_names(reason: str) -> str:
 
 
 def _last_exception(lines: list[str]) -> str | None:
-    """The last line of the last traceback that NNI's dispatcher logged as it gave up."""
-    starts = [number for number, line in enumerate(lines) if " ERROR (nni.runtime.msg_dispatcher_base" in line]
+    """The last line of the last traceback among log lines, which begin with their time in brackets."""
+    starts = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
     if not starts:
         return None
-    traceback = [line for line in lines[starts[-1] + 1 :] if not line.startswith("[")]
-    return next((line for line in reversed(traceback) if line.strip()), lines[starts[-1]])
+    traceback = itertools.takewhile(lambda line: not line.startswith("["), lines[starts[-1] :])
+    return [line for line in traceback if line.strip()][-1]
 
 
 def _last_error(lines: list[str]) -> str | None:

@@ -1,30 +1,34 @@
 from __future__ import annotations
 
-import json
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cifar.config import Changes, load
 from cifar.preflight import problems
 
 ROOT = Path(__file__).parent.parent
-SHIPPED: dict[str, Any] = yaml.safe_load((ROOT / "config.yml").read_text())
-SHIPPED["searchSpace"] = json.loads((ROOT / "search_space.json").read_text())
+SHIPPED: Any = load(ROOT / "config.yml", Changes())
+SPACE: dict[str, Any] = SHIPPED.search_space
 
 
-def changed(path: str, value: Any) -> dict[str, Any]:
-    """The shipped config with one value changed: changed("tuner/name", "GP")."""
+def changed(path: str, value: Any) -> Any:
+    """The shipped experiment with one value changed: changed("tuner/name", "GP")."""
     config = deepcopy(SHIPPED)
-    *parents, last = path.split("/")
+    config.search_space_file = None  # its content is there already
+    *parents, last = (re.sub("(?<=[a-z])[A-Z]", r"_\g<0>", name).lower() for name in path.split("/"))
     place = config
     for name in parents:
-        place = place[name]
-    place[last] = value
+        place = place[name] if isinstance(place, dict) else getattr(place, name)
+    if isinstance(place, dict):
+        place[last] = value
+    else:
+        setattr(place, last, value)
     return config
 
 
@@ -57,8 +61,23 @@ def test_the_shipped_experiment_has_no_problems() -> None:
         ("tuner/name", "GP", "tuner 'GP' does not work here: it fails with today's scipy"),
         ("tuner/name", "Mine", "tuner 'Mine' does not work here; choose one of TPE, Random"),
         ("tuner/classArgs/optimize_mode", "minimize", "optimize_mode must be maximize"),
-        ("tuner/classArgs/tpe_args", {"startup": 5}, "unknown tpe_args name 'startup'"),
+        ("tuner/classArgs/tpe_args", {"startup": 5}, "tuner TPE, tpe_args: unknown argument 'startup'; known are "),
         ("tuner/classArgs/tpe_args", {"n_startup_jobs": 40}, "with 40 trials TPE never leaves its random phase of 40"),
+        ("tuner/classArgs/seed", "abc", "tuner TPE: seed must be an integer of at least 0, got 'abc'"),
+        ("tuner/classArgs/seedd", 1, "tuner TPE: unknown argument 'seedd'; known are optimize_mode, seed, tpe_args"),
+        ("tuner/classArgs/tpe_args", [1], "tpe_args must hold names and values, got"),
+        ("tuner/classArgs/tpe_args", {"gamma": "x"}, "tpe_args: gamma must be a number above 0, got 'x'"),
+        ("assessor/classArgs/start_step", "four", "assessor Medianstop: start_step must be an integer of at least 0"),
+        ("assessor/classArgs/optimize_mode", "minimize", "assessor Medianstop: optimize_mode must be maximize"),
+        ("maxTrialNumber", True, "maxTrialNumber must be an integer of at least 1, got True"),
+        ("trialConcurrency", 0, "trialConcurrency must be an integer of at least 1, got 0"),
+        ("maxExperimentDuration", "5x", "maxExperimentDuration must be a number above 0 with a unit"),
+        ("logLevel", "loud", "logLevel must be one of fatal, error"),
+        ("trialCodeDirectory", "/nowhere", "trialCodeDirectory must be a directory, got '/nowhere'"),
+        ("trialCommand", "python nope.py", "trialCommand: there is no file nope.py in "),
+        ("trialCommand", "python trial.py --foo 3", "trialCommand: trial.py has no option --foo"),
+        ("trialCommand", "python trial.py --data digits", "trialCommand must not name --data"),
+        ("trialCommand", "python trial.py --epochs x", "trialCommand: argument --epochs: invalid int value: 'x'"),
         ("maxTrialNumber", 9, "with 9 trials TPE never leaves its random phase of 10"),
         ("assessor/name", "Mine", "assessor must be one of Medianstop, Curvefitting or none, got 'Mine'"),
         ("trialCommand", "python trial.py; echo done", "must be one simple command"),
@@ -75,8 +94,9 @@ def test_each_problem_is_one_sentence(path: str, value: Any, problem: str) -> No
 
 
 def test_all_problems_are_listed_at_once() -> None:
-    config = changed("tuner/name", "GP") | {"trialGpuNumber": 1, "trialCommand": ""}
-    assert len(problems(config)) == 3
+    config = changed("tuner/name", "GP")
+    config.trial_gpu_number, config.trial_command, config.trial_concurrency = 1, "", 0
+    assert len(problems(config)) == 4
 
 
 JSON = st.recursive(
@@ -93,7 +113,7 @@ SAMPLERS = st.fixed_dictionaries(
 )
 
 
-@given(st.dictionaries(st.sampled_from([*SHIPPED["searchSpace"], "model", "accumulate", "x"]), SAMPLERS | JSON))
+@given(st.dictionaries(st.sampled_from([*SPACE, "model", "accumulate", "x"]), SAMPLERS | JSON))
 def test_no_search_space_breaks_the_reader(space: dict[str, Any]) -> None:
     assert all(isinstance(problem, str) and problem for problem in problems(changed("searchSpace", space)))
 

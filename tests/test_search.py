@@ -170,6 +170,39 @@ def test_a_search_whose_manager_is_killed_says_so_and_resumes(
     assert_numbered_and_paired(resumed)
 
 
+def test_what_a_killed_search_and_manager_leave_is_ended_by_the_resume(
+    search: Start, quick_config_path: Path, tmp_path: Path
+) -> None:
+    port = str(free_port())
+    first = search("--data", "digits", "--max-trials", "6", "--port", port, CIFAR_TEST_SECONDS="1")
+    first.wait_for("2 of 6 done")
+    manager = first.manager()
+    first.process.kill()
+    manager.kill()
+    assert processes.find(first.directory, "tuner") != []  # it would drive the new one out of the port
+    resumed = search("--resume", first.id, "--port", port)
+    assert resumed.wait() == 0, resumed.err
+    assert "6 trials: 6 ok" in resumed.out
+    assert_numbered_and_paired(resumed)
+    assert nothing_is_left(tmp_path)
+
+
+def test_an_experiment_goes_on_with_the_data_it_is_about(search: Start, quick_config_path: Path) -> None:
+    first = search("--data", "digits", "--max-trials", "4", "--tuner", "GridSearch")
+    first.wait_for("1 of 4 done")
+    first.process.send_signal(signal.SIGINT)
+    assert first.wait(30) == 130
+    refused = search("--resume", first.id, "--data", "cifar10", "--epochs", "3")
+    assert refused.wait() == 2
+    assert refused.err.splitlines() == [
+        "error: --epochs cannot change in a resumed experiment: its trials would not compare",
+        f"error: experiment {first.id} is about --data digits; on cifar10 it would not compare",
+    ]
+    refused = search("--resume", first.id)
+    assert refused.wait() == 2
+    assert "error: a grid search cannot be resumed" in refused.err
+
+
 def test_a_second_interrupt_ends_everything_at_once(search: Start, quick_config_path: Path, tmp_path: Path) -> None:
     one = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="60")
     one.wait_for("web page http")
@@ -289,10 +322,13 @@ def test_the_web_page_stays_open_on_request_and_shows_a_stopped_experiment(
     assert requests.get(f"{url}/check-status", timeout=10).json()["status"] == "DONE"
     refused = search("--resume", one.id)
     assert refused.wait() == 2
-    assert f"error: experiment {one.id} is still running, its manager is process " in refused.err
+    assert f"error: experiment {one.id} is still running in another cifar search" in refused.err
     one.process.send_signal(signal.SIGINT)
     assert one.wait(30) == 0
     assert nothing_is_left(tmp_path)
+    refused = search("--resume", one.id)
+    assert refused.wait() == 2
+    assert f"error: experiment {one.id} has ended its 3 trials; more need --max-trials" in refused.err
 
     shown = search("--ui-only", one.id, "--port", str(port), "--host", "0.0.0.0")
     shown.wait_for("the web page stays open until you press Ctrl-C")
