@@ -4,10 +4,10 @@ BIN := $(VENV)/bin
 # Named after the Python, so that another PYTHON installs anew.
 INSTALLED := $(VENV)/.installed-$(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
 
-.PHONY: help install demo test check format lock clean
+.PHONY: help install demo test test-slow check format lock clean
 
 help:           ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 install: $(INSTALLED)  ## a virtual environment with the tested versions of everything (about 2 minutes, 6 GB)
 
@@ -20,8 +20,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install   ## a whole search on the embedded digits, with its table (about 2 minutes)
 	$(BIN)/cifar search --data digits --max-trials 20
 
-test: install   ## the tests
-	$(BIN)/python -m pytest
+test: install   ## the tests (about 9 minutes)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install  ## more real experiments: full disks, killed tuners, exhausted spaces (about 5 minutes)
+	$(BIN)/python -m pytest -m slow
 
 check: install  ## lint, format and types
 	$(BIN)/ruff check .

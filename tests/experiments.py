@@ -74,6 +74,20 @@ class Search:
             assert self.process.poll() is None and time.monotonic() < deadline, self.out + self.err
             time.sleep(0.1)
 
+    def wait_until_ended(self, trials: int) -> None:
+        """Until at least so many trials have ended."""
+        self.wait_for("web page http")
+        while sum(trial.ended for trial in self.trials()) < trials:
+            assert self.process.poll() is None, self.out + self.err
+            time.sleep(0.1)
+
+    def wait_until_started(self, trials: int) -> None:
+        """Until at least so many trials have started."""
+        self.wait_for("web page http")
+        while len(self.trials()) < trials:
+            assert self.process.poll() is None, self.out + self.err
+            time.sleep(0.1)
+
     @property
     def id(self) -> str:
         found = re.search(r"^experiment (\w+), web page", self.err, re.MULTILINE)

@@ -85,11 +85,7 @@ def test_a_configuration_that_needs_more_memory_than_there_is_does_not_fit() -> 
 
 
 def test_the_forecast_counts_what_bounds_the_search_first() -> None:
-    assert (
-        forecast_line(rate(2, 60), 40, None)
-        == "40 trials, 2 at once, 2 min each: about 40 min if none is stopped early"
-    )
-    assert (
-        forecast_line(rate(2, 60), 40, 600) == "40 trials, 2 at once, 2 min each: about 12 min if none is stopped early"
-    )
+    start, end = "40 trials, 2 at once, 2 min each: about", "min if none is stopped early"
+    assert forecast_line(rate(2, 60), 40, None) == f"{start} 40 {end}"
+    assert forecast_line(rate(2, 60), 40, 600) == f"{start} 12 {end}"
     assert forecast_line(rate(1, 60), None, None) == "trials, 1 at once, 60 s each: without an end"
