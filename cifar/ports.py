@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from filelock import BaseFileLock
@@ -11,6 +12,7 @@ from cifar.errors import RequestError
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
+_IN_USE = "is in use"
 _FIRST = 8080  # nnictl's own default
 
 
@@ -29,7 +31,7 @@ def claim_port(asked: int | None, host: str) -> tuple[int, BaseFileLock]:
         if lock is not None:
             return port, lock
     name = asked or f"{_FIRST} and the 99 after it"
-    raise RequestError(f"port {name} is in use{f' ({problem})' if problem else ''}; choose another with --port")
+    raise RequestError(f"port {name} {problem or _IN_USE}; choose another with --port")
 
 
 def _problem(port: int, host: str) -> str:
@@ -40,5 +42,5 @@ def _problem(port: int, host: str) -> str:
             probe.bind((host, port))
             probe.listen()
         except OSError as error:
-            return str(error.strerror)
+            return _IN_USE if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
     return ""
