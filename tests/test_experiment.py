@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nni_node
 import psutil
 import pytest
 import requests
@@ -209,3 +210,13 @@ def epochs_of(experiment: NniExperiment, trial: str) -> list[int]:
     path = store.trial_directory(experiment.directory, trial) / "trial.log"
     text = path.read_text() if path.exists() else ""
     return [int(epoch) for epoch in re.findall(r"PRINT epoch (\d+)/", text)]
+
+
+def test_preloaded_into_nnis_node_loopback_keeps_servers_on_this_machine() -> None:
+    """As README has it for plain nnictl; under cifar search, test_search.py looks at the manager itself."""
+    (package,) = nni_node.__path__
+    script = (
+        "const s = require('http').createServer().listen(0, () => { console.log(s.address().address); s.close(); })"
+    )
+    command = [f"{package}/node", "--require", str(ROOT / "cifar" / "preload" / "loopback.js"), "-e", script]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "127.0.0.1\n"
