@@ -27,6 +27,7 @@ def experiment(tmp_path: Path) -> Path:
             connection.execute(insert, (10 * number, f"trial{number}", "RUNNING", data, number))
             if event:
                 connection.execute(insert, (10 * number + 15, f"trial{number}", event, None, number))
+        connection.execute(insert, (99, "trial4", "ADD_RESUMED", "", None))  # what a resume adds is no end of it
     write_result(tmp_path, 0, status="ok", default=0.8)
     write_result(tmp_path, 1, status="stopped_early", default=0.9)
     write_result(tmp_path, 3, status="diverged", default=0.1)
