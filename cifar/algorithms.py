@@ -66,6 +66,13 @@ def tuner_problem(name: object) -> str | None:
     return f"tuner {name!r} does not work here{reason}; choose one of {', '.join(WORKING_TUNERS)}"
 
 
+def resume_problem(tuner: str) -> str | None:
+    """Why an experiment with this tuner cannot be resumed, None where it can."""
+    if tuner == "GridSearch":
+        return "a grid search cannot be resumed: NNI would try points a second time, and others never"
+    return None
+
+
 def tuner_problems(tuner: Mapping[str, Any], max_trials: int | None) -> Iterator[str]:
     """Sentences about a config's tuner. `max_trials` None is any number."""
     name, arguments = tuner.get("name"), tuner.get("classArgs") or {}

@@ -41,7 +41,6 @@ def load(path: Path, changes: Changes) -> Any:
 
 def load_stored(experiment: Path, changes: Changes) -> Any:
     """The experiment that ran in this directory, for one more run of it. RequestError where it cannot run."""
-
     fixed = [name for name in _FIXED_ON_RESUME if getattr(changes, name) is not None]
     found = [f"--{name} cannot change in a resumed experiment: its trials would not compare" for name in fixed]
     return _checked(lambda: _stored(experiment), changes, [*found, *_problems(changes)], f"{experiment} cannot go on")

@@ -28,6 +28,7 @@ from cifar.data import Dataset, Splits
 from cifar.errors import RequestError
 from cifar.hparams import Hparams, command_hparams
 from cifar.models import build_model, parameter_count
+from cifar.preflight import sampled_values
 from cifar.run import is_out_of_memory
 from cifar.train import evaluate, new_model, new_optimizer, train_step
 
@@ -70,10 +71,10 @@ class Measurement:
 def largest(space: dict[str, Any], command: str) -> Hparams:
     """The configuration of a search space that needs the most memory, and the longest for a step."""
     given, _ = command_hparams(command)
-    ends = {name: _ends(sampler) for name, sampler in space.items()}
-    chosen: dict[str, object] = {name: max(ends[name]) for name in ("width", "batch_size") if name in ends}
-    chosen |= {name: min(values) for name, values in ends.items() if name in ("lr", "momentum", "accumulate")}
-    models = ends.get("model", [given.get("model", "net")])
+    values = {name: sampled_values(sampler) for name, sampler in space.items()}
+    chosen: dict[str, object] = {name: max(values[name]) for name in ("width", "batch_size") if name in values}
+    chosen |= {name: min(values[name]) for name in ("lr", "momentum", "accumulate") if name in values}
+    models = values.get("model", [given.get("model", "net")])
     return max((Hparams.from_params({**given, **chosen, "model": model}) for model in models), key=weights)
 
 
@@ -258,11 +259,3 @@ def _peak_bytes(on: torch.device) -> int:
     if on.type == "cuda":
         return torch.cuda.max_memory_reserved(on)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
-
-
-def _ends(sampler: dict[str, Any]) -> list[Any]:
-    """The ends of a range, or all choices."""
-    kind, values = sampler["_type"], sampler["_value"]
-    if kind == "randint":
-        return [values[0], values[1] - 1]  # the upper end is excluded
-    return list(values) if kind == "choice" else list(values[:2])

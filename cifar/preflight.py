@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
@@ -34,25 +33,28 @@ _SAMPLERS = {  # number of values that each takes; None is any number
 def problems(config: Any) -> list[str]:
     """Sentences about an NNI ExperimentConfig, as it was read or as NNI completed it; none where all is well."""
     max_trials = config.max_trial_number if _is_count(config.max_trial_number) else None
-    space, command = _space(config), config.trial_command
+    command = config.trial_command
     return [
         *_value_problems(config),
-        *_space_problems(space),
+        *_space_problems(config, max_trials),
         *tuner_problems(_mapping(config.tuner), max_trials),
         *assessor_problems(_mapping(config.assessor)),
-        *_size_problems(space, max_trials),
         *_command_problems(command if isinstance(command, str) else "", _code_directory(config)),
         *_service_problems(config),
     ]
 
 
 def _space(config: Any) -> Any:
-    """The search space, wherever it is written; {} where it cannot be read, which _space_file_problem tells."""
+    """The search space, wherever it is written. RequestError where its file cannot be read."""
     if config.search_space_file is None or config.search_space is not None:
         return config.search_space
-    with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
-        return yaml.safe_load(_resolved(config, config.search_space_file).read_bytes())
-    return None
+    path = _resolved(config, config.search_space_file)
+    try:
+        return yaml.safe_load(path.read_bytes())  # as NNI reads it: JSON, or its superset YAML
+    except OSError as error:
+        raise RequestError(f"searchSpaceFile {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise RequestError(f"searchSpaceFile {path} is no JSON: {' '.join(str(error).split())}") from None
 
 
 def _mapping(algorithm: Any) -> dict[str, Any]:
@@ -83,19 +85,8 @@ def _value_problems(config: Any) -> Iterator[str]:
             yield f"{name} {DURATION_RULE}, got {value!r}"
     if config.log_level is not None and config.log_level not in _LOG_LEVELS:
         yield f"logLevel must be one of {', '.join(_LOG_LEVELS)}, got {config.log_level!r}"
-    if config.search_space_file is not None:
-        yield from _space_file_problems(_resolved(config, config.search_space_file))
     if not _code_directory(config).is_dir():
         yield f"trialCodeDirectory must be a directory, got {config.trial_code_directory!r}"
-
-
-def _space_file_problems(path: Path) -> Iterator[str]:
-    try:
-        yaml.safe_load(path.read_bytes())  # as NNI reads it: JSON, or its superset YAML
-    except OSError as error:
-        yield f"searchSpaceFile {path} cannot be read: {error.strerror}"
-    except (yaml.YAMLError, ValueError) as error:
-        yield f"searchSpaceFile {path} is no JSON: {' '.join(str(error).split())}"
 
 
 def is_duration(value: object) -> bool:
@@ -104,7 +95,17 @@ def is_duration(value: object) -> bool:
     return float(match[1]) > 0 if match else isinstance(value, int) and value > 0
 
 
-def _space_problems(space: Any) -> Iterator[str]:
+def _space_problems(config: Any, max_trials: int | None) -> Iterator[str]:
+    try:
+        space = _space(config)
+    except RequestError as error:
+        yield str(error)
+    else:
+        yield from _name_problems(space)
+        yield from _size_problems(space, max_trials)
+
+
+def _name_problems(space: Any) -> Iterator[str]:
     if not isinstance(space, Mapping) or not space:
         yield "the search space must be an object that names at least one hyperparameter"
         return
@@ -145,14 +146,14 @@ def _range_problem(kind: str, values: list[Any]) -> str | None:
 
 def _sample_problems(name: str, sampler: Mapping[str, Any]) -> Iterator[str]:
     """Rules of the hyperparameter that samples of its range, or its choices, break."""
-    for value in _samples(sampler):
+    for value in sampled_values(sampler):
         try:
             Hparams.from_params({name: value} if name != "accumulate" else {name: value, "batch_size": 2**20})
         except RequestError as error:
             yield f"search space: {error}"
 
 
-def _samples(sampler: Mapping[str, Any]) -> list[Any]:
+def sampled_values(sampler: Mapping[str, Any]) -> list[Any]:
     """All choices; of a range both ends and, since whole ends may hide that it is continuous, a value between."""
     kind, values = sampler["_type"], sampler["_value"]
     if kind == "choice":

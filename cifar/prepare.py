@@ -12,6 +12,7 @@ from typing import Any
 from filelock import BaseFileLock
 
 from cifar import claims, config, data, forecast, processes, store
+from cifar.algorithms import resume_problem
 from cifar.config import Changes
 from cifar.data import Dataset
 from cifar.errors import Problems, RequestError
@@ -146,8 +147,8 @@ def _count_remaining(loaded: Any, trials: list[Trial]) -> int | None:
 
 
 def _refuse_to_repeat(directory: Path, loaded: Any) -> None:
-    if loaded.tuner.name == "GridSearch":
-        raise RequestError("a grid search cannot be resumed: NNI would try points a second time, and others never")
+    if problem := resume_problem(loaded.tuner.name):
+        raise RequestError(problem)
     trials = store.read_trials(directory)
     if trials and _count_remaining(loaded, trials) == 0:
         raise RequestError(f"experiment {directory.name} has ended its {len(trials)} trials; more need --max-trials")

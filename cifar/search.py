@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from cifar.algorithms import resume_problem
 from cifar.experiment import Experiment, remember_data, running
 from cifar.interrupts import noting_interrupt
 from cifar.leaderboard import leaderboard
@@ -38,12 +39,12 @@ def search(prepared: Prepared, keep_open: bool, resume_command: str) -> int:
                 return _finished_code(experiment)
             stopped = interrupted()
     except KeyboardInterrupt:
-        print(f"resume with: {resume_command}", file=sys.stderr)
+        _print_how_to_resume(prepared, resume_command)
         raise
     trials = [trial if trial.ended else trial.interrupted() for trial in read_trials(experiment.directory)]
     _print_summary(experiment, trials)
     if trouble or stopped:
-        print(f"resume with: {resume_command}", file=sys.stderr)
+        _print_how_to_resume(prepared, resume_command)
         return 1 if trouble else 130
     return _finished_code(experiment)
 
@@ -87,9 +88,17 @@ def _print_summary(experiment: Experiment, trials: list[Trial]) -> None:
     print(f"{leaderboard(trials)}\nsaved in {experiment.directory}: {files}", flush=True)
 
 
+def _print_how_to_resume(prepared: Prepared, resume_command: str) -> None:
+    if read_trials(prepared.directory):  # where none has begun, there is nothing to resume
+        print(resume_problem(prepared.config.tuner.name) or f"resume with: {resume_command}", file=sys.stderr)
+
+
 def _wait_for_interrupt(experiment: Experiment, interrupted: Callable[[], bool]) -> None:
     print("the web page stays open until you press Ctrl-C", file=sys.stderr)
-    while not interrupted() and experiment.status() != "DEAD":
+    while not interrupted():
+        if experiment.status() == "DEAD":
+            print("the web page is gone: NNI's manager has ended, stopped or killed from outside", file=sys.stderr)
+            return
         time.sleep(_POLL_SECONDS)
 
 

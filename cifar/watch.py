@@ -35,6 +35,7 @@ class Watch:
         """Why the experiment cannot go on, in one sentence; None as long as it can."""
         return (
             self._full_disk()
+            or self._dead_manager(status)
             or self._tuner_failure(status)
             or self._manager_failure(status)
             or same_failures([trial for trial in trials if trial.id not in self._ended_before])
@@ -46,6 +47,14 @@ class Watch:
         if free >= _LEAST_FREE_BYTES:
             return None
         return f"the disk is full: {free / 2**20:.0f} MB are left for {self._directory}"
+
+    def _dead_manager(self, status: str) -> str | None:
+        """Asked before the tuner, which logs errors of its own when it loses its manager."""
+        if status != "DEAD":
+            return None
+        log = self._log_directory / "nnimanager.log"
+        reason = _last_error(self._new_lines(log)) or "stopped or killed from outside"
+        return f"NNI's manager has ended: {reason} (see {log})"
 
     def _tuner_failure(self, status: str) -> str | None:
         """NNI logs a tuner's exception and goes on waiting for it, its status RUNNING."""
@@ -63,9 +72,6 @@ class Watch:
         log = self._log_directory / "nnimanager.log"
         if status != "SILENT":
             self._answered = time.monotonic()
-        if status == "DEAD":
-            reason = _last_error(self._new_lines(log))
-            return f"NNI's manager has ended{f': {reason}' if reason else ', killed from outside'} (see {log})"
         if status == "ERROR":
             errors = [*self._experiment.errors(), *self._new_lines(self._log_directory / "nnictl_stderr.log")[-1:]]
             reason = "; ".join(error for error in errors if error.strip(" -")) or _last_error(self._new_lines(log))

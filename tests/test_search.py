@@ -101,6 +101,13 @@ def assert_numbered_and_paired(search: Search) -> None:
     assert len(finals) == len(trials)
 
 
+def assert_resumes(resumed: Search, trials: int) -> None:
+    """To its end, with everything right."""
+    assert resumed.wait() == 0, resumed.err
+    assert f"{trials} trials: {trials} ok" in resumed.out
+    assert_numbered_and_paired(resumed)
+
+
 def result_lr(trial: Trial) -> tuple[float | None, float]:
     return trial.accuracy, trial.params["lr"]
 
@@ -142,10 +149,8 @@ def test_an_interrupted_search_resumes_where_it_stood(search: Start, quick_confi
     begun = len(first.trials())
 
     resumed = search("--resume", first.id, "--max-trials", "14")
-    assert resumed.wait() == 0, resumed.err
-    assert "14 trials: 14 ok" in resumed.out
+    assert_resumes(resumed, trials=14)
     assert resumed.id == first.id
-    assert_numbered_and_paired(resumed)
     assert all(accuracy == lr for accuracy, lr in map(result_lr, resumed.trials()))
     log = (resumed.directory / "log" / "dispatcher.log").read_text()
     assert f"Replayed {len(done)} FINISHED trials" in log  # TPE keeps what it learnt
@@ -162,13 +167,10 @@ def test_a_search_whose_manager_is_killed_says_so_and_resumes(
     first.wait_until_ended(4)
     first.manager().kill()
     assert first.wait(30) == 1, first.err
-    assert "stopping the trials: NNI's manager has ended, killed from outside (see " in first.err
+    assert "stopping the trials: NNI's manager has ended: stopped or killed from outside (see " in first.err
     assert "resume with: cifar search" in first.err
     assert nothing_is_left(tmp_path)  # neither the tuner nor the trials
-    resumed = search("--resume", first.id, "--port", port)
-    assert resumed.wait() == 0, resumed.err
-    assert "12 trials: 12 ok" in resumed.out
-    assert_numbered_and_paired(resumed)
+    assert_resumes(search("--resume", first.id, "--port", port), trials=12)
 
 
 @pytest.mark.slow
@@ -182,10 +184,7 @@ def test_what_a_killed_search_and_manager_leave_is_ended_by_the_resume(
     first.process.kill()
     manager.kill()
     assert processes.find(first.directory, "tuner") != []  # it would drive the new one out of the port
-    resumed = search("--resume", first.id, "--port", port)
-    assert resumed.wait() == 0, resumed.err
-    assert "6 trials: 6 ok" in resumed.out
-    assert_numbered_and_paired(resumed)
+    assert_resumes(search("--resume", first.id, "--port", port), trials=6)
     assert nothing_is_left(tmp_path)
 
 
@@ -195,6 +194,7 @@ def test_an_experiment_goes_on_with_the_data_it_is_about(search: Start, quick_co
     first.wait_until_ended(1)
     first.process.send_signal(signal.SIGINT)
     assert first.wait(30) == 130
+    assert first.err.splitlines()[-1].startswith("a grid search cannot be resumed")
     refused = search("--resume", first.id, "--data", "cifar10", "--epochs", "3")
     assert refused.wait() == 2
     assert refused.err.splitlines() == [
@@ -245,9 +245,7 @@ def test_a_tuner_that_raises_is_noticed(search: Start, quick_config_path: Path, 
     assert f"stopping the trials: the tuner or assessor failed: ValueError: made to raise (see {log})" in one.err
     assert "resume with: cifar search" in one.err
     assert nothing_is_left(tmp_path)
-    resumed = search("--resume", one.id)  # the tuner has been mended
-    assert resumed.wait() == 0, resumed.err
-    assert "12 trials: 12 ok" in resumed.out
+    assert_resumes(search("--resume", one.id), trials=12)  # the tuner has been mended
 
 
 @pytest.mark.slow
@@ -306,9 +304,7 @@ def test_a_full_disk_ends_the_search_before_anything_is_lost(
         assert refused.wait() == 2
         assert "error: no disk space: the search needs " in refused.err
         (disk / "others").unlink()
-        resumed = search("--resume", one.id)
-        assert resumed.wait() == 0, resumed.err
-        assert "12 trials: 12 ok" in resumed.out
+        assert_resumes(search("--resume", one.id), trials=12)
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 

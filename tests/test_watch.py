@@ -32,7 +32,6 @@ class Stopped:
     """An experiment that no longer runs, with the logs it left."""
 
     max_trials = 4
-    exit_code = -9
 
     def __init__(self, directory: Path, log_starts: dict[str, int]) -> None:
         self.directory, self.log_starts = directory, log_starts
@@ -55,6 +54,13 @@ def test_the_last_line_of_the_tuners_traceback_is_the_cause(tmp_path: Path) -> N
     watching = watch(tmp_path)
     (tmp_path / "log" / "dispatcher.log").write_text(DISPATCHER_LOG)
     assert str(watching.trouble("RUNNING", [])).startswith("the tuner or assessor failed: KeyError: 7 (see ")
+
+
+def test_a_tuner_that_lost_its_manager_is_not_the_cause(tmp_path: Path) -> None:
+    watching = watch(tmp_path)
+    (tmp_path / "log" / "dispatcher.log").write_text(DISPATCHER_LOG)
+    cause = "NNI's manager has ended: stopped or killed from outside (see "
+    assert str(watching.trouble("DEAD", [])).startswith(cause)
 
 
 def test_what_an_earlier_run_logged_is_no_cause(tmp_path: Path) -> None:
