@@ -30,7 +30,7 @@ from cifar.hparams import Hparams, command_hparams
 from cifar.models import build_model, parameter_count
 from cifar.preflight import sampled_values
 from cifar.run import is_out_of_memory
-from cifar.train import evaluate, new_model, new_optimizer, train_step
+from cifar.train import evaluate, new_model, new_optimizer, new_step
 
 _SAMPLES = 8  # configurations drawn from the space; the mean of so few is off by a third at times
 _SAMPLE_SECONDS = 0.25
@@ -235,11 +235,11 @@ def _trial_seconds(hparams: Hparams, dataset: Dataset, splits: Splits) -> float:
 def _step_seconds(hparams: Hparams, dataset: Dataset, splits: Splits, at_most_seconds: float) -> float:
     """Mean seconds of a step, after a first one that is slower; of one step at least."""
     model = new_model(hparams, dataset)
-    optimizer = new_optimizer(model, hparams)
+    step = new_step(model, new_optimizer(model, hparams), hparams)
     steps, began = -1, math.nan
     while steps < 1 or time.perf_counter() - began < at_most_seconds:
         for images, labels in data.batches(dataset, splits.train, hparams.batch_size):
-            train_step(model, optimizer, images, labels, hparams.accumulate)
+            step(images, labels)
             steps += 1
             if steps == 0:
                 _synchronise(images.device)

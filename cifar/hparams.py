@@ -79,6 +79,11 @@ class Hparams:
     accumulate: int = _hparam(
         1, _integer(1, 2**20), "micro-batches that each batch is split into; saves memory, changes no result"
     )
+    precision: str = _hparam(
+        "float32",
+        _one_of("float32", "bfloat16"),
+        "arithmetic of training: float32, or bfloat16, faster where the hardware has it; evaluation is in float32",
+    )
     seed: int = _hparam(0, _integer(0, 2**32 - 1), "seed of initial weights and of the order of images")
 
     def __post_init__(self) -> None:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cifar.cpu_step import CpuStep
+from cifar.cuda_step import CudaGraphStep
 from cifar.data import Dataset, Splits, batches
 from cifar.hparams import Hparams
-from cifar.models import build_model
+from cifar.models import Net, build_model
 
 _LOSS_CHECK_STEPS = 64  # reading the loss makes a GPU wait, so not at every step
 _EVALUATION_BATCH = 512
+
+Step = Callable[[Tensor, Tensor], Tensor]  # a batch's images and labels -> the sum of their losses
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,17 @@ class Diverged(Exception):
 
 def new_model(hparams: Hparams, dataset: Dataset) -> nn.Module:
     """The network that `hparams` describe, its weights drawn from their seed, where the data set is."""
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # PyTorch's own default rounds to TF32 without being asked
     torch.manual_seed(hparams.seed)
     return build_model(hparams.model, hparams.width, len(dataset.classes)).to(dataset.images.device)
 
 
 def new_optimizer(model: nn.Module, hparams: Hparams) -> torch.optim.Optimizer:
+    parameters, decay = list(model.parameters()), hparams.weight_decay
     if hparams.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), hparams.lr, weight_decay=hparams.weight_decay, fused=True)
-    return torch.optim.SGD(
-        model.parameters(), hparams.lr, hparams.momentum, weight_decay=hparams.weight_decay, fused=True
-    )
+        on_gpu = parameters[0].is_cuda  # there a CUDA graph counts the steps
+        return torch.optim.Adam(parameters, hparams.lr, weight_decay=decay, fused=True, capturable=on_gpu)
+    return torch.optim.SGD(parameters, hparams.lr, hparams.momentum, weight_decay=decay, fused=True)
 
 
 def train(
@@ -62,9 +68,11 @@ def train(
 
     Raises Diverged as soon as a loss is not finite.
     """
+    step = new_step(model, optimizer, hparams)
     for epoch in range(first_epoch, hparams.epochs + 1):
         began = time.perf_counter()
-        train_loss = _train_epoch(model, optimizer, hparams, dataset, _shuffled(splits.train, hparams.seed, epoch))
+        model.train()
+        train_loss = _train_epoch(step, dataset, _shuffled(splits.train, hparams.seed, epoch), hparams.batch_size)
         images_per_second = len(splits.train) / (time.perf_counter() - began)
         val = evaluate(model, dataset, splits.val)
         if not math.isfinite(val.loss):
@@ -79,35 +87,43 @@ def _shuffled(index: Tensor, seed: int, epoch: int) -> Tensor:
     return index[torch.randperm(len(index), generator=generator).to(index.device)]
 
 
-def _train_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, hparams: Hparams, dataset: Dataset, order: Tensor
-) -> float:
+def new_step(model: nn.Module, optimizer: torch.optim.Optimizer, hparams: Hparams) -> Step:
+    """train_step for this model, in the form that is fastest where the model is."""
+    on_gpu = next(model.parameters()).is_cuda
+    if isinstance(model, Net) and not on_gpu and hparams.precision == "float32":
+        return CpuStep(model, optimizer, hparams.accumulate)
+    step = partial(train_step, model, optimizer, hparams)
+    return CudaGraphStep(step, model, optimizer) if on_gpu else step
+
+
+def _train_epoch(step: Step, dataset: Dataset, order: Tensor, batch_size: int) -> float:
     """One pass over the images in `order`; returns their mean loss."""
-    model.train()
     total = torch.zeros((), device=order.device)
     with tqdm(total=len(order), unit=" images", leave=False, disable=None) as progress:
-        for step, (images, labels) in enumerate(batches(dataset, order, hparams.batch_size), start=1):
-            total += train_step(model, optimizer, images, labels, hparams.accumulate) * len(labels)
-            if step % _LOSS_CHECK_STEPS == 0:
-                _refuse_divergence(total, step)
+        for number, (images, labels) in enumerate(batches(dataset, order, batch_size), start=1):
+            total += step(images, labels)
+            if number % _LOSS_CHECK_STEPS == 0:
+                _refuse_divergence(total, number)
             progress.update(len(labels))
-    _refuse_divergence(total, step)
+    _refuse_divergence(total, number)
     return total.item() / len(order)
 
 
 def train_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, micro_batches: int
+    model: nn.Module, optimizer: torch.optim.Optimizer, hparams: Hparams, images: Tensor, labels: Tensor
 ) -> Tensor:
-    """One optimizer step on one batch, its gradient summed over micro-batches; returns the batch's mean loss."""
+    """One optimizer step on one batch, its gradient summed over micro-batches; returns the sum of its losses."""
     optimizer.zero_grad()
-    batch_loss = torch.zeros((), device=images.device)
-    micro_size = math.ceil(len(labels) / micro_batches)
+    total = torch.zeros((), device=images.device)
+    micro_size = math.ceil(len(labels) / hparams.accumulate)
     for some_images, some_labels in zip(images.split(micro_size), labels.split(micro_size), strict=True):
-        loss = F.cross_entropy(model(some_images), some_labels, reduction="sum") / len(labels)
-        loss.backward()
-        batch_loss += loss.detach()
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=hparams.precision == "bfloat16"):
+            logits = model(some_images)
+        loss = F.cross_entropy(logits.float(), some_labels, reduction="sum")
+        (loss / len(labels)).backward()
+        total += loss.detach()
     optimizer.step()
-    return batch_loss
+    return total
 
 
 def _refuse_divergence(total: Tensor, step: int) -> None:

@@ -31,7 +31,7 @@ class CountingSource:
         with self.log.open("a") as log:
             log.write(f"{part}\n")
         time.sleep(0.2)
-        images = np.random.RandomState(0).randint(0, 256, (20, 3, 32, 32), dtype=np.uint8)
+        images = np.random.RandomState(0).randint(0, 256, (20, 32, 32, 3), dtype=np.uint8)
         return Decoded(images, np.arange(20, dtype=np.int64) % 2, ("a", "b"))
 
     def decodings(self) -> int:
