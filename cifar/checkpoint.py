@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from cifar.files import new_file
+from cifar.optimizers import Optimizer
 from cifar.train import EpochMetrics
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ class Checkpoint:
         self.path = path
         self.identity = identity
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[EpochMetrics]) -> None:
+    def save(self, model: nn.Module, optimizer: Optimizer, history: list[EpochMetrics]) -> None:
         state = {
             "identity": self.identity,
             "model": model.state_dict(),
@@ -34,7 +35,7 @@ class Checkpoint:
         with new_file(self.path) as temporary:
             torch.save(state, temporary)
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[EpochMetrics]:
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> list[EpochMetrics]:
         """Load what was saved into `model` and `optimizer`; returns the epochs behind it, none where none is fit."""
         state = self._read(next(model.parameters()).device)
         if state is None:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifar.models import Net
+from cifar.optimizers import Optimizer
 
 _ONE_REGISTER = 16  # channels: what a vector register holds; far fewer leave most of it empty
 _NARROW = 8
@@ -34,7 +35,7 @@ _relu_backward = torch.ops.aten.threshold_backward.default
 class CpuStep:
     """One optimizer step on one batch, its gradient summed over micro-batches; returns the sum of its losses."""
 
-    def __init__(self, model: Net, optimizer: torch.optim.Optimizer, micro_batches: int) -> None:
+    def __init__(self, model: Net, optimizer: Optimizer, micro_batches: int) -> None:
         self.parameters = list(model.parameters())
         self.optimizer = optimizer
         self.micro_batches = micro_batches

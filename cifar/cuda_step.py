@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
+
+from cifar.optimizers import Optimizer
 
 _WARM_UP_STEPS = 3  # libraries choose their algorithms and take their memory before the capture, as PyTorch asks
 
@@ -16,9 +19,7 @@ class CudaGraphStep:
     The capture leaves weights and optimizer as they were.
     """
 
-    def __init__(
-        self, step: Callable[[Tensor, Tensor], Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> None:
+    def __init__(self, step: Callable[[Tensor, Tensor], Tensor], model: nn.Module, optimizer: Optimizer) -> None:
         self.step = step
         self.model = model
         self.optimizer = optimizer
@@ -37,7 +38,8 @@ class CudaGraphStep:
 
     def _capture(self, images: Tensor, labels: Tensor) -> None:
         self.images, self.labels = images.clone(), labels.clone()
-        before = [tensor.clone() for tensor in self._state()]
+        state = [*self.model.state_dict().values(), *chain.from_iterable(self.optimizer.kept.values())]
+        before = [tensor.clone() for tensor in state]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -47,17 +49,5 @@ class CudaGraphStep:
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.loss = self.step(self.images, self.labels)
-        self._restore(before)
-
-    def _state(self) -> Iterator[Tensor]:
-        """Weights, then what the optimizer keeps, which a new one does not have yet."""
-        yield from self.model.state_dict().values()
-        for kept in self.optimizer.state.values():
-            yield from (value for value in kept.values() if isinstance(value, Tensor))
-
-    def _restore(self, before: list[Tensor]) -> None:
-        for number, tensor in enumerate(self._state()):
-            if number < len(before):
-                tensor.copy_(before[number])
-            else:
-                tensor.zero_()  # where a new optimizer begins: with momentum and counts of zero
+        for tensor, value in zip(state, before, strict=True):
+            tensor.copy_(value)

@@ -18,6 +18,7 @@ from cifar.cuda_step import CudaGraphStep
 from cifar.data import Dataset, Splits, batches
 from cifar.hparams import Hparams
 from cifar.models import Net, build_model
+from cifar.optimizers import Adam, Optimizer, Sgd
 
 _LOSS_CHECK_STEPS = 64  # reading the loss makes a GPU wait, so not at every step
 _EVALUATION_BATCH = 512
@@ -48,17 +49,15 @@ def new_model(hparams: Hparams, dataset: Dataset) -> nn.Module:
     return build_model(hparams.model, hparams.width, len(dataset.classes)).to(dataset.images.device)
 
 
-def new_optimizer(model: nn.Module, hparams: Hparams) -> torch.optim.Optimizer:
-    parameters, decay = list(model.parameters()), hparams.weight_decay
+def new_optimizer(model: nn.Module, hparams: Hparams) -> Optimizer:
     if hparams.optimizer == "adam":
-        on_gpu = parameters[0].is_cuda  # there a CUDA graph counts the steps
-        return torch.optim.Adam(parameters, hparams.lr, weight_decay=decay, fused=True, capturable=on_gpu)
-    return torch.optim.SGD(parameters, hparams.lr, hparams.momentum, weight_decay=decay, fused=True)
+        return Adam(model.parameters(), hparams.lr, hparams.weight_decay)
+    return Sgd(model.parameters(), hparams.lr, hparams.momentum, hparams.weight_decay)
 
 
 def train(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     hparams: Hparams,
     dataset: Dataset,
     splits: Splits,
@@ -87,7 +86,7 @@ def _shuffled(index: Tensor, seed: int, epoch: int) -> Tensor:
     return index[torch.randperm(len(index), generator=generator).to(index.device)]
 
 
-def new_step(model: nn.Module, optimizer: torch.optim.Optimizer, hparams: Hparams) -> Step:
+def new_step(model: nn.Module, optimizer: Optimizer, hparams: Hparams) -> Step:
     """train_step for this model, in the form that is fastest where the model is."""
     on_gpu = next(model.parameters()).is_cuda
     if isinstance(model, Net) and not on_gpu and hparams.precision == "float32":
@@ -109,9 +108,7 @@ def _train_epoch(step: Step, dataset: Dataset, order: Tensor, batch_size: int) -
     return total.item() / len(order)
 
 
-def train_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, hparams: Hparams, images: Tensor, labels: Tensor
-) -> Tensor:
+def train_step(model: nn.Module, optimizer: Optimizer, hparams: Hparams, images: Tensor, labels: Tensor) -> Tensor:
     """One optimizer step on one batch, its gradient summed over micro-batches; returns the sum of its losses."""
     optimizer.zero_grad()
     total = torch.zeros((), device=images.device)

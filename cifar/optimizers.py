@@ -1,0 +1,98 @@
+"""SGD with momentum and Adam: PyTorch's own fused updates, without the classes around them.
+
+Making a torch.optim.Optimizer imports PyTorch's compiler, which takes a second that every trial would wait for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
+
+
+class Optimizer:
+    """What both share. `kept` is what an optimizer remembers from step to step, lists of one tensor per parameter."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        self.parameters: list[Tensor] = list(parameters)
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.kept: dict[str, list[Tensor]] = {}
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        self._update([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+
+    def _update(self, gradients: list[Tensor]) -> None:
+        raise NotImplementedError
+
+    def _zeros(self) -> list[Tensor]:
+        return [torch.zeros_like(parameter) for parameter in self.parameters]
+
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        return self.kept
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
+        for name, tensors in self.kept.items():
+            for tensor, saved in zip(tensors, state[name], strict=True):
+                tensor.copy_(saved)
+
+
+class Sgd(Optimizer):
+    """Stochastic gradient descent with momentum."""
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, lr, weight_decay)
+        self.momentum = momentum
+        self.kept = {"averages": self._zeros()}
+
+    def _update(self, gradients: list[Tensor]) -> None:
+        sgd(
+            self.parameters,
+            gradients,
+            [*self.kept["averages"]],
+            fused=True,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            lr=self.lr,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
+
+
+class Adam(Optimizer):
+    """Adam, with PyTorch's defaults."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0) -> None:
+        super().__init__(parameters, lr, weight_decay)
+        steps = [torch.zeros((), device=parameter.device) for parameter in self.parameters]
+        self.kept = {"averages": self._zeros(), "squares": self._zeros(), "steps": steps}
+
+    def _update(self, gradients: list[Tensor]) -> None:
+        adam(
+            self.parameters,
+            gradients,
+            self.kept["averages"],
+            self.kept["squares"],
+            [],
+            self.kept["steps"],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
