@@ -6,6 +6,9 @@ eager, and `loss.item()` follows each step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -45,34 +48,37 @@ class TutorialNet(nn.Module):
 class Pictures(Dataset[tuple[Tensor, int]]):
     """What torchvision.datasets.CIFAR10 does: an array in memory, a PIL image and its transform at each access."""
 
-    def __init__(self, dataset: Images, index: Tensor) -> None:
-        self.data = dataset.images[index].permute(0, 2, 3, 1).contiguous().cpu().numpy()  # N x 32 x 32 x 3
-        self.targets = dataset.labels[index].tolist()
+    def __init__(self, images: Images, index: Tensor) -> None:
+        pixels = images.images.permute(0, 2, 3, 1)
+        # torchvision, too, reads batches of 10,000 and stacks them: what it frees thereby sets how malloc behaves.
+        self.data = np.vstack([pixels[some].numpy() for some in index.split(10_000)])  # N x 32 x 32 x 3
+        self.targets = images.labels[index].tolist()
         self.transform = transforms.Compose(
             [transforms.ToTensor(), transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))]
         )
 
     def __getitem__(self, number: int) -> tuple[Tensor, int]:
-        image = Image.fromarray(self.data[number])
-        return self.transform(image), self.targets[number]
+        return self.transform(Image.fromarray(self.data[number])), self.targets[number]
 
     def __len__(self) -> int:
         return len(self.targets)
 
 
 class Tutorial:
-    """The tutorial's trial: same network, images and hyperparameters as one of `cifar`."""
+    """The tutorial's trial, with the network, images and hyperparameters of one of `cifar`."""
 
-    def __init__(self, hparams: Hparams, dataset: Images, index: Tensor) -> None:
+    def __init__(self, hparams: Hparams, images: Images, index: Tensor, device: torch.device) -> None:
         torch.manual_seed(hparams.seed)
-        self.device = dataset.images.device
-        self.net = TutorialNet(hparams, len(dataset.classes)).to(self.device)
+        self.device = device
+        self.net = TutorialNet(hparams, len(images.classes)).to(device)
         self.optimizer = optim.SGD(self.net.parameters(), lr=hparams.lr, momentum=hparams.momentum)
         self.criterion = nn.CrossEntropyLoss()
-        self.loader = DataLoader(Pictures(dataset, index), batch_size=hparams.batch_size, shuffle=True, num_workers=2)
+        pictures = Pictures(images, index)
+        self.loader = DataLoader(pictures, batch_size=hparams.batch_size, shuffle=True, num_workers=2)
 
-    def train_epoch(self) -> float:
+    def train_epoch(self, on_step: Callable[[], None] = lambda: None) -> float:
         """One pass over the images; returns the mean of the batches' losses."""
+        self.net.train()
         running_loss = 0.0
         for inputs, labels in self.loader:
             inputs, labels = inputs.to(self.device), labels.to(self.device)
@@ -82,4 +88,14 @@ class Tutorial:
             loss.backward()
             self.optimizer.step()
             running_loss += loss.item()
+            on_step()
         return running_loss / len(self.loader)
+
+    def accuracy(self, images: Images, index: Tensor) -> float:
+        correct = 0
+        self.net.eval()
+        with torch.no_grad():
+            for inputs, labels in DataLoader(Pictures(images, index), batch_size=64, num_workers=2):
+                outputs = self.net(inputs.to(self.device))
+                correct += int((outputs.argmax(1) == labels.to(self.device)).sum())
+        return correct / len(index)

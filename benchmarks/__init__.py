@@ -1,0 +1,1 @@
+"""Measurements of this project beside the ways that PyTorch's tutorials teach; `python -m benchmarks`."""

@@ -1,0 +1,76 @@
+"""What a figure must name, the machine, the commit and the data, and whether the machine was quiet."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import torch
+
+from cifar import data
+from cifar.errors import RequestError
+
+_QUIET_PERCENT = 15.0  # of one core, in use by others
+_PATIENCE_SECONDS = 120.0
+
+
+def choose_data() -> str:
+    """The real images as a folder ($CIFAR_IMAGES) where there is one, else CIFAR-10, else the digits."""
+    folder = os.environ.get("CIFAR_IMAGES")
+    if folder:
+        return folder
+    try:
+        data.load("cifar10")
+    except RequestError:
+        return "digits"
+    return "cifar10"
+
+
+def describe(command: str, data_name: str) -> dict[str, str]:
+    return {
+        "command": command,
+        "commit": _git("rev-parse", "--short", "HEAD") + (" and changes" if _git("status", "--porcelain") else ""),
+        "date": date.today().isoformat(),
+        "machine": f"{os.cpu_count()} cores of {_processor()}, {_memory_gb():.0f} GB, {_gpu()}",
+        "software": f"Python {platform.python_version()}, torch {version('torch')}, {platform.system()}",
+        "data": data_name if data_name in ("cifar10", "digits") else "CIFAR-10's images as a folder",
+    }
+
+
+def wait_until_quiet() -> bool:
+    """Wait while other processes use the machine, some minutes at most; returns whether it is quiet."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        if is_quiet():
+            return True
+    return False
+
+
+def is_quiet() -> bool:
+    """Whether hardly anything runs at this moment; call it while the benchmark itself does nothing."""
+    return psutil.cpu_percent(interval=0.5) * (os.cpu_count() or 1) < _QUIET_PERCENT
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True).stdout.strip()
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _memory_gb() -> float:
+    total: int = psutil.virtual_memory().total
+    return total / 2**30
+
+
+def _gpu() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
