@@ -81,7 +81,7 @@ def _loss_and_gradients(images: Tensor, labels: Tensor, batch_size: int, paramet
 
     # Cross-entropy's gradient: the probabilities, less 1 at the label.
     to_logits = log_probabilities.exp()
-    to_logits.scatter_add_(1, labels[:, None], _minus_one(len(labels))).div_(batch_size)
+    to_logits.scatter_add_(1, labels[:, None], torch.full((len(labels), 1), -1.0)).div_(batch_size)
     to_hidden2, *of_fc3 = _linear_backward(to_logits, hidden2, w5)
     to_hidden1, *of_fc2 = _linear_backward(_relu_backward(to_hidden2, hidden2, 0), hidden1, w4)
     to_features, *of_fc1 = _linear_backward(_relu_backward(to_hidden1, hidden1, 0), features, w3)
@@ -116,28 +116,37 @@ class _Plain(NamedTuple):
 
 
 class _Narrow(NamedTuple):
-    """The same for the narrow form: `values` are four groups of channels, `upper` and `lower` the larger of two."""
+    """The same for the narrow form: `values` are four groups of channels, and `rows` the larger of each two."""
 
     images: Tensor
     weight: Tensor  # of the windows
     values: Tensor
-    upper: Tensor
-    lower: Tensor
+    rows: Tensor
     output: Tensor
 
     def backward(self, gradient: Tensor, to_images: bool) -> _Gradients:
         gradient = _relu_backward(gradient, self.output, 0)
-        of_values = torch.empty_like(self.values)
-        of_four = of_values.chunk(4, dim=1)
-        to_lower = _relu_backward(gradient, self.lower - self.upper, 0)
-        for to_two, pair in ((gradient - to_lower, 0), (to_lower, 2)):
-            first, second = self.values.chunk(4, dim=1)[pair : pair + 2]
-            to_second = of_four[pair + 1].copy_(_relu_backward(to_two, second - first, 0))
-            torch.sub(to_two, to_second, out=of_four[pair])
+        of_values = _larger_backward(_larger_backward(gradient, self.rows), self.values)
         of_images, of_windows, of_biases = _conv_backward(of_values, self.images, self.weight, 2, to_images)
         outputs, inputs = gradient.shape[1], self.images.shape[1]
         of_weight = of_windows.view(4, outputs, inputs, 36).permute(1, 2, 0, 3).reshape(-1, 144) @ _windows().t()
         return _Gradients(of_images, of_weight.view(outputs, inputs, 5, 5), of_biases.view(4, outputs).sum(0))
+
+
+def _larger(values: Tensor) -> Tensor:
+    """The larger of the two halves of the channels."""
+    first, second = values.chunk(2, dim=1)
+    return torch.maximum(first, second)
+
+
+def _larger_backward(gradient: Tensor, values: Tensor) -> Tensor:
+    """It goes to the larger half, and to the first where they are equal."""
+    first, second = values.chunk(2, dim=1)
+    of_values = torch.empty_like(values)
+    of_first, of_second = of_values.chunk(2, dim=1)
+    of_second.copy_(_relu_backward(gradient, second - first, 0))
+    torch.sub(gradient, of_second, out=of_first)
+    return of_values
 
 
 def _conv_pool(images: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, _Plain | _Narrow]:
@@ -160,15 +169,9 @@ def _conv_pool_narrow(images: Tensor, weight: Tensor, bias: Tensor) -> tuple[Ten
     windows = (weight.reshape(-1, 25) @ _windows()).view(outputs, inputs, 4, 6, 6)
     windows = windows.permute(2, 0, 1, 3, 4).reshape(4 * outputs, inputs, 6, 6)
     values = F.conv2d(images, windows, bias.repeat(4), stride=2)
-    first, second, third, fourth = values.chunk(4, dim=1)
-    upper, lower = torch.maximum(first, second), torch.maximum(third, fourth)
-    output = torch.maximum(upper, lower).relu_()
-    return output, _Narrow(images, windows, values, upper, lower, output)
-
-
-@lru_cache(maxsize=4)  # a batch's, the last batch's
-def _minus_one(count: int) -> Tensor:
-    return torch.full((count, 1), -1.0)
+    rows = _larger(values)
+    output = _larger(rows).relu_()
+    return output, _Narrow(images, windows, values, rows, output)
 
 
 @lru_cache

@@ -1,0 +1,157 @@
+"""The fast forms of a training step against plain PyTorch: the same losses and gradients, to rounding."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from cifar.cpu_step import CpuStep
+from cifar.hparams import Hparams
+from cifar.models import Net, build_model
+from cifar.optimizers import Adam, Optimizer, Sgd
+from cifar.train import new_optimizer, new_step, train_step
+
+
+class NoOptimizer(Optimizer):
+    """Leaves the gradients to be looked at."""
+
+    def _update(self, gradients: list[Tensor]) -> None:
+        pass
+
+
+def some_batch(size: int, classes: int = 10) -> tuple[Tensor, Tensor]:
+    images = torch.rand(size, 3, 32, 32) * 2 - 1
+    return images.contiguous(memory_format=torch.channels_last), torch.randint(classes, (size,))
+
+
+def new_net(width: int, classes: int = 10, model: str = "net") -> Net:
+    torch.manual_seed(width)
+    return build_model(model, width, classes).train()
+
+
+def gradients(net: nn.Module) -> list[Tensor]:
+    return [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
+
+
+# Widths and sizes on both sides of each limit in cpu_step: 8 and 16 channels, 256 units, 16 images.
+@settings(max_examples=30)
+@given(
+    width=st.sampled_from([1, 2, 3, 6, 8, 9, 13, 16]),
+    size=st.sampled_from([1, 3, 15, 16, 17, 40]),
+    micro_batches=st.integers(1, 3),
+    classes=st.integers(2, 12),
+)
+def test_the_cpu_step_equals_a_plain_one(width: int, size: int, micro_batches: int, classes: int) -> None:
+    net, plain = new_net(width, classes), new_net(width, classes)
+    images, labels = some_batch(size, classes)
+    loss = CpuStep(net, NoOptimizer(net.parameters(), 1, 0), min(micro_batches, size))(images, labels)
+    expected = F.cross_entropy(plain(images), labels)
+    expected.backward()
+    assert loss.item() / size == pytest.approx(expected.item(), rel=1e-5)
+    for ours, autograds in zip(gradients(net), gradients(plain), strict=True):
+        assert (ours - autograds).norm() <= 1e-4 * autograds.norm() + 1e-7
+
+
+def test_the_cpu_step_equals_a_plain_one_for_the_wide_network() -> None:
+    net, plain = new_net(64, model="wide"), new_net(64, model="wide")
+    images, labels = some_batch(17)
+    CpuStep(net, NoOptimizer(net.parameters(), 1, 0), 1)(images, labels)
+    F.cross_entropy(plain(images), labels).backward()
+    for ours, autograds in zip(gradients(net), gradients(plain), strict=True):
+        assert (ours - autograds).norm() <= 1e-4 * autograds.norm()
+
+
+@pytest.mark.parametrize("size", [4, 32])
+def test_equal_values_in_a_pooling_window_pass_their_gradient_on_once(size: int) -> None:
+    """All pixels equal, all values of a window equal: whichever is chosen, the weights' gradient is the same."""
+    net, plain = new_net(6), new_net(6)
+    images, labels = torch.ones(size, 3, 32, 32), torch.zeros(size, dtype=torch.long)
+    images = images.contiguous(memory_format=torch.channels_last)
+    CpuStep(net, NoOptimizer(net.parameters(), 1, 0), 1)(images, labels)
+    F.cross_entropy(plain(images), labels).backward()
+    for ours, autograds in zip(gradients(net), gradients(plain), strict=True):
+        assert (ours - autograds).norm() <= 1e-4 * autograds.norm()
+
+
+@pytest.mark.parametrize("size", [4, 64])
+def test_a_hundred_steps_stay_together(size: int) -> None:
+    """Fast steps and plain ones, from the same weights over the same batches: their losses differ by rounding alone."""
+    hparams = Hparams(batch_size=size, lr=0.01)
+    net, plain = new_net(6), new_net(6)
+    fast = new_step(net, new_optimizer(net, hparams), hparams)
+    slow = partial(train_step, plain, new_optimizer(plain, hparams), hparams)
+    assert isinstance(fast, CpuStep)
+    for _ in range(100):
+        images, labels = some_batch(size)
+        assert fast(images, labels).item() == pytest.approx(slow(images, labels).item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_the_optimizers_are_pytorchs(weight_decay: float) -> None:
+    ours, theirs = new_net(6), new_net(6)
+    pairs: list[tuple[Optimizer, torch.optim.Optimizer]] = [
+        (
+            Sgd(ours.parameters(), 0.01, 0.9, weight_decay),
+            torch.optim.SGD(theirs.parameters(), 0.01, 0.9, weight_decay=weight_decay),
+        ),
+        (
+            Adam(ours.parameters(), 0.01, weight_decay),
+            torch.optim.Adam(theirs.parameters(), 0.01, weight_decay=weight_decay),
+        ),
+    ]
+    for optimizer, expected in pairs:
+        for _ in range(3):
+            for parameter, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+                parameter.grad = torch.randn_like(parameter)
+                other.grad = parameter.grad.clone()
+            optimizer.step()
+            expected.step()
+        for parameter, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.allclose(parameter, other, atol=1e-6)
+
+
+def test_an_optimizer_goes_on_from_its_state() -> None:
+    torch.manual_seed(0)
+    gradient = torch.randn(5)
+    for kind in (Sgd, Adam):
+        first, again = (nn.Parameter(torch.zeros(5)) for _ in range(2))
+        optimizer, other = kind([first], 0.1, 0.9), kind([again], 0.1, 0.9)
+        first.grad, again.grad = gradient.clone(), gradient.clone()
+        optimizer.step()
+        other.load_state_dict(optimizer.state_dict())
+        again.data.copy_(first)
+        optimizer.step()
+        other.step()
+        assert torch.equal(first, again)
+
+
+def test_bfloat16_trains_and_is_no_float32() -> None:
+    hparams = Hparams(batch_size=32, lr=0.01)
+    images, labels = some_batch(32)
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        net = new_net(6)
+        step = new_step(net, new_optimizer(net, hparams), Hparams(batch_size=32, lr=0.01, precision=precision))
+        losses[precision] = [step(images, labels).item() for _ in range(5)]
+        assert all(parameter.dtype == torch.float32 for parameter in net.parameters())
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert losses["bfloat16"] != losses["float32"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_cuda_graph_equals_a_plain_step(optimizer: str) -> None:
+    """The last batch is smaller and takes the plain step; the one after it replays the graph again."""
+    hparams = Hparams(batch_size=8, lr=0.01, optimizer=optimizer)
+    net, plain = new_net(6).cuda(), new_net(6).cuda()
+    fast = new_step(net, new_optimizer(net, hparams), hparams)
+    slow = partial(train_step, plain, new_optimizer(plain, hparams), hparams)
+    for size in (8, 8, 8, 5, 8, 8):
+        images, labels = (tensor.cuda() for tensor in some_batch(size))
+        assert fast(images, labels).item() == pytest.approx(slow(images, labels).item(), rel=1e-4)
