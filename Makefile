@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Named after the Python, so that another PYTHON installs anew.
 INSTALLED := $(VENV)/.installed-$(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
 
-.PHONY: help install demo test test-slow check format lock clean
+.PHONY: help install demo test test-slow bench bench-quick check format lock clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -14,7 +14,7 @@ install: $(INSTALLED)  ## a virtual environment with the tested versions of ever
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 10) <= sys.version_info[:2] <= (3, 13) else "Python 3.10 to 3.13 is needed, this is " + sys.version)'
 	test -e $@ || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[bench,dev]'
 	touch $@
 
 demo: install   ## a whole search on the embedded digits, with its table (about 2 minutes)
@@ -26,6 +26,12 @@ test: install   ## the tests (about 9 minutes)
 test-slow: install  ## more real experiments: full disks, killed tuners, exhausted spaces (about 5 minutes)
 	$(BIN)/python -m pytest -m slow
 
+bench: install  ## speed, start-up, memory, growth and accuracy beside the tutorial's loop (about 40 minutes)
+	$(BIN)/python -m benchmarks
+
+bench-quick: install  ## less of it (about 5 minutes)
+	$(BIN)/python -m benchmarks --quick
+
 check: install  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,8 +42,8 @@ format: install ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 lock: install   ## renew constraints.txt, for Python 3.10 to 3.13 at once
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade --no-emit-index-url \
-		--quiet --custom-compile-command 'make lock' --output-file constraints.txt
+	$(BIN)/uv pip compile pyproject.toml --extra bench --extra dev --universal --python-version 3.10 --upgrade \
+		--no-emit-index-url --quiet --custom-compile-command 'make lock' --output-file constraints.txt
 
 clean:          ## remove the environment and the tools' caches; experiments stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,90 @@
+"""Validation accuracy after the same epochs, the tutorial's loop beside `cifar`, over several seeds."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.tutorial import Tutorial
+from cifar import data
+from cifar.data import Dataset, Splits
+from cifar.hparams import Hparams
+from cifar.train import new_model, new_optimizer, train
+
+
+@dataclass(frozen=True)
+class Case:
+    """A configuration, and how many of the training images it sees."""
+
+    name: str
+    hparams: Hparams
+    images: int
+
+
+# Learning rates that bring each batch size as far in two epochs as 0.001 brings batches of four.
+CASES = [
+    Case("width 6, batch 4", Hparams(batch_size=4, lr=0.001, epochs=2), 45_000),
+    Case("width 6, batch 64", Hparams(batch_size=64, lr=0.01, epochs=2), 45_000),
+    Case("wide, batch 64", Hparams(model="wide", batch_size=64, lr=0.01, epochs=2), 10_000),
+    Case(
+        "wide, batch 64, precision bfloat16",
+        Hparams(model="wide", batch_size=64, lr=0.01, epochs=2, precision="bfloat16"),
+        10_000,
+    ),
+]
+HEADER = ["work", "tutorial", "cifar", "difference", "equal within its standard error"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Validation accuracies, one per seed and way."""
+
+    name: str
+    tutorial: list[float]
+    ours: list[float]
+
+    def cells(self) -> list[str]:
+        difference = fmean(self.ours) - fmean(self.tutorial)
+        error = math.hypot(_standard_error(self.ours), _standard_error(self.tutorial))
+        return [
+            self.name,
+            f"{fmean(self.tutorial):.1%} ± {_standard_error(self.tutorial):.1%}",
+            f"{fmean(self.ours):.1%} ± {_standard_error(self.ours):.1%}",
+            f"{100 * difference:+.1f} ± {100 * error:.1f} points",
+            "yes" if abs(difference) <= error else f"no, {abs(difference) / error:.1f} of them",
+        ]
+
+
+def compare(case: Case, data_name: str, seeds: int) -> Compared:
+    images = data.load(data_name)
+    splits = data.split(images)
+    shuffled = splits.train[torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(0))]
+    splits = replace(splits, train=shuffled[: case.images])
+    tutorial, ours = list[float](), list[float]()
+    for seed in tqdm(range(seeds), case.name, file=sys.stderr, disable=None):
+        hparams = replace(case.hparams, seed=seed)
+        tutorial.append(_tutorial(hparams, images, splits))
+        ours.append(_ours(hparams, images, splits))
+    return Compared(case.name, tutorial, ours)
+
+
+def _tutorial(hparams: Hparams, images: Dataset, splits: Splits) -> float:
+    trial = Tutorial(hparams, images, splits.train, torch.device("cpu"))
+    for _ in range(hparams.epochs):
+        trial.train_epoch()
+    return trial.accuracy(images, splits.val)
+
+
+def _ours(hparams: Hparams, images: Dataset, splits: Splits) -> float:
+    model = new_model(hparams, images)
+    *_, last = train(model, new_optimizer(model, hparams), hparams, images, splits)
+    return last.accuracy
+
+
+def _standard_error(values: list[float]) -> float:
+    return stdev(values) / math.sqrt(len(values))

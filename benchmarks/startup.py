@@ -1,0 +1,77 @@
+"""From a process's start to its first training step, beside the bare import of torch and nni."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks import machine
+
+_BARE = "import torch, nni"
+# The trial as it is, ended after its first step; under an experiment it imports nni at the same point.
+_FIRST_STEP = """
+import os, sys
+import cifar.train, trial
+from cifar import nni_trial
+new_step = cifar.train.new_step
+def first_step(*arguments):
+    step = new_step(*arguments)
+    def once(images, labels):
+        step(images, labels)
+        os._exit(0)
+    return once
+cifar.train.new_step = first_step
+if os.environ.get("WITH_NNI"):
+    def next_params():
+        import nni, requests
+        return {}
+    nni_trial.next_params = next_params
+trial.main()
+"""
+HEADER = ["process", "seconds", "from, to", "ratio to the bare import"]
+
+
+@dataclass(frozen=True)
+class Started:
+    name: str
+    seconds: list[float]
+    bare: list[float]
+
+    def cells(self) -> list[str]:
+        ratio = median(ours / bare for ours, bare in zip(self.seconds, self.bare, strict=True))
+        return [
+            self.name,
+            f"{median(self.seconds):.2f}",
+            f"{min(self.seconds):.2f} to {max(self.seconds):.2f}",
+            f"{ratio:.2f}",
+        ]
+
+
+def measure(data_name: str, rounds: int) -> list[Started]:
+    bare, alone, under_nni = list[float](), list[float](), list[float]()
+    _first_step(data_name, with_nni=True)  # the caches are warm from here on
+    for _ in range(rounds):
+        machine.wait_until_quiet()
+        bare.append(_seconds([sys.executable, "-c", _BARE]))
+        alone.append(_first_step(data_name, with_nni=False))
+        under_nni.append(_first_step(data_name, with_nni=True))
+    return [
+        Started('python -c "import torch, nni"', bare, bare),
+        Started("trial.py alone, to its first step", alone, bare),
+        Started("trial.py with nni, as under an experiment, to its first step", under_nni, bare),
+    ]
+
+
+def _first_step(data_name: str, with_nni: bool) -> float:
+    command = [sys.executable, "-c", _FIRST_STEP, "--data", data_name]
+    return _seconds(command, {"WITH_NNI": "1"} if with_nni else {})
+
+
+def _seconds(command: list[str], environment: dict[str, str] | None = None) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, check=True, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
