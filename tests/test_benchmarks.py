@@ -1,0 +1,90 @@
+"""The benchmarks compare like with like; what they measure is no test's business."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import accuracy, growth, machine, memory, speed, startup
+from benchmarks.contenders import Contender, Work
+from benchmarks.tutorial import Pictures, Tutorial
+from cifar import data
+from cifar.data import Dataset
+from cifar.hparams import Hparams
+from cifar.models import build_model
+from cifar.train import new_model
+
+
+def test_the_tutorials_network_begins_as_ours(tiny: Dataset) -> None:
+    hparams = Hparams(width=7, seed=3)
+    ours = new_model(hparams, tiny)
+    trial = Tutorial(hparams, tiny, torch.arange(8), torch.device("cpu"))
+    for name, weights in ours.state_dict().items():
+        assert torch.equal(trial.net.state_dict()[name], weights)
+    images = torch.rand(3, 3, 32, 32)
+    assert torch.allclose(trial.net(images), ours(images), atol=1e-6)
+
+
+def test_the_tutorials_pictures_are_ours(tiny: Dataset) -> None:
+    index = torch.arange(5, 20)
+    pictures = Pictures(tiny, index)
+    ours, labels = next(data.batches(tiny, index, len(index)))
+    assert len(pictures) == len(index)
+    for number in range(len(index)):
+        image, label = pictures[number]
+        assert torch.allclose(image, ours[number], atol=1e-6)
+        assert label == labels[number]
+
+
+def test_the_tutorials_loop_learns(tiny: Dataset) -> None:
+    splits = data.split(tiny)
+    trial = Tutorial(Hparams(lr=0.01), tiny, splits.train, torch.device("cpu"))
+    losses = [trial.train_epoch() for _ in range(4)]
+    assert losses[-1] < losses[0] / 2
+    assert trial.accuracy(tiny, splits.val) > 0.9
+
+
+@pytest.mark.parametrize("width", [6, 16])
+def test_operations_are_counted_as_pytorch_counts_them(width: int) -> None:
+    model = build_model("net", width, classes=10)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.rand(1, 3, 32, 32)).sum().backward()
+    assert growth.flops(width) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("way", ["tutorial", "cifar"])
+def test_a_contender_trains_when_told(way: str) -> None:
+    with Contender(way, Work("digits", Hparams(batch_size=16), steps=5)) as trial:
+        trial.start()
+        assert trial.images_per_second() > 0
+
+
+def test_a_table_has_a_cell_for_each_heading() -> None:
+    measured = speed.Measured("work", tutorial=[100.0, 120.0, 90.0], ours=[400.0, 480.0, 450.0], quiet=True)
+    assert measured.cells() == ["work", "100", "450", "4.0", "4.0 to 5.0", "yes"]
+    compared = accuracy.Compared("work", tutorial=[0.5, 0.52, 0.54], ours=[0.51, 0.52, 0.54])
+    assert compared.cells()[-1] == "yes"
+    assert replace(compared, ours=[0.6, 0.6, 0.61]).cells()[-1].startswith("no")
+    point = growth.Point("width", 6, 64, 45_000, 20_000.0, 1e11)
+    assert math.isclose(point.seconds, 2.25)
+    lines: list[tuple[list[str], Any]] = [
+        (speed.HEADER, measured),
+        (accuracy.HEADER, compared),
+        (growth.HEADER, point),
+        (startup.HEADER, startup.Started("process", [2.0], [1.0])),
+        (memory.HEADER, memory.Memory(2, 500.0, 70.0, 600.0)),
+    ]
+    for header, line in lines:
+        assert len(line.cells()) == len(header)
+
+
+def test_a_result_names_its_machine_and_commit() -> None:
+    facts = machine.describe("make bench", "/home/somebody/pictures")
+    assert "cores of" in facts["machine"]
+    assert facts["commit"]
+    assert not any("somebody" in fact for fact in facts.values())
