@@ -20,9 +20,10 @@ class _Line(Protocol):
 
 
 class Report:
-    """Tables as they are measured: printed, and in the end written as Markdown and JSON."""
+    """Tables, printed line by line and kept, each as soon as it is whole, as Markdown and JSON."""
 
-    def __init__(self, facts: dict[str, str]) -> None:
+    def __init__(self, stem: Path, facts: dict[str, str]) -> None:
+        self.stem = stem
         self.text = ["# Benchmarks", "", *(f"- {name}: {fact}" for name, fact in facts.items())]
         self.figures: dict[str, Any] = {"facts": facts}
 
@@ -32,10 +33,11 @@ class Report:
         for line in lines:
             self._write(_row(line.cells()))
             self.figures[name].append(asdict(line))  # type: ignore[call-overload]
+        self._save()
 
-    def save(self, stem: Path) -> None:
+    def _save(self) -> None:
         for suffix, content in ((".md", "\n".join(self.text)), (".json", json.dumps(self.figures, indent=1))):
-            with new_file(stem.with_suffix(suffix)) as temporary:
+            with new_file(self.stem.with_suffix(suffix)) as temporary:
                 temporary.write_text(content + "\n")
 
     def _write(self, *lines: str) -> None:
@@ -56,10 +58,10 @@ def main() -> int:
     options = parser.parse_args()
     quick, data_name = options.quick, options.data or machine.choose_data()
     data.load(data_name)
-    name = "benchmarks-quick" if quick else "benchmarks"
-    report = Report(machine.describe("make bench-quick" if quick else "make bench", data_name))
+    stem = Path(__file__).parents[1] / "results" / ("benchmarks-quick" if quick else "benchmarks")
+    report = Report(stem, machine.describe("make bench-quick" if quick else "make bench", data_name))
 
-    measured = (speed.measure(row, data_name, pairs=3 if quick else 7) for row in speed.rows(quick))
+    measured = (speed.measure(row, data_name, pairs=3 if quick else 5) for row in speed.rows(quick))
     report.table("Images per second, beside the tutorial's loop", "speed", speed.HEADER, measured)
     started = startup.measure(data_name, rounds=3 if quick else 9)
     report.table("Start-up", "startup", startup.HEADER, started)
@@ -67,12 +69,10 @@ def main() -> int:
     report.table("Memory", "memory", memory.HEADER, memories)
     points = list(growth.measure(data_name, quick))
     report.table("Growth", "growth", growth.HEADER, points)
+    growth.plot(points, stem.with_name(f"{stem.name}-growth.png"))
     if not quick:
         compared = (accuracy.compare(case, data_name, seeds=5) for case in accuracy.CASES)
         report.table("Validation accuracy after two epochs, five seeds", "accuracy", accuracy.HEADER, compared)
-    results = Path(__file__).parents[1] / "results"
-    growth.plot(points, results / f"{name}-growth.png")
-    report.save(results / name)
     return 0
 
 
