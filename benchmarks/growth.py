@@ -121,7 +121,7 @@ def plot(points: list[Point], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 3, figsize=(12, 4), layout="constrained")
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 4), layout="constrained", sharey=True)
     labels = {"width": "width", "batch": "batch size", "images": "number of images"}
     for axis, varied in zip(axes, _SEVERAL, strict=True):
         some = [point for point in points if point.varied == varied]
@@ -133,9 +133,9 @@ def plot(points: list[Point], path: Path) -> None:
         axis.set_xticks(values, [f"{value:,}" for value in values])
         axis.minorticks_off()
         axis.set_xlabel(labels[varied])
-        axis.set_ylabel("seconds per epoch")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
+    axes[0].set_ylabel("seconds per epoch")
     figure.suptitle("An epoch of `net`: width 6, batch 64, 45,000 images, except what varies")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
