@@ -44,7 +44,8 @@ class Diverged(Exception):
 
 def new_model(hparams: Hparams, dataset: Dataset) -> nn.Module:
     """The network that `hparams` describe, its weights drawn from their seed, where the data set is."""
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # PyTorch's own default rounds to TF32 without being asked
+    # PyTorch's own default lets a GPU round convolutions to TF32 without being asked.
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.manual_seed(hparams.seed)
     return build_model(hparams.model, hparams.width, len(dataset.classes)).to(dataset.images.device)
 

@@ -39,6 +39,14 @@ def gradients(net: nn.Module) -> list[Tensor]:
     return [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
 
 
+def assert_same_gradients(net: Net, plain: Net, images: Tensor, labels: Tensor) -> None:
+    CpuStep(net, NoOptimizer(net.parameters(), 1, 0), 1)(images, labels)
+    F.cross_entropy(plain(images), labels).backward()
+    assert len(gradients(net)) == len(gradients(plain)) == 10
+    for ours, autograds in zip(gradients(net), gradients(plain), strict=True):
+        assert (ours - autograds).norm() <= 1e-4 * autograds.norm()
+
+
 # Widths and sizes on both sides of each limit in cpu_step: 8 and 16 channels, 256 units, 16 images.
 @settings(max_examples=30)
 @given(
@@ -61,10 +69,7 @@ def test_the_cpu_step_equals_a_plain_one(width: int, size: int, micro_batches: i
 def test_the_cpu_step_equals_a_plain_one_for_the_wide_network() -> None:
     net, plain = new_net(64, model="wide"), new_net(64, model="wide")
     images, labels = some_batch(17)
-    CpuStep(net, NoOptimizer(net.parameters(), 1, 0), 1)(images, labels)
-    F.cross_entropy(plain(images), labels).backward()
-    for ours, autograds in zip(gradients(net), gradients(plain), strict=True):
-        assert (ours - autograds).norm() <= 1e-4 * autograds.norm()
+    assert_same_gradients(net, plain, images, labels)
 
 
 @pytest.mark.parametrize("size", [4, 32])
@@ -73,10 +78,7 @@ def test_equal_values_in_a_pooling_window_pass_their_gradient_on_once(size: int)
     net, plain = new_net(6), new_net(6)
     images, labels = torch.ones(size, 3, 32, 32), torch.zeros(size, dtype=torch.long)
     images = images.contiguous(memory_format=torch.channels_last)
-    CpuStep(net, NoOptimizer(net.parameters(), 1, 0), 1)(images, labels)
-    F.cross_entropy(plain(images), labels).backward()
-    for ours, autograds in zip(gradients(net), gradients(plain), strict=True):
-        assert (ours - autograds).norm() <= 1e-4 * autograds.norm()
+    assert_same_gradients(net, plain, images, labels)
 
 
 @pytest.mark.parametrize("size", [4, 64])
