@@ -3,50 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Protocol
 
 from benchmarks import accuracy, growth, machine, memory, speed, startup
+from benchmarks.report import RESULTS, Report
 from cifar import data
-from cifar.files import new_file
-
-
-class _Line(Protocol):
-    def cells(self) -> list[str]: ...
-
-
-class Report:
-    """Tables, printed line by line and kept, each as soon as it is whole, as Markdown and JSON."""
-
-    def __init__(self, stem: Path, facts: dict[str, str]) -> None:
-        self.stem = stem
-        self.text = ["# Benchmarks", "", *(f"- {name}: {fact}" for name, fact in facts.items())]
-        self.figures: dict[str, Any] = {"facts": facts}
-
-    def table(self, title: str, name: str, header: Sequence[str], lines: Iterable[_Line]) -> None:
-        self._write("", f"## {title}", "", _row(header), _row(["---"] * len(header)))
-        self.figures[name] = []
-        for line in lines:
-            self._write(_row(line.cells()))
-            self.figures[name].append(asdict(line))  # type: ignore[call-overload]
-        self._save()
-
-    def _save(self) -> None:
-        for suffix, content in ((".md", "\n".join(self.text)), (".json", json.dumps(self.figures, indent=1))):
-            with new_file(self.stem.with_suffix(suffix)) as temporary:
-                temporary.write_text(content + "\n")
-
-    def _write(self, *lines: str) -> None:
-        self.text += lines
-        print("\n".join(lines), flush=True)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def main() -> int:
@@ -58,8 +19,8 @@ def main() -> int:
     options = parser.parse_args()
     quick, data_name = options.quick, options.data or machine.choose_data()
     data.load(data_name)
-    stem = Path(__file__).parents[1] / "results" / ("benchmarks-quick" if quick else "benchmarks")
-    report = Report(stem, machine.describe("make bench-quick" if quick else "make bench", data_name))
+    stem = RESULTS / ("benchmarks-quick" if quick else "benchmarks")
+    report = Report(stem, "Benchmarks", machine.describe("make bench-quick" if quick else "make bench", data_name))
 
     measured = (speed.measure(row, data_name, pairs=3 if quick else 5) for row in speed.rows(quick))
     report.table("Images per second, beside the tutorial's loop", "speed", speed.HEADER, measured)
