@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Named after the Python, so that another PYTHON installs anew.
 INSTALLED := $(VENV)/.installed-$(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
 
-.PHONY: help install demo test test-slow bench bench-quick check format lock clean
+.PHONY: help install demo test test-slow bench bench-quick bench-searches check format lock clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -32,6 +32,10 @@ bench: install  ## speed, start-up, memory, growth and accuracy beside the tutor
 bench-quick: install  ## less of it (about 5 minutes)
 	$(BIN)/python -m benchmarks --quick
 
+bench-searches: install  ## whole searches beside Ray Tune and Optuna, which it installs (about 30 minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
+	$(BIN)/python -m benchmarks.searches
+
 check: install  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,7 +46,7 @@ format: install ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 lock: install   ## renew constraints.txt, for Python 3.10 to 3.13 at once
-	$(BIN)/uv pip compile pyproject.toml --extra bench --extra dev --universal --python-version 3.10 --upgrade \
+	$(BIN)/uv pip compile pyproject.toml --extra bench --extra dev --extra peers --universal --python-version 3.10 --upgrade \
 		--no-emit-index-url --quiet --custom-compile-command 'make lock' --output-file constraints.txt
 
 clean:          ## remove the environment and the tools' caches; experiments stay

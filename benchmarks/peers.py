@@ -27,6 +27,9 @@ AT_ONCE = 2
 
 Report = Callable[[float, dict[str, Any]], None]  # an epoch's validation accuracy, and what a checkpoint would keep
 Trainer = Callable[[Hparams, str, Report], None]
+Search = Callable[
+    [str, str, list[dict[str, Any]], Path], list[float]
+]  # trainer, data, configurations, a place to write
 
 
 def train_as_tutorial(hparams: Hparams, data_name: str, report: Report) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,13 +19,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
 from benchmarks import machine
 from benchmarks.report import RESULTS, Report
 from cifar import data, store
 
 _ROOT = Path(__file__).parents[1]
+_EXPERIMENTS = _ROOT / "nni-experiments"
+_TOOLS = {"Ray Tune": "ray", "Optuna": "optuna"}
 _CONFIGURATIONS = 12
 _EPOCHS = 2
 HEADER = ["search", "seconds", "trials per hour", "NNI with cifar is faster by", "mean accuracy", "machine quiet"]
@@ -62,46 +63,28 @@ def main() -> int:
 
 def searches(data_name: str) -> Iterator[Search]:
     """NNI comes first and last, so that a machine that has become slower or faster shows."""
-    with tempfile.TemporaryDirectory() as directory:
-        first, configurations = _with_nni("NNI, cifar's trainer", data_name, Path(directory) / "first")
-        yield first
-        for tool in ("Ray Tune", "Optuna"):
-            for trainer in ("tutorial", "cifar"):
-                place = Path(directory) / f"{tool} {trainer}"
-                yield _with_peer(tool, trainer, data_name, configurations, place, first.seconds)
-        again, same = _with_nni("NNI, cifar's trainer, again", data_name, Path(directory) / "again", first.seconds)
-        assert same == configurations
-        yield again
+    first, configurations = _with_nni("NNI, cifar's trainer", data_name)
+    yield first
+    for tool in _TOOLS:
+        for trainer in ("tutorial", "cifar"):
+            yield _with_peer(tool, trainer, data_name, configurations, first.seconds)
+    again, same = _with_nni("NNI, cifar's trainer, again", data_name, first.seconds)
+    assert same == configurations
+    yield again
 
 
-def _with_nni(
-    name: str, data_name: str, directory: Path, reference_seconds: float | None = None
-) -> tuple[Search, list[dict[str, Any]]]:
-    directory.mkdir()
-    config = directory / "config.yml"
-    config.write_text(yaml.safe_dump(_nni_config(directory)))
-    command = [sys.executable, "-m", "cifar", "search", "--config", str(config), "--data", data_name]
-    seconds, quiet = _time(command)
-    (experiment,) = (path.parent.parent for path in directory.glob("*/db/nni.sqlite"))
-    trials = sorted(store.read_trials(experiment), key=lambda trial: trial.number)
+def _with_nni(name: str, data_name: str, reference_seconds: float | None = None) -> tuple[Search, list[dict[str, Any]]]:
+    """The shipped experiment, shorter and with the random tuner; and the hyperparameters of its trials."""
+    command = [sys.executable, "-m", "cifar", "search", "--data", data_name, "--tuner", "Random", "--seed", "1"]
+    command += ["--max-trials", str(_CONFIGURATIONS), "--epochs", str(_EPOCHS)]
+    seconds, quiet, output = _time(command)
+    found = re.search(r"^experiment (\w+), web page", output, re.MULTILINE)
+    assert found, output
+    trials = sorted(store.read_trials(store.find(found[1], _EXPERIMENTS)), key=lambda trial: trial.number)
     accuracies = [trial.accuracy for trial in trials if trial.accuracy is not None]
-    assert len(accuracies) == _CONFIGURATIONS
-    configurations = [trial.params | {"epochs": _EPOCHS} for trial in trials]
+    configurations = [trial.result["hparams"] for trial in trials if trial.result is not None]
+    assert len(accuracies) == len(configurations) == _CONFIGURATIONS, output
     return Search(name, seconds, accuracies, quiet, reference_seconds or seconds), configurations
-
-
-def _nni_config(directory: Path) -> dict[str, Any]:
-    """The shipped experiment, less what would end trials early or choose by their results."""
-    config: dict[str, Any] = yaml.safe_load((_ROOT / "config.yml").read_text())
-    del config["assessor"]
-    return config | {
-        "searchSpaceFile": str(_ROOT / "search_space.json"),
-        "trialCodeDirectory": str(_ROOT),
-        "trialCommand": f"python trial.py --epochs {_EPOCHS}",
-        "experimentWorkingDirectory": str(directory),
-        "maxTrialNumber": _CONFIGURATIONS,
-        "tuner": {"name": "Random", "classArgs": {"seed": 1}},
-    }
 
 
 def _with_peer(
@@ -109,19 +92,17 @@ def _with_peer(
     trainer: str,
     data_name: str,
     configurations: list[dict[str, Any]],
-    directory: Path,
     reference_seconds: float,
 ) -> Search:
-    directory.mkdir()
-    tool_argument = {"Ray Tune": "ray", "Optuna": "optuna"}[tool]
-    command = [sys.executable, "-m", "benchmarks.peers", tool_argument, trainer, data_name, str(directory)]
-    seconds, quiet = _time(command, json.dumps(configurations))
-    accuracies = json.loads((directory / "accuracies.json").read_text())
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, "-m", "benchmarks.peers", _TOOLS[tool], trainer, data_name, directory]
+        seconds, quiet, _ = _time(command, json.dumps(configurations))
+        accuracies = json.loads((Path(directory) / "accuracies.json").read_text())
     return Search(f"{tool}, {trainer}'s trainer", seconds, accuracies, quiet, reference_seconds)
 
 
-def _time(command: list[str], given: str = "") -> tuple[float, bool]:
-    """Seconds from a command's start to its end, and whether the machine was quiet before and after."""
+def _time(command: list[str], given: str = "") -> tuple[float, bool, str]:
+    """Seconds from a command's start to its end, whether the machine was quiet before and after, and what it said."""
     quiet_before = machine.wait_until_quiet()
     began = time.perf_counter()
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
@@ -129,7 +110,7 @@ def _time(command: list[str], given: str = "") -> tuple[float, bool]:
     seconds = time.perf_counter() - began
     if ended.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{ended.stdout}{ended.stderr}")
-    return seconds, machine.wait_until_quiet() and quiet_before
+    return seconds, machine.wait_until_quiet() and quiet_before, ended.stdout + ended.stderr
 
 
 if __name__ == "__main__":

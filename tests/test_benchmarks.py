@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import accuracy, growth, machine, memory, speed, startup
+from benchmarks import accuracy, growth, machine, memory, peers, searches, speed, startup
 from benchmarks.contenders import Contender, Work
 from benchmarks.tutorial import Pictures, Tutorial
 from cifar import data
@@ -64,6 +65,29 @@ def test_a_contender_trains_when_told(way: str) -> None:
         assert trial.images_per_second() > 0
 
 
+@pytest.mark.parametrize("trainer", peers.TRAINERS.values(), ids=peers.TRAINERS)
+def test_each_trainer_reports_each_epoch(trainer: peers.Trainer) -> None:
+    accuracies = list[float]()
+    trainer(Hparams(batch_size=32, lr=0.01, epochs=2), "digits", lambda accuracy, state: accuracies.append(accuracy))
+    assert len(accuracies) == 2 and all(0 <= accuracy <= 1 for accuracy in accuracies)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tool", "search"), [("ray", peers.search_with_ray), ("optuna", peers.search_with_optuna)], ids=["ray", "optuna"]
+)
+def test_a_peer_trains_each_configuration_once(tool: str, search: peers.Search, tmp_path: Path) -> None:
+    pytest.importorskip(tool, reason="make bench-searches installs it")
+    configurations = [{"lr": lr, "epochs": 1, "batch_size": 64} for lr in (0.0003, 0.03, 0.001)]
+    accuracies = search("cifar", "digits", configurations, tmp_path)
+    expected = list[float]()
+    for configuration in configurations:
+        peers.train_as_cifar(
+            Hparams.from_params(configuration), "digits", lambda accuracy, _: expected.append(accuracy)
+        )
+    assert accuracies == pytest.approx(expected, abs=0.02)
+
+
 def test_a_table_has_a_cell_for_each_heading() -> None:
     measured = speed.Measured("work", tutorial=[100.0, 120.0, 90.0], ours=[400.0, 480.0, 450.0], quiet=True)
     assert measured.cells() == ["work", "100", "450", "4.0", "4.0 to 5.0", "yes"]
@@ -76,6 +100,7 @@ def test_a_table_has_a_cell_for_each_heading() -> None:
         (speed.HEADER, measured),
         (accuracy.HEADER, compared),
         (growth.HEADER, point),
+        (searches.HEADER, searches.Search("work", 90.0, [0.5, 0.6], True, 45.0)),
         (startup.HEADER, startup.Started("process", [2.0], [1.0])),
         (memory.HEADER, memory.Memory(2, 500.0, 70.0, 600.0)),
     ]
