@@ -67,14 +67,15 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 class Tutorial:
     """The tutorial's trial, with the network, images and hyperparameters of one of `cifar`."""
 
-    def __init__(self, hparams: Hparams, images: Images, index: Tensor, device: torch.device) -> None:
+    def __init__(self, hparams: Hparams, images: Images, index: Tensor, device: torch.device, loaders: int = 2) -> None:
         torch.manual_seed(hparams.seed)
         self.device = device
+        self.loaders = loaders
         self.net = TutorialNet(hparams, len(images.classes)).to(device)
         self.optimizer = optim.SGD(self.net.parameters(), lr=hparams.lr, momentum=hparams.momentum)
         self.criterion = nn.CrossEntropyLoss()
         pictures = Pictures(images, index)
-        self.loader = DataLoader(pictures, batch_size=hparams.batch_size, shuffle=True, num_workers=2)
+        self.loader = DataLoader(pictures, batch_size=hparams.batch_size, shuffle=True, num_workers=loaders)
 
     def train_epoch(self, on_step: Callable[[], None] = lambda: None) -> float:
         """One pass over the images; returns the mean of the batches' losses."""
@@ -95,7 +96,7 @@ class Tutorial:
         correct = 0
         self.net.eval()
         with torch.no_grad():
-            for inputs, labels in DataLoader(Pictures(images, index), batch_size=64, num_workers=2):
+            for inputs, labels in DataLoader(Pictures(images, index), batch_size=64, num_workers=self.loaders):
                 outputs = self.net(inputs.to(self.device))
                 correct += int((outputs.argmax(1) == labels.to(self.device)).sum())
         return correct / len(index)

@@ -193,8 +193,6 @@ def _imitate(
     """In its own process: get ready as a trial does, wait for the others, then measure."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     Thread(target=_end_with, args=(parent,), daemon=True).start()
-    import nni  # noqa: F401  # its import is part of what a trial waits for
-
     dataset = data.load(data_name)
     splits = data.split(dataset)
     claim = device.claim(concurrency, f"forecast-{parent}")

@@ -10,11 +10,13 @@ Outside an experiment every function here does nothing, so that `python trial.py
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import logging
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -52,11 +54,11 @@ def next_params() -> dict[str, object]:
     if not running():
         return {}
     bypass_proxies()
-    import nni  # takes a second, which a standalone trial need not spend
-    import requests
+    import requests  # takes time, which a standalone trial need not spend
 
+    trial = _nni_trial()
     try:
-        received = nni.get_next_parameter()
+        received = trial.get_next_parameter()
     except requests.ConnectionError:
         raise ManagerGone(_GONE) from None
     if received is None:
@@ -65,12 +67,12 @@ def next_params() -> dict[str, object]:
     _params_are_recorded = record is not None
     if record is None:
         logger.warning("NNI's record of this trial could not be read: its parameters may be shown for another trial")
-        record = nni.trial._params
+        record = trial._params
     else:
         if record["parameters"] != received:
             logger.warning("NNI handed out another trial's parameters; using those it recorded for this one")
         # Metrics carry this id. With the recorded one, table, export and tuner agree on what ran.
-        nni.trial._params = record
+        trial._params = record
     _write("params.json", _params_file(record))
     parameters: dict[str, object] = record["parameters"]
     return parameters
@@ -100,12 +102,10 @@ def report_epoch(epoch: int, metrics: dict[str, float], last: bool = False) -> N
     To the last epoch, too, the assessor may answer with a stop, which would then only cost the result: it is ignored.
     """
     if running():
-        import nni
-
         if last:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        nni.trial.overwrite_intermediate_seq(epoch - 1)
-        _send(nni.report_intermediate_result, metrics)
+        _nni_trial().overwrite_intermediate_seq(epoch - 1)
+        _send(_nni_trial().report_intermediate_result, metrics)
 
 
 def finished_before() -> Result | None:
@@ -116,9 +116,7 @@ def finished_before() -> Result | None:
     """
     result = _earlier_result()
     if result and result.metrics:
-        import nni
-
-        _send(nni.report_final_result, result.metrics)
+        _send(_nni_trial().report_final_result, result.metrics)
     return result
 
 
@@ -133,9 +131,7 @@ def finish(result: Result) -> Result:
     if result.status == "interrupted":
         return result  # NNI runs it again when the experiment is resumed
     if result.metrics:
-        import nni
-
-        _send(nni.report_final_result, result.metrics)
+        _send(_nni_trial().report_final_result, result.metrics)
     checkpoint = checkpoint_path()
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
@@ -160,6 +156,21 @@ def recording_errors() -> Iterator[None]:
     except Exception as error:
         _write_result(Result("error", f"{type(error).__name__}: {error}"))
         raise
+
+
+def _nni_trial() -> Any:
+    """NNI's module for trials, without the rest of the package.
+
+    That would import statistics and data frames, which no trial uses: a second and a half of each trial's life.
+    """
+    if "nni" not in sys.modules:
+        spec = importlib.util.find_spec("nni")
+        assert spec is not None
+        package: Any = importlib.util.module_from_spec(spec)
+        package.dump, package.load = json.dumps, json.loads  # NNI's own differ for objects that are no plain JSON
+        sys.modules["nni"] = package
+        importlib.import_module("nni.runtime.log")._init_logger()  # as the package itself would: output to trial.log
+    return importlib.import_module("nni.trial")
 
 
 def _send(report: Callable[[dict[str, float]], None], metrics: dict[str, float]) -> None:

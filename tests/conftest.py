@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import nni  # noqa: F401  # all of it, before a test of nni_trial puts a part in its place
 import numpy as np
 import pytest
 import torch
