@@ -26,8 +26,9 @@ test: install   ## the tests (about 9 minutes)
 test-slow: install  ## more real experiments: full disks, killed tuners, exhausted spaces (about 5 minutes)
 	$(BIN)/python -m pytest -m slow
 
-bench: install  ## speed, start-up, memory, growth and accuracy beside the tutorial's loop (about 30 minutes)
+bench: install  ## speed, start-up, memory, growth and accuracy beside the tutorial's loop (about 40 minutes)
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.accuracy
 
 bench-quick: install  ## less of it (about 5 minutes)
 	$(BIN)/python -m benchmarks --quick

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import accuracy, growth, machine, memory, speed, startup
+from benchmarks import growth, machine, memory, speed, startup
 from benchmarks.report import RESULTS, Report
 from cifar import data
 
@@ -31,9 +31,6 @@ def main() -> int:
     points = list(growth.measure(data_name, quick))
     report.table("Growth", "growth", growth.HEADER, points)
     growth.plot(points, stem.with_name(f"{stem.name}-growth.png"))
-    if not quick:
-        compared = (accuracy.compare(case, data_name, seeds=5) for case in accuracy.CASES)
-        report.table("Validation accuracy after two epochs, five seeds", "accuracy", accuracy.HEADER, compared)
     return 0
 
 
