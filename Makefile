@@ -33,7 +33,7 @@ bench: install  ## speed, start-up, memory, growth and accuracy beside the tutor
 bench-quick: install  ## less of it (about 5 minutes)
 	$(BIN)/python -m benchmarks --quick
 
-bench-searches: install  ## whole searches beside Ray Tune and Optuna, which it installs (about 30 minutes)
+bench-searches: install  ## whole searches beside Ray Tune and Optuna, which it installs (about 40 minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
 	$(BIN)/python -m benchmarks.searches
 
