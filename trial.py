@@ -61,7 +61,7 @@ def run(hparams: Hparams, data_name: str) -> Result:
     dataset = data.load(data_name)
     splits = data.split(dataset)
     claim = device.claim(nni_trial.concurrency(), nni_trial.experiment_id())
-    torch.set_num_threads(claim.threads(hparams.batch_size))
+    torch.set_num_threads(claim.threads(hparams))
 
     def on_epoch(history: list[EpochMetrics]) -> None:
         print(epoch_line(history[-1], hparams.epochs), flush=True)

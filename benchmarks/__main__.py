@@ -18,6 +18,8 @@ def main() -> int:
     )
     options = parser.parse_args()
     quick, data_name = options.quick, options.data or machine.choose_data()
+    if quick:
+        machine.patience_left = 30.0
     data.load(data_name)
     stem = RESULTS / ("benchmarks-quick" if quick else "benchmarks")
     report = Report(stem, "Benchmarks", machine.describe("make bench-quick" if quick else "make bench", data_name))

@@ -88,7 +88,7 @@ def tutorial(work: Work, at_once: int) -> Callable[[], float]:
 
 def ours(work: Work, at_once: int) -> Callable[[], float]:
     """A trial of `cifar` where `at_once` trials share the cores."""
-    torch.set_num_threads(device.Claim(_device(), at_once, ()).threads(work.hparams.batch_size))
+    torch.set_num_threads(device.Claim(_device(), at_once, ()).threads(work.hparams))
     images, splits = _load(work)
     images, order = images.to(_device()), _some(splits, work).to(_device())
     model = new_model(work.hparams, images).train()

@@ -6,12 +6,15 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import psutil
 import torch
@@ -19,9 +22,12 @@ import torch
 from cifar import data
 from cifar.errors import RequestError
 
+T = TypeVar("T")
+
 _QUIET_PERCENT = 15.0  # of one core, in use by others
 _WITHHELD_SHARE = 0.1
-_PATIENCE_SECONDS = 120.0
+
+patience_left = 600.0  # seconds that this run will wait in all for others to leave the machine alone
 
 
 def choose_data() -> str:
@@ -39,21 +45,43 @@ def choose_data() -> str:
 def describe(command: str, data_name: str) -> dict[str, str]:
     return {
         "command": command,
-        "commit": _git("rev-parse", "--short", "HEAD") + (" and changes" if _git("status", "--porcelain") else ""),
+        "commit": _commit(),
         "date": date.today().isoformat(),
         "machine": f"{os.cpu_count()} cores of {_processor()}, {_memory_gb():.0f} GB, {_gpu()}",
         "software": f"Python {platform.python_version()}, torch {version('torch')}, {platform.system()}",
-        "data": data_name if data_name in ("cifar10", "digits") else "CIFAR-10's images as a folder",
+        "data": _describe_data(data_name),
     }
 
 
-def wait_until_quiet() -> bool:
-    """Wait while other processes use the machine, some minutes at most; returns whether it is quiet."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        if is_quiet():
-            return True
-    return False
+def when_quiet(measure: Callable[[], T]) -> tuple[T, bool]:
+    """What `measure` returns, measured again, once, where others used the machine; and whether it was quiet at last."""
+    for _ in range(2):
+        quiet_before = _wait_until_quiet()
+        measured = measure()
+        quiet = is_quiet() and quiet_before
+        if quiet or patience_left <= 0:
+            break
+    return measured, quiet
+
+
+def _wait_until_quiet() -> bool:
+    """Wait while others use the machine, as long as patience lasts; returns whether it is quiet."""
+    global patience_left
+    quiet = is_quiet()
+    if not quiet and patience_left > 0:
+        print(f"others use this machine, waiting {patience_left:.0f} s at most", file=sys.stderr)
+    while not quiet and patience_left > 0:
+        began = time.monotonic()
+        quiet = is_quiet()
+        patience_left -= time.monotonic() - began
+    return quiet
+
+
+def _describe_data(name: str) -> str:
+    """Without the folder's place on somebody's disk."""
+    dataset = data.load(name)
+    kind = name if name in ("cifar10", "digits") else "a folder of pictures"
+    return f"{kind}: {len(dataset.labels):,} to train and validate on, {len(dataset.classes)} classes"
 
 
 def is_quiet() -> bool:
@@ -77,6 +105,12 @@ def _interrupted_share(_: int) -> float:
         hashlib.sha256(block)  # lets the other threads run meanwhile
         took.append(time.perf_counter() - began)
     return 1 - median(took) * len(took) / sum(took)
+
+
+def _commit() -> str:
+    """What is measured; results that an earlier benchmark left are no change of it."""
+    changes = _git("status", "--porcelain", "--", ".", ":!results")
+    return _git("rev-parse", "--short", "HEAD") + (" and changes" if changes else "")
 
 
 def _git(*arguments: str) -> str:

@@ -45,7 +45,7 @@ def train_as_tutorial(hparams: Hparams, data_name: str, report: Report, loaders:
 
 def train_as_cifar(hparams: Hparams, data_name: str, report: Report) -> None:
     claim = device.claim(AT_ONCE, f"peers-{os.getppid()}")
-    torch.set_num_threads(claim.threads(hparams.batch_size))
+    torch.set_num_threads(claim.threads(hparams))
     images = data.load(data_name)
 
     def on_epoch(history: list[EpochMetrics]) -> None:

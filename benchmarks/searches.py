@@ -102,15 +102,18 @@ def _with_peer(
 
 
 def _time(command: list[str], given: str = "") -> tuple[float, bool, str]:
-    """Seconds from a command's start to its end, whether the machine was quiet before and after, and what it said."""
-    quiet_before = machine.wait_until_quiet()
-    began = time.perf_counter()
+    """Seconds from a command's start to its end, whether the machine was quiet, and what the command said."""
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-    ended = subprocess.run(command, input=given, text=True, capture_output=True, cwd=_ROOT, env=environment)
-    seconds = time.perf_counter() - began
-    if ended.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{ended.stdout}{ended.stderr}")
-    return seconds, machine.wait_until_quiet() and quiet_before, ended.stdout + ended.stderr
+
+    def run() -> tuple[float, str]:
+        began = time.perf_counter()
+        ended = subprocess.run(command, input=given, text=True, capture_output=True, cwd=_ROOT, env=environment)
+        if ended.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{ended.stdout}{ended.stderr}")
+        return time.perf_counter() - began, ended.stdout + ended.stderr
+
+    (seconds, output), quiet = machine.when_quiet(run)
+    return seconds, quiet, output
 
 
 if __name__ == "__main__":

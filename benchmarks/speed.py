@@ -69,13 +69,8 @@ def measure(row: Row, data_name: str, pairs: int) -> Measured:
         reference = stack.enter_context(Contender("tutorial", work))
         trials = [stack.enter_context(Contender("cifar", work, row.at_once)) for _ in range(row.at_once)]
         for _ in range(pairs):
-            for _attempt in range(2):
-                quiet_before = machine.wait_until_quiet()
-                pair = _train([reference]), _train(trials)
-                quiet_after = machine.is_quiet()
-                if quiet_before and quiet_after:
-                    break
-            quiet = quiet and quiet_before and quiet_after
+            pair, was_quiet = machine.when_quiet(lambda: (_train([reference]), _train(trials)))
+            quiet = quiet and was_quiet
             measured.append(pair)
     tutorial, ours = zip(*measured, strict=True)
     return Measured(row.name, [*tutorial], [*ours], quiet)

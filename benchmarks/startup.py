@@ -33,7 +33,7 @@ if os.environ.get("WITH_NNI"):
     nni_trial.next_params = next_params
 trial.main()
 """
-HEADER = ["process", "seconds", "from, to", "ratio to the bare import"]
+HEADER = ["process", "seconds", "from, to", "ratio to the bare import", "machine quiet"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Started:
     name: str
     seconds: list[float]
     bare: list[float]
+    quiet: bool
 
     def cells(self) -> list[str]:
         ratio = median(ours / bare for ours, bare in zip(self.seconds, self.bare, strict=True))
@@ -49,21 +50,23 @@ class Started:
             f"{median(self.seconds):.2f}",
             f"{min(self.seconds):.2f} to {max(self.seconds):.2f}",
             f"{ratio:.2f}",
+            "yes" if self.quiet else "no",
         ]
 
 
 def measure(data_name: str, rounds: int) -> list[Started]:
-    bare, alone, under_nni = list[float](), list[float](), list[float]()
+    def one_round() -> tuple[float, float, float]:
+        bare = _seconds([sys.executable, "-c", _BARE])
+        return bare, _first_step(data_name, with_nni=False), _first_step(data_name, with_nni=True)
+
     _first_step(data_name, with_nni=True)  # the caches are warm from here on
-    for _ in range(rounds):
-        machine.wait_until_quiet()
-        bare.append(_seconds([sys.executable, "-c", _BARE]))
-        alone.append(_first_step(data_name, with_nni=False))
-        under_nni.append(_first_step(data_name, with_nni=True))
+    measured, were_quiet = zip(*(machine.when_quiet(one_round) for _ in range(rounds)), strict=True)
+    bare, alone, under_nni = ([*seconds] for seconds in zip(*measured, strict=True))
+    quiet = all(were_quiet)
     return [
-        Started('python -c "import torch, nni"', bare, bare),
-        Started("trial.py alone, to its first step", alone, bare),
-        Started("trial.py with nni, as under an experiment, to its first step", under_nni, bare),
+        Started('python -c "import torch, nni"', bare, bare, quiet),
+        Started("trial.py alone, to its first step", alone, bare, quiet),
+        Started("trial.py with nni, as under an experiment, to its first step", under_nni, bare, quiet),
     ]
 
 

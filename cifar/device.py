@@ -5,6 +5,7 @@ NNI's own GPU scheduler is not used: NNI 3.0 starves or floods the machine with 
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -13,9 +14,10 @@ from filelock import BaseFileLock
 from joblib import cpu_count
 
 from cifar import claims
+from cifar.hparams import Hparams
 
-# With fewer images, threads mostly wait for each other: a batch of 16 is no faster on two cores, and up to three times
-# slower when another process wants one of them.
+# With fewer images, threads mostly wait for each other: a batch of 16 is no faster on two cores, and many times slower
+# when other processes want them.
 _IMAGES_PER_THREAD = 16
 
 
@@ -41,10 +43,10 @@ class Claim:
     trials: int
     shares: tuple[BaseFileLock, ...]
 
-    def threads(self, batch_size: int) -> int:
-        """All trials together use the cores once, and each no more threads than its batches feed."""
+    def threads(self, hparams: Hparams) -> int:
+        """All trials together use the cores once, and each no more threads than its micro-batches feed."""
         share: int = cpu_count() // self.trials
-        return max(1, min(share, batch_size // _IMAGES_PER_THREAD))
+        return max(1, min(share, math.ceil(hparams.batch_size / hparams.accumulate) // _IMAGES_PER_THREAD))
 
 
 def claim(concurrency: int, experiment: str | None = None) -> Claim:

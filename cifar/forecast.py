@@ -200,11 +200,11 @@ def _imitate(
     connection.send(None)
     connection.recv()
     try:
-        torch.set_num_threads(claim.threads(biggest.batch_size))
+        torch.set_num_threads(claim.threads(biggest))
         step_seconds = _step_seconds(biggest, dataset, splits, at_most_seconds=0)
         trial_seconds = []
         for hparams in sampled:
-            torch.set_num_threads(claim.threads(hparams.batch_size))
+            torch.set_num_threads(claim.threads(hparams))
             trial_seconds.append(_trial_seconds(hparams, dataset, splits))
         connection.send(Measurement(fmean(trial_seconds), step_seconds, _peak_bytes(claim.device)))
     except RuntimeError as error:

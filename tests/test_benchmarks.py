@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import MakeFolder
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import accuracy, growth, machine, memory, peers, searches, speed, startup
@@ -94,22 +95,24 @@ def test_a_table_has_a_cell_for_each_heading() -> None:
     compared = accuracy.Compared("work", tutorial=[0.5, 0.52, 0.54], ours=[0.51, 0.52, 0.54])
     assert compared.cells()[-1] == "yes"
     assert replace(compared, ours=[0.6, 0.6, 0.61]).cells()[-1].startswith("no")
-    point = growth.Point("width", 6, 64, 45_000, 20_000.0, 1e11)
+    point = growth.Point("width", 6, 64, 45_000, 20_000.0, 1e11, quiet=True)
     assert math.isclose(point.seconds, 2.25)
     lines: list[tuple[list[str], Any]] = [
         (speed.HEADER, measured),
         (accuracy.HEADER, compared),
         (growth.HEADER, point),
         (searches.HEADER, searches.Search("work", 90.0, [0.5, 0.6], True, 45.0)),
-        (startup.HEADER, startup.Started("process", [2.0], [1.0])),
+        (startup.HEADER, startup.Started("process", [2.0], [1.0], quiet=True)),
         (memory.HEADER, memory.Memory(2, 500.0, 70.0, 600.0)),
     ]
     for header, line in lines:
         assert len(line.cells()) == len(header)
 
 
-def test_a_result_names_its_machine_and_commit() -> None:
-    facts = machine.describe("make bench", "/home/somebody/pictures")
+def test_a_result_names_its_machine_and_commit(make_folder: MakeFolder) -> None:
+    folder = make_folder({"train/cat": 3, "train/dog": 3}, name="somebody")
+    facts = machine.describe("make bench", str(folder))
     assert "cores of" in facts["machine"]
     assert "commit" in facts  # empty where git refuses to speak
+    assert facts["data"] == "a folder of pictures: 4 to train and validate on, 2 classes"
     assert not any("somebody" in fact for fact in facts.values())

@@ -15,6 +15,7 @@ import torch
 
 from cifar import claims, device
 from cifar.device import Gpu
+from cifar.hparams import Hparams
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -30,7 +31,7 @@ def own_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def hold(concurrency: int, experiment: str | None, connection: Connection) -> None:
     """A trial: claim a device and cores, say which and how many, and keep them until told to end."""
     claim = device.claim(concurrency, experiment)
-    connection.send((claim.device.index, claim.threads(batch_size=1000)))
+    connection.send((claim.device.index, claim.threads(Hparams(batch_size=1000))))
     connection.recv()
 
 
@@ -103,11 +104,12 @@ def test_among_equals_the_gpu_with_the_least_memory_in_use_is_taken(monkeypatch:
 
 def test_the_trials_of_one_experiment_use_the_cores_once(trials: Trials) -> None:
     assert [trials.start(4, "one")[1] for _ in range(4)] == [4, 4, 4, 4]  # also the first, who is alone as yet
-    assert device.claim(99, "crowded").threads(batch_size=1000) == 1
+    assert device.claim(99, "crowded").threads(Hparams(batch_size=1000)) == 1
 
 
 def test_a_small_batch_gets_no_more_threads_than_it_can_feed() -> None:
-    assert [device.claim(1).threads(size) for size in (4, 16, 64, 1000)] == [1, 1, 4, 16]
+    assert [device.claim(1).threads(Hparams(batch_size=size)) for size in (4, 16, 64, 1000)] == [1, 1, 4, 16]
+    assert device.claim(1).threads(Hparams(batch_size=64, accumulate=4)) == 1
 
 
 def test_experiments_side_by_side_share_the_cores_fairly(trials: Trials) -> None:
