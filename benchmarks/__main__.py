@@ -26,7 +26,7 @@ def main() -> int:
 
     measured = (speed.measure(row, data_name, pairs=3 if quick else 5) for row in speed.rows(quick))
     report.table("Images per second, beside the tutorial's loop", "speed", speed.HEADER, measured)
-    started = startup.measure(data_name, rounds=3 if quick else 9)
+    started = startup.measure(data_name, rounds=2 if quick else 9)
     report.table("Start-up", "startup", startup.HEADER, started)
     memories = (memory.measure(data_name, trials) for trials in (1, 2, 4))
     report.table("Memory", "memory", memory.HEADER, memories)
