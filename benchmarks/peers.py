@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,8 @@ AT_ONCE = 2
 
 Report = Callable[[float, dict[str, Any]], None]  # an epoch's validation accuracy, and what a checkpoint would keep
 Trainer = Callable[[Hparams, str, Report], None]
-Search = Callable[
-    [str, str, list[dict[str, Any]], Path], list[float]
-]  # trainer, data, configurations, a place to write
+# Which trainer, the data, the configurations and a place to write -> validation accuracies.
+Search = Callable[[str, str, list[dict[str, Any]], Path], list[float]]
 
 
 def train_as_tutorial(hparams: Hparams, data_name: str, report: Report, loaders: int = 2) -> None:
@@ -55,6 +55,7 @@ def train_as_cifar(hparams: Hparams, data_name: str, report: Report) -> None:
 
 
 TRAINERS: dict[str, Trainer] = {"tutorial": train_as_tutorial, "cifar": train_as_cifar}
+_TRAINERS_IN_RAY = TRAINERS | {"tutorial": partial(train_as_tutorial, loaders=8)}
 
 
 def search_with_ray(trainer: str, data_name: str, configurations: list[dict[str, Any]], directory: Path) -> list[float]:
@@ -69,11 +70,7 @@ def search_with_ray(trainer: str, data_name: str, configurations: list[dict[str,
                 checkpoint = tune.Checkpoint.from_directory(checkpoint_directory)
                 tune.report({"accuracy": accuracy}, checkpoint=checkpoint)
 
-        hparams = Hparams.from_params(configurations[config["number"]])
-        if trainer == "tutorial":
-            train_as_tutorial(hparams, data_name, report, loaders=8)
-        else:
-            train_as_cifar(hparams, data_name, report)
+        _TRAINERS_IN_RAY[trainer](Hparams.from_params(configurations[config["number"]]), data_name, report)
 
     ray.init(num_cpus=AT_ONCE, include_dashboard=False, log_to_driver=False)
     tuner = tune.Tuner(

@@ -89,6 +89,26 @@ def test_a_peer_trains_each_configuration_once(tool: str, search: peers.Search, 
     assert accuracies == pytest.approx(expected, abs=0.02)
 
 
+def test_a_busy_machine_is_measured_twice_and_waited_for_no_longer_than_patience_lasts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def measure() -> int:
+        measured.append(len(measured))
+        return measured[-1]
+
+    measured = list[int]()
+    monkeypatch.setattr(machine, "patience_left", 600.0)
+    monkeypatch.setattr(machine, "is_quiet", lambda: True)
+    assert machine.when_quiet(measure) == (0, True)
+    answers = iter([True, False, False, True, True])  # quiet, others come meanwhile, still there, gone, and stay away
+    monkeypatch.setattr(machine, "is_quiet", lambda: next(answers))
+    assert machine.when_quiet(measure) == (2, True)
+    monkeypatch.setattr(machine, "patience_left", 0.01)
+    monkeypatch.setattr(machine, "is_quiet", lambda: False)
+    assert machine.when_quiet(measure) == (3, False)
+    assert machine.patience_left <= 0
+
+
 def test_a_table_has_a_cell_for_each_heading() -> None:
     measured = speed.Measured("work", tutorial=[100.0, 120.0, 90.0], ours=[400.0, 480.0, 450.0], quiet=True)
     assert measured.cells() == ["work", "100", "450", "4.0", "4.0 to 5.0", "yes"]

@@ -240,3 +240,17 @@ def test_a_stop_in_answer_to_the_last_epoch_costs_no_result(last: bool, monkeypa
             nni_trial.report_epoch(1, {"default": 0.5}, last=last)
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def test_a_trial_imports_of_nni_only_what_it_uses() -> None:
+    program = """
+import sys
+from cifar import nni_trial
+trial = nni_trial._nni_trial()
+assert trial is nni_trial._nni_trial()
+for name in ("get_next_parameter", "report_intermediate_result", "report_final_result"):
+    assert callable(getattr(trial, name))
+print([name for name in ("pandas", "scipy.stats") if name in sys.modules])
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "[]\n"), ended.stderr
