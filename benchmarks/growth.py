@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import torch
 import torch.nn.functional as F
 
 from benchmarks import machine
-from benchmarks.contenders import Work, ours
+from benchmarks.contenders import Contender, Work
 from cifar.hparams import Hparams
 from cifar.models import layer_sizes
 
@@ -86,20 +87,20 @@ def measure(data_name: str, quick: bool) -> Iterator[Point]:
             batch_size = value if varied == "batch" else 64
             images = value if varied == "images" else 45_000
             hparams = Hparams(width=width, batch_size=batch_size)
-            speed, quiet = machine.when_quiet(partial(_images_per_second, data_name, hparams, images))
+            steps = images // batch_size if varied == "images" else max(4, 2048 // batch_size)
+            speed, quiet = machine.when_quiet(partial(_images_per_second, Work(data_name, hparams, steps)))
             yield Point(varied, width, batch_size, images, speed, peak, quiet)
 
 
-def _images_per_second(data_name: str, hparams: Hparams, images: int) -> float:
-    """Of some steps, as many as fit into the time; where the number of images varies, of whole epochs."""
-    few = max(4, 2048 // hparams.batch_size)
-    guess = _train(data_name, hparams, few)
-    steps = int(min(guess * _MEASURED_SECONDS, images) // hparams.batch_size)
-    return _train(data_name, hparams, max(few, steps))
-
-
-def _train(data_name: str, hparams: Hparams, steps: int) -> float:
-    return ours(Work(data_name, hparams, steps), at_once=1)()
+def _images_per_second(work: Work) -> float:
+    """The median of as many rounds as fit into the time, in a process of its own, which none before has slowed down."""
+    speeds = list[float]()
+    with Contender("cifar", work) as trial:
+        began = time.perf_counter()
+        while not speeds or time.perf_counter() - began < _MEASURED_SECONDS:
+            trial.start()
+            speeds.append(trial.images_per_second())
+    return median(speeds)
 
 
 def matrix_rate() -> float:
@@ -112,12 +113,14 @@ def matrix_rate() -> float:
 
 
 def _rate(multiply: Callable[[], object]) -> float:
+    """Of the quickest product: a limit is what the machine can do when nothing else holds it up."""
     multiply()
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < _MEASURED_SECONDS:
+    end, took = time.perf_counter() + _MEASURED_SECONDS, list[float]()
+    while time.perf_counter() < end:
+        began = time.perf_counter()
         multiply()
-        count += 1
-    return count * 2 * 2048**3 / (time.perf_counter() - began)
+        took.append(time.perf_counter() - began)
+    return 2 * 2048**3 / min(took)
 
 
 def plot(points: list[Point], path: Path) -> None:
