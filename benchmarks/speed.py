@@ -49,7 +49,7 @@ def rows(quick: bool) -> list[Row]:
     """Steps are chosen so that the tutorial takes some seconds for them."""
     net4, net64 = Hparams(batch_size=4), Hparams(batch_size=64)
     wide, wide_bf16 = Hparams(model="wide", batch_size=64), Hparams(model="wide", batch_size=64, precision="bfloat16")
-    shorter = 3 if quick else 1
+    shorter = 5 if quick else 1
     chosen = [
         Row("width 6, batch 4", net4, 1600 // shorter),
         Row("width 6, batch 64", net64, 400 // shorter),
