@@ -97,7 +97,7 @@ def search_with_optuna(
     one_core = os.environ | {"OMP_NUM_THREADS": "1"}  # as Ray Tune sees to by itself
     workers = [subprocess.Popen(worker, env=one_core) for _ in range(AT_ONCE)]
     assert [process.wait() for process in workers] == [0] * AT_ONCE
-    results = {trial.params["number"]: trial.value for trial in study.trials}
+    results = {trial.params["number"]: trial.values[0] for trial in study.trials}
     return [results[number] for number in range(len(configurations))]
 
 
