@@ -67,11 +67,14 @@ def run(hparams: Hparams, data_name: str) -> Result:
         print(epoch_line(history[-1], hparams.epochs), flush=True)
         nni_trial.report_epoch(len(history), epoch_metrics(history), last=len(history) == hparams.epochs)
 
-    result, model = run_trial(hparams, dataset, splits, claim.device, on_epoch, nni_trial.checkpoint_path())
-    result = nni_trial.finish(result)
+    result, trained = run_trial(hparams, dataset, splits, claim.device, on_epoch, nni_trial.checkpoint_path())
+    result = nni_trial.settle(result)
+    if trained is not None:
+        nni_trial.keep(trained, hparams, dataset, splits, result)
+    nni_trial.finish(result)
     print(f"{result.status}: {result.reason}")
-    if model is not None and result.status == "ok" and not nni_trial.running():
-        print_test_accuracy(model, data_name, claim.device)
+    if trained is not None and result.status == "ok" and not nni_trial.running():
+        print_test_accuracy(trained.model, data_name, claim.device)
     return result
 
 

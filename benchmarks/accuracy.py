@@ -100,7 +100,7 @@ def _tutorial(hparams: Hparams, images: Dataset, splits: Splits) -> float:
 def _ours(hparams: Hparams, images: Dataset, splits: Splits) -> float:
     model = new_model(hparams, images)
     *_, last = train(model, new_optimizer(model, hparams), hparams, images, splits)
-    return last.accuracy
+    return last.metrics.accuracy
 
 
 def _standard_error(values: list[float]) -> float:

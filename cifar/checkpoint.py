@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from cifar.files import new_file
+from cifar.files import new_file, read_tensors
 from cifar.optimizers import Optimizer
 from cifar.train import EpochMetrics
+
+_FORMAT = 2  # raise this when what a checkpoint holds changes
 
 logger = logging.getLogger(__name__)
 
@@ -23,39 +24,40 @@ class Checkpoint:
 
     def __init__(self, path: Path, identity: dict[str, object]) -> None:
         self.path = path
-        self.identity = identity
+        self.identity = {**identity, "format": _FORMAT}
 
-    def save(self, model: nn.Module, optimizer: Optimizer, history: list[EpochMetrics]) -> None:
+    def save(self, model: nn.Module, optimizer: Optimizer, history: list[EpochMetrics], predictions: Tensor) -> None:
         state = {
             "identity": self.identity,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "history": [asdict(metrics) for metrics in history],
+            "predictions": predictions,
         }
         with new_file(self.path) as temporary:
             torch.save(state, temporary)
 
-    def restore(self, model: nn.Module, optimizer: Optimizer) -> list[EpochMetrics]:
-        """Load what was saved into `model` and `optimizer`; returns the epochs behind it, none where none is fit."""
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> tuple[list[EpochMetrics], Tensor] | None:
+        """Load what was saved into `model` and `optimizer`, and return the epochs behind it and their last predictions.
+
+        None where there is nothing, or nothing fit.
+        """
         state = self._read(next(model.parameters()).device)
         if state is None:
-            return []
+            return None
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        return [EpochMetrics(**metrics) for metrics in state["history"]]
+        return [EpochMetrics(**metrics) for metrics in state["history"]], state["predictions"]
 
     def _read(self, device: torch.device) -> Any:
         if not self.path.exists():
             return None
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                if archive.testzip() is not None:  # torch.load itself checks no checksum
-                    raise zipfile.BadZipFile
-            state = torch.load(self.path, map_location=device, weights_only=True)
+            state = read_tensors(self.path, device)
             if state["identity"] == self.identity:
                 return state
-            reason = "it belongs to other hyperparameters or data"
-        except Exception as error:  # torch.load raises nearly anything on a damaged file
+            reason = "it belongs to other hyperparameters, data or software"
+        except Exception as error:  # as read_tensors says
             reason = f"it cannot be read ({type(error).__name__})"
         logger.warning("checkpoint %s is not used, %s; training starts from the beginning", self.path, reason)
         return None

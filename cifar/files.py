@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import secrets
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
 
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary file to write, which takes the place of `path` when the block ends without an error."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # unlike tempfile's, readable as any new file
     try:
         yield temporary
         temporary.replace(path)
@@ -30,6 +31,19 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     with new_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds, None where there is no such file."""
+    return json.loads(path.read_bytes()) if path.exists() else None
+
+
+def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
+    """What torch.save wrote, no code in it executed; a damaged or foreign file raises nearly anything."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():  # torch.load itself checks no checksum
+            raise zipfile.BadZipFile(f"{damaged} does not match its checksum")
+    return torch.load(path, map_location=device, weights_only=True)
 
 
 @contextlib.contextmanager

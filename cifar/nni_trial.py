@@ -23,8 +23,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cifar import board, model_file, store, top_models, validation
+from cifar.data import Dataset, Splits
 from cifar.files import write_json
+from cifar.hparams import Hparams
 from cifar.result import Result
+from cifar.run import Trained
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +96,8 @@ def concurrency() -> int:
 
 
 def checkpoint_path() -> Path | None:
-    """Where NNI looks for nothing, and finds the trial again when it restarts it; None outside NNI."""
-    return Path(os.environ["NNI_OUTPUT_DIR"]) / "checkpoint.pt" if running() else None
+    """Where this trial finds it when NNI starts it again; None outside NNI."""
+    return _directory() / "checkpoint.pt" if running() else None
 
 
 def report_epoch(epoch: int, metrics: dict[str, float], last: bool = False) -> None:
@@ -106,6 +110,7 @@ def report_epoch(epoch: int, metrics: dict[str, float], last: bool = False) -> N
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         _nni_trial().overwrite_intermediate_seq(epoch - 1)
         _send(_nni_trial().report_intermediate_result, metrics)
+        board.add_epoch(_board(), epoch, metrics)
 
 
 def finished_before() -> Result | None:
@@ -120,22 +125,43 @@ def finished_before() -> Result | None:
     return result
 
 
-def finish(result: Result) -> Result:
-    """Write result.json and send the final result, once; returns the result as recorded."""
+def settle(result: Result) -> Result:
+    """The result as it will be recorded: an interruption may have been early stopping. None comes after this."""
     if not running():
         return result
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a stop that arrives now comes too late to matter
     if result.status == "interrupted" and result.metrics and _experiment_goes_on():
-        result = replace(result, status="stopped_early", reason=result.reason.replace("interrupted", "stopped"))
+        return replace(result, status="stopped_early", reason=result.reason.replace("interrupted", "stopped"))
+    return result
+
+
+def keep(trained: Trained, hparams: Hparams, dataset: Dataset, splits: Splits, result: Result) -> None:
+    """Leave what comparing and using the trial takes: its answers to the validation images, and a good one's model."""
+    if not running() or result.status not in ("ok", "stopped_early") or not result.metrics:
+        return
+    board.add_graph(_board(), trained.model)
+    accuracy, directory = result.metrics["default"], _directory()
+    validation.save(directory, trained.predictions.numpy(), dataset.labels[splits.val].numpy())
+    top_models.offer(
+        store.experiment_of(directory),
+        os.environ["NNI_TRIAL_JOB_ID"],
+        accuracy,
+        lambda path: model_file.save(path, trained.model, hparams, dataset, {"validation": accuracy}),
+    )
+
+
+def finish(result: Result) -> None:
+    """Write result.json and send the final result, once."""
+    if not running():
+        return
     _write_result(result)
     if result.status == "interrupted":
-        return result  # NNI runs it again when the experiment is resumed
+        return  # NNI runs it again when the experiment is resumed
     if result.metrics:
         _send(_nni_trial().report_final_result, result.metrics)
     checkpoint = checkpoint_path()
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
-    return result
 
 
 @contextlib.contextmanager
@@ -196,7 +222,7 @@ def _recorded() -> Any:
 
 def _earlier_result() -> Result | None:
     """What result.json holds, where that is final; another one is removed, since this start replaces it."""
-    path = Path(os.environ["NNI_OUTPUT_DIR"]) / "result.json" if running() else None
+    path = _directory() / "result.json" if running() else None
     if path is None or not path.exists():
         return None
     earlier = json.loads(path.read_bytes())
@@ -251,7 +277,17 @@ def _write_result(result: Result) -> None:
 
 
 def _write(name: str, content: dict[str, object]) -> None:
-    write_json(Path(os.environ["NNI_OUTPUT_DIR"]) / name, content)
+    write_json(_directory() / name, content)
+
+
+def _directory() -> Path:
+    """Where NNI looks for nothing, and what the trial leaves stays."""
+    return Path(os.environ["NNI_OUTPUT_DIR"])
+
+
+def _board() -> Path:
+    """Where NNI's page lets TensorBoard look."""
+    return store.board_directory(store.experiment_of(_directory()), os.environ["NNI_TRIAL_JOB_ID"])
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:

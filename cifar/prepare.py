@@ -99,7 +99,7 @@ def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
     directory, claim = claim_stopped(request.config_path, experiment_id)
     problems = Problems()
     loaded = problems.of(lambda: config.load_stored(directory, request.changes))
-    name = problems.of(lambda: _same_data(directory, request.data))
+    name = problems.of(lambda: same_data(directory, request.data))
     if name:
         problems.of(lambda: data.check(name))
     claimed = problems.of(lambda: claim_port(request.port, request.host))
@@ -198,7 +198,7 @@ def _default_data(asked: str | None) -> str:
     return asked or os.environ.get("CIFAR_DATA") or "cifar10"
 
 
-def _same_data(directory: Path, asked: str | None) -> str:
+def same_data(directory: Path, asked: str | None) -> str:
     """What the experiment was about from its start; trials on other data would not compare."""
     used = [trial.data["name"] for trial in store.read_trials(directory) if "name" in trial.data]
     known = remembered_data(directory) or next(iter(used), None)  # NNI's own command has it not remembered

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cifar.checkpoint import Checkpoint
 from cifar.data import Dataset, Splits
@@ -20,6 +21,14 @@ from cifar.result import Result, Status
 from cifar.train import Diverged, EpochMetrics, new_model, new_optimizer, train
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A network as it was after its last whole epoch, and the label that it gave each validation image."""
+
+    model: nn.Module
+    predictions: Tensor
+
+
 def run_trial(
     hparams: Hparams,
     dataset: Dataset,
@@ -27,35 +36,37 @@ def run_trial(
     device: torch.device,
     on_epoch: Callable[[list[EpochMetrics]], None],
     checkpoint_path: Path | None = None,
-) -> tuple[Result, nn.Module | None]:
-    """Train on `device` to a Result; the model comes with it unless the trial failed.
+) -> tuple[Result, Trained | None]:
+    """Train on `device` to a Result; the trained network comes with it unless the trial failed.
 
     Calls `on_epoch` with all epochs so far after each. With a checkpoint path, continues from what lies there.
     """
     history: list[EpochMetrics] = []
-    model: nn.Module | None = None
+    trained: Trained | None = None
     checkpoint = Checkpoint(checkpoint_path, _identity(hparams, splits)) if checkpoint_path else None
     try:
         dataset, splits = dataset.to(device), splits.to(device)
         model = new_model(hparams, dataset)
         optimizer = new_optimizer(model, hparams)
-        if checkpoint:
-            history = checkpoint.restore(model, optimizer)
-        for metrics in train(model, optimizer, hparams, dataset, splits, first_epoch=len(history) + 1):
-            history.append(metrics)
+        if checkpoint and (saved := checkpoint.restore(model, optimizer)):
+            history, predictions = saved
+            trained = Trained(copy.deepcopy(model), predictions)
+        for epoch in train(model, optimizer, hparams, dataset, splits, first_epoch=len(history) + 1):
+            history.append(epoch.metrics)
+            trained = Trained(copy.deepcopy(model), epoch.predictions)
             if checkpoint:  # before the report: should the manager be gone, nothing is lost
-                checkpoint.save(model, optimizer, history)
+                checkpoint.save(model, optimizer, history, epoch.predictions)
             on_epoch(history)
-        result = _ended("ok", f"trained {len(history)} epochs", history, model)
+        result = _ended("ok", f"trained {len(history)} epochs", history, trained)
     except Diverged as error:
-        result, model = _failed("diverged", str(error), history, dataset), None
+        result, trained = _failed("diverged", str(error), history, dataset), None
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        result, model = _failed("out_of_memory", str(error).splitlines()[0], history, dataset), None
+        result, trained = _failed("out_of_memory", str(error).splitlines()[0], history, dataset), None
     except KeyboardInterrupt:
-        result = _ended("interrupted", f"interrupted after {len(history)} epochs", history, model)
-    return replace(result, details=_details(hparams, dataset, splits, device)), model
+        result = _ended("interrupted", f"interrupted after {len(history)} epochs", history, trained)
+    return replace(result, details=_details(hparams, dataset, splits, device)), trained
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -65,13 +76,16 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def epoch_metrics(history: list[EpochMetrics]) -> dict[str, float]:
-    """The last epoch under NNI's names: `default` is the validation accuracy, which the tuner maximises."""
+    """The last epoch under NNI's names: `default` is the validation accuracy, which the tuner maximises.
+
+    The others are rounded to what they mean, since NNI's page shows every digit.
+    """
     return {
         "default": history[-1].accuracy,
-        "loss": history[-1].loss,
-        "train_loss": history[-1].train_loss,
-        "images_per_second": history[-1].images_per_second,
-        "seconds": _seconds(history),
+        "loss": round(history[-1].loss, 4),
+        "train_loss": round(history[-1].train_loss, 4),
+        "images_per_second": round(history[-1].images_per_second, 1),
+        "seconds": round(_seconds(history), 1),
     }
 
 
@@ -84,16 +98,16 @@ def _identity(hparams: Hparams, splits: Splits) -> dict[str, object]:
     return asdict(hparams) | {"split_fingerprint": splits.fingerprint}
 
 
-def _ended(status: Status, reason: str, history: list[EpochMetrics], model: nn.Module | None) -> Result:
+def _ended(status: Status, reason: str, history: list[EpochMetrics], trained: Trained | None) -> Result:
     """The last epoch is the result; the best one stands beside it, for choosing by it would flatter."""
-    if not history or model is None:
+    if trained is None:
         return Result(status, reason)
     best = max(history, key=lambda metrics: metrics.accuracy)
     metrics = epoch_metrics(history) | {
         "best_accuracy": best.accuracy,
         "best_epoch": float(best.epoch),
         "epochs": float(len(history)),
-        "parameters": float(parameter_count(model)),
+        "parameters": float(parameter_count(trained.model)),
     }
     return Result(status, reason, metrics, len(history), _seconds(history))
 

@@ -38,6 +38,14 @@ class EpochMetrics:
     seconds: float  # of this epoch, evaluation counted
 
 
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch ends with: its figures, and the label that the network now gives each validation image."""
+
+    metrics: EpochMetrics
+    predictions: Tensor
+
+
 class Diverged(Exception):
     """The loss is no longer finite."""
 
@@ -45,7 +53,7 @@ class Diverged(Exception):
 def new_model(hparams: Hparams, dataset: Dataset) -> nn.Module:
     """The network that `hparams` describe, its weights drawn from their seed, where the data set is."""
     # PyTorch's own default lets a GPU round convolutions to TF32 without being asked.
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(hparams.seed)
     return build_model(hparams.model, hparams.width, len(dataset.classes)).to(dataset.images.device)
 
@@ -63,7 +71,7 @@ def train(
     dataset: Dataset,
     splits: Splits,
     first_epoch: int = 1,
-) -> Iterator[EpochMetrics]:
+) -> Iterator[Epoch]:
     """Train `model` in place from `first_epoch` to the last; yields after each epoch.
 
     Raises Diverged as soon as a loss is not finite.
@@ -77,7 +85,9 @@ def train(
         val = evaluate(model, dataset, splits.val)
         if not math.isfinite(val.loss):
             raise Diverged(f"validation loss is {val.loss} after epoch {epoch}")
-        yield EpochMetrics(epoch, train_loss, val.loss, val.accuracy, images_per_second, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        metrics = EpochMetrics(epoch, train_loss, val.loss, val.accuracy, images_per_second, seconds)
+        yield Epoch(metrics, val.predictions)
 
 
 def _shuffled(index: Tensor, seed: int, epoch: int) -> Tensor:

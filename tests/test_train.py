@@ -2,24 +2,37 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cifar import data, run
 from cifar.data import Dataset
 from cifar.hparams import Hparams
 from cifar.models import build_model
 from cifar.result import Result
-from cifar.train import Diverged, EpochMetrics, _shuffled, class_accuracies, evaluate, new_model, new_optimizer, train
+from cifar.train import (
+    Diverged,
+    EpochMetrics,
+    Step,
+    _shuffled,
+    class_accuracies,
+    evaluate,
+    new_model,
+    new_optimizer,
+    new_step,
+    train,
+)
 
 FAST = Hparams(lr=0.01, batch_size=8, epochs=3)
 
 
 def run_training(dataset: Dataset, hparams: Hparams) -> tuple[list[EpochMetrics], nn.Module]:
     model = new_model(hparams, dataset)
-    return list(train(model, new_optimizer(model, hparams), hparams, dataset, data.split(dataset))), model
+    epochs = train(model, new_optimizer(model, hparams), hparams, dataset, data.split(dataset))
+    return [epoch.metrics for epoch in epochs], model
 
 
 def losses(metrics: list[EpochMetrics]) -> list[float]:
@@ -105,13 +118,14 @@ def result_of(dataset: Dataset, hparams: Hparams) -> Result:
 def test_a_finished_trial_reports_its_last_epoch_and_names_its_best(tiny: Dataset) -> None:
     calls: list[list[EpochMetrics]] = []
     splits = data.split(tiny)
-    result, model = run.run_trial(FAST, tiny, splits, torch.device("cpu"), lambda history: calls.append([*history]))
+    result, trained = run.run_trial(FAST, tiny, splits, torch.device("cpu"), lambda history: calls.append([*history]))
     assert [len(history) for history in calls] == [1, 2, 3]
     seen = calls[-1]
     assert (result.status, result.epochs) == ("ok", 3)
     assert result.seconds == sum(metrics.seconds for metrics in seen)
     assert result.metrics is not None
-    assert model is not None
+    assert trained is not None
+    assert torch.equal(trained.predictions, evaluate(trained.model, tiny, splits.val).predictions)
     assert result.metrics["default"] == seen[-1].accuracy
     assert result.metrics["best_accuracy"] == max(metrics.accuracy for metrics in seen)
     assert result.details["hparams"] == {**FAST.__dict__}
@@ -157,11 +171,29 @@ def test_any_other_error_is_raised(tiny: Dataset, monkeypatch: pytest.MonkeyPatc
         result_of(tiny, FAST)
 
 
-def test_an_interrupted_trial_keeps_its_last_epoch(tiny: Dataset) -> None:
-    def interrupt(history: list[EpochMetrics]) -> None:
-        if len(history) == 2:
-            raise KeyboardInterrupt
+def test_an_interrupted_trial_keeps_its_last_epoch(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figures, its network and its predictions, also where it is interrupted in the middle of the next."""
+    steps = 0
 
-    result, _ = run.run_trial(FAST, tiny, data.split(tiny), torch.device("cpu"), interrupt)
+    def interrupted_step(*arguments: Any) -> Step:
+        step = new_step(*arguments)
+
+        def counted(images: Tensor, labels: Tensor) -> Tensor:
+            nonlocal steps
+            steps += 1
+            if steps == 2 * steps_per_epoch + 3:
+                raise KeyboardInterrupt
+            return step(images, labels)
+
+        return counted
+
+    splits = data.split(tiny)
+    steps_per_epoch = math.ceil(len(splits.train) / FAST.batch_size)
+    monkeypatch.setattr("cifar.train.new_step", interrupted_step)
+    result, trained = run.run_trial(FAST, tiny, splits, torch.device("cpu"), lambda history: None)
     assert (result.status, result.epochs) == ("interrupted", 2)
     assert result.metrics is not None
+    assert trained is not None
+    evaluation = evaluate(trained.model, tiny, splits.val)
+    assert evaluation.accuracy == result.metrics["default"]
+    assert torch.equal(evaluation.predictions, trained.predictions)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from cifar import nni_trial
+from cifar import nni_trial, store
 from cifar.hparams import Hparams
 
 ROOT = Path(__file__).parent.parent
@@ -231,8 +231,11 @@ def test_a_manager_that_is_gone_leaves_an_interrupted_trial(managers: list[Manag
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_a_stop_in_answer_to_the_last_epoch_costs_no_result(last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_in_answer_to_the_last_epoch_costs_no_result(
+    last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NNI_TRIAL_JOB_ID", "TRIAL")
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(store.trial_directory(tmp_path, "TRIAL")))
     monkeypatch.setattr(nni_trial, "_send", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     try:

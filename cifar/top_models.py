@@ -1,0 +1,42 @@
+"""The best models of an experiment, kept while its trials come and go; the rest is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+KEPT = 5
+
+
+def directory(experiment: Path) -> Path:
+    return experiment / "models"
+
+
+def offer(experiment: Path, trial_id: str, accuracy: float, save: Callable[[Path], None]) -> None:
+    """Keep this trial's model, which `save` writes, if it is among the best so far, and delete what no longer is.
+
+    Trials that end at once take turns. A file's name starts with the accuracy, so that names say the order.
+    """
+    models = directory(experiment)
+    models.mkdir(exist_ok=True)
+    with FileLock(models / ".lock"):
+        offered = models / f"{accuracy:.6f}-{trial_id}.pt"
+        others = [model for model in best(experiment) if model != find(experiment, trial_id)]
+        kept = sorted([*others, offered], reverse=True)[:KEPT]
+        if offered in kept:
+            save(offered)
+        for model in best(experiment):
+            if model not in kept:
+                model.unlink()
+
+
+def best(experiment: Path) -> list[Path]:
+    """The kept model files, the best first."""
+    return sorted(directory(experiment).glob("[01].*-*.pt"), reverse=True)
+
+
+def find(experiment: Path, trial_id: str) -> Path | None:
+    """The kept model of a trial."""
+    return next(iter(directory(experiment).glob(f"[01].*-{trial_id}.pt")), None)

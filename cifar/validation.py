@@ -1,0 +1,63 @@
+"""What a trial answered for each validation image, and whether two trials can be told apart by it."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cifar.files import new_file
+
+_FILE = "validation.npz"
+_TWO_SIDED_95 = 1.96  # standard errors
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predicted and true label of each validation image."""
+
+    predictions: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        right: NDArray[np.bool_] = self.predictions == self.labels
+        return right
+
+
+def save(directory: Path, predictions: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
+    with new_file(directory / _FILE) as temporary, temporary.open("wb") as file:
+        smallest = np.min_scalar_type(int(max(labels.max(), predictions.max())))  # one byte for up to 256 classes
+        np.savez_compressed(file, predictions=predictions.astype(smallest), labels=labels.astype(smallest))
+
+
+def load(directory: Path) -> Answers | None:
+    """What the trial in this directory left, None where that is nothing or damaged."""
+    try:
+        with (directory / _FILE).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return Answers(file["predictions"].astype(np.int64), file["labels"].astype(np.int64))
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def is_tie(best: Answers, other: Answers) -> bool:
+    """Whether the other's accuracy lies within what chance does between two equally good trials on the same images.
+
+    Only the images on which one is right and the other wrong say anything (McNemar's test, normal approximation): far
+    fewer than all, so that pairs are told apart which each accuracy's own standard error would not tell apart.
+    """
+    difference = best.correct.astype(np.int64) - other.correct.astype(np.int64)
+    standard_error = np.sqrt(np.count_nonzero(difference))
+    return bool(abs(difference.sum()) <= _TWO_SIDED_95 * standard_error)
+
+
+def confusion(answers: Sequence[Answers], classes: int) -> NDArray[np.int64]:
+    """True x predicted class, summed over the networks."""
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    for some in answers:
+        np.add.at(counts, (some.labels, some.predictions), 1)
+    return counts

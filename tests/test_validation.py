@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cifar import validation
+from cifar.validation import Answers
+
+LABELS = np.arange(1000) % 10
+
+
+def answers(wrong: slice) -> Answers:
+    predictions = LABELS.copy()
+    predictions[wrong] = (predictions[wrong] + 1) % 10
+    return Answers(predictions, LABELS)
+
+
+def test_answers_come_back_as_they_were(tmp_path: Path) -> None:
+    validation.save(tmp_path, LABELS[::-1].copy(), LABELS)
+    loaded = validation.load(tmp_path)
+    assert loaded is not None
+    assert np.array_equal(loaded.predictions, LABELS[::-1])
+    assert np.array_equal(loaded.labels, LABELS)
+    assert (tmp_path / "validation.npz").stat().st_size < len(LABELS)
+
+
+def test_many_classes_keep_their_numbers(tmp_path: Path) -> None:
+    labels = np.arange(1000)
+    validation.save(tmp_path, labels, labels)
+    loaded = validation.load(tmp_path)
+    assert loaded is not None
+    assert loaded.correct.all()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 no archive", b"text"])
+def test_what_is_missing_or_damaged_is_none(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "validation.npz").write_bytes(content)
+    assert validation.load(tmp_path) is None
+
+
+def test_only_images_on_which_two_differ_tell_them_apart() -> None:
+    best = answers(slice(0, 300))
+    assert validation.is_tie(best, best)
+    # 16 more wrong, all among the same images: each accuracy's standard error is 14 images, yet they differ.
+    assert not validation.is_tie(best, answers(slice(0, 316)))
+    # 16 more wrong, but on other images altogether: 616 differ, and chance alone makes 25 of it.
+    assert validation.is_tie(best, answers(slice(300, 616)))
