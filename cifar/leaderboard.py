@@ -1,52 +1,134 @@
-"""The table of an experiment's best trials."""
+"""The table of an experiment's trials, the best first, for people and for programs."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from prettytable import PrettyTable, TableStyle
 
+from cifar import store, validation
 from cifar.store import Trial, best_first
 
 
-def leaderboard(trials: list[Trial], rows: int = 10) -> str:
-    """The best `rows` trials as text, and a line that counts how all of them ended."""
-    ranked = best_first(trials)
-    names = list(dict.fromkeys(name for trial in ranked for name in trial.params))
-    table = PrettyTable(["No.", "trial", "accuracy", *names, "epochs", "seconds", "ended"])
-    table.set_style(TableStyle.PLAIN_COLUMNS)
-    table.left_padding_width, table.right_padding_width = 0, 2
-    table.align = "r"
+def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) -> str:
+    """The trials that have an accuracy as text, the best `rows` of them or all, and how all of them ended."""
+    ranked, tied = best_first(trials), ties(trials, experiment)
+    names = _param_names(ranked)
+    table = plain_table(["No.", "trial", "accuracy", "tie", *names, "weights", "epochs", "seconds", "ended"])
     for trial in ranked[:rows]:
-        table.add_row(_row(trial, names))
-    endings = Counter(trial.status for trial in trials)
-    count = ", ".join(f"{number} {status}" for status, number in endings.most_common())
-    summary = f"{len(trials)} trials: {count or 'none has begun'}"
-    if len(ranked) > rows:
+        table.add_row(_row(trial, names, trial.id in tied))
+    summary = _summary(trials, len(tied))
+    if rows is not None and len(ranked) > rows:
         summary += f"; the best {rows} are shown"
     return f"{table}\n{summary}" if ranked else summary
 
 
-def _row(trial: Trial, names: list[str]) -> list[str]:
+def plain_table(names: Sequence[str]) -> PrettyTable:
+    """An empty table with these columns, aligned to the right, without lines."""
+    table = PrettyTable(list(names))
+    table.set_style(TableStyle.PLAIN_COLUMNS)
+    table.left_padding_width, table.right_padding_width = 0, 2
+    table.align = "r"
+    return table
+
+
+def ties(trials: list[Trial], experiment: Path) -> set[str]:
+    """Trials that these validation images cannot tell apart from the best one, which is among them if there are any."""
+    ranked = best_first(trials)
+    answers = {trial.id: validation.load(store.trial_directory(experiment, trial.id)) for trial in ranked}
+    best = ranked and answers[ranked[0].id]
+    if not best:
+        return set()
+    tied = {trial_id for trial_id, other in answers.items() if other and validation.is_tie(best, other)}
+    return tied if len(tied) > 1 else set()
+
+
+def records(trials: list[Trial], experiment: Path) -> list[dict[str, Any]]:
+    """One flat record per trial, those with an accuracy first; None for what a trial does not have."""
+    ranked, tied = best_first(trials), ties(trials, experiment)
+    names = _param_names(trials)
+    rest = [trial for trial in trials if trial not in ranked]
+    return [_record(trial, names, trial.id in tied) for trial in [*ranked, *rest]]
+
+
+def as_json(trials: list[Trial], experiment: Path) -> str:
+    return json.dumps(records(trials, experiment), indent=2)
+
+
+def as_csv(trials: list[Trial], experiment: Path) -> str:
+    lines = records(trials, experiment)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(lines[0]) if lines else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue().rstrip("\n")
+
+
+def _record(trial: Trial, names: list[str], tie: bool) -> dict[str, Any]:
     result = trial.result or {}
+    metrics = result.get("metrics") or {}
+    return {
+        "number": trial.number,
+        "trial": trial.id,
+        "accuracy": trial.accuracy,
+        "standard_error": trial.standard_error,
+        "tie": tie,
+        **{name: trial.params.get(name) for name in names},
+        "weights": _integer(metrics.get("parameters")),
+        "epochs": result.get("epochs"),
+        "seconds": result.get("seconds"),
+        "ended": trial.status,
+        "reason": trial.reason,
+    }
+
+
+def _row(trial: Trial, names: list[str], tie: bool) -> list[str]:
+    result = trial.result or {}
+    weights = _integer((result.get("metrics") or {}).get("parameters"))
     return [
         str(trial.number),
         trial.id,
         accuracy_text(trial),
-        *(_param_text(trial.params.get(name, "")) for name in names),
+        "=" if tie else "",
+        *(param_text(trial.params.get(name, "")) for name in names),
+        "" if weights is None else f"{weights:,}",
         str(result.get("epochs", "")),
         f"{result.get('seconds', 0):.1f}",
         trial.status,
     ]
 
 
-def _param_text(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)  # model and optimizer are names
+def _summary(trials: list[Trial], tied: int) -> str:
+    endings = Counter(trial.status for trial in trials)
+    count = ", ".join(f"{number} {status}" for status, number in endings.most_common())
+    summary = f"{len(trials)} trials: {count or 'none has begun'}"
+    if tied:
+        summary = f"=: the validation images do not tell these {tied} apart from the best\n{summary}"
+    return summary
+
+
+def _param_names(trials: list[Trial]) -> list[str]:
+    return list(dict.fromkeys(name for trial in trials for name in trial.params))
+
+
+def _integer(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def param_text(value: object) -> str:
+    """A number as short as it may be, a name as it is."""
+    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)
 
 
 def params_text(trial: Trial) -> str:
     """What a trial tried, on one line."""
-    return ", ".join(f"{name} {_param_text(value)}" for name, value in trial.params.items())
+    return ", ".join(f"{name} {param_text(value)}" for name, value in trial.params.items())
 
 
 def accuracy_text(trial: Trial) -> str:

@@ -85,7 +85,7 @@ def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> str | Non
 
 def _print_summary(experiment: Experiment, trials: list[Trial]) -> None:
     files = "db/nni.sqlite, and per trial environments/local-env/trials/*/result.json"
-    print(f"{leaderboard(trials)}\nsaved in {experiment.directory}: {files}", flush=True)
+    print(f"{leaderboard(trials, experiment.directory, rows=10)}\nsaved in {experiment.directory}: {files}", flush=True)
 
 
 def _print_how_to_resume(prepared: Prepared, resume_command: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar.errors import RequestError
+from cifar.files import read_json
 
 _UNENDED = ("WAITING", "RUNNING", "UNKNOWN")
 _STATUSES = (*_UNENDED, "SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
@@ -26,6 +27,7 @@ class Trial:
     params: dict[str, Any]
     result: dict[str, Any] | None
     last_words: str = ""  # of one that ended without a result: the last line of its trial.stderr
+    started: int = 0  # milliseconds since 1970, by NNI's clock
 
     @property
     def ended(self) -> bool:
@@ -72,17 +74,31 @@ class Trial:
         return float((self.accuracy * (1 - self.accuracy) / images) ** 0.5)
 
 
-def find(experiment_id: str, parent: Path) -> Path:
-    """The directory of an experiment, below `parent` or where NNI's own list has it.
+def find(experiment_id: str | None, parent: Path) -> Path:
+    """The directory of an experiment, below `parent` or where NNI's own list has it; None means the latest.
 
-    RequestError, naming those that there are, where there is none.
+    The first characters are enough where only one experiment has them. RequestError, naming the experiments that there
+    are, where none fits or several do.
     """
-    if re.fullmatch(r"[A-Za-z0-9_-]{1,32}", experiment_id):
-        for candidate in (parent, _listed_parent(experiment_id)):
-            if candidate and (candidate / experiment_id / "db" / "nni.sqlite").exists():
-                return (candidate / experiment_id).resolve()
-    ids = [path.parent.parent.name for path in parent.glob("*/db/nni.sqlite") if not path.parent.parent.is_symlink()]
-    raise RequestError(f"no experiment {experiment_id!r} in {parent}; there are: {', '.join(sorted(ids)) or 'none'}")
+    listed = _listed_parent(experiment_id)
+    if experiment_id and listed and _is_experiment(listed / experiment_id):
+        return (listed / experiment_id).resolve()
+    known = sorted(path for path in parent.glob("*") if _is_experiment(path) and not path.is_symlink())
+    if experiment_id is None and known:
+        return max(known, key=lambda path: _database(path).stat().st_mtime).resolve()
+    fitting = [path for path in known if path.name.startswith(experiment_id or "\0")]
+    exact = [path for path in fitting if path.name == experiment_id]
+    if len(exact or fitting) == 1:
+        return (exact or fitting)[0].resolve()
+    names = ", ".join(path.name for path in fitting or known) or "none"
+    if fitting:
+        raise RequestError(f"{experiment_id!r} fits several experiments in {parent}: {names}")
+    wanted = f"experiment {experiment_id!r}" if experiment_id is not None else "experiment"
+    raise RequestError(f"no {wanted} in {parent}; there are: {names}")
+
+
+def _is_experiment(directory: Path) -> bool:
+    return _database(directory).exists()
 
 
 def read_config(experiment: Path) -> dict[str, Any]:
@@ -114,11 +130,25 @@ def write_config(experiment: Path, config: dict[str, Any]) -> None:
 def read_trials(experiment: Path) -> list[Trial]:
     """All trials of the experiment in this directory, in the order NNI started them."""
     trials: dict[str, Trial] = {}
-    for trial_id, event, number, data in _events(experiment):
-        known = trials.get(trial_id, Trial(trial_id, number, event, {}, None))
+    for trial_id, event, number, data, timestamp in _events(experiment):
+        known = trials.get(trial_id, Trial(trial_id, number, event, {}, None, started=timestamp))
         params = json.loads(data)["parameters"] if data else known.params
         trials[trial_id] = replace(known, nni_status=event, params=params)
     return [_with_files(trial, experiment) for trial in trials.values()]
+
+
+def read_curves(experiment: Path) -> dict[str, list[dict[str, float]]]:
+    """Per trial id its epochs' metrics, as NNI has them; of an epoch that was reported twice, the later."""
+    curves: dict[str, dict[int, dict[str, float]]] = {}
+    for trial_id, kind, sequence, data, _ in _metrics(experiment):
+        if kind == "PERIODICAL":
+            curves.setdefault(trial_id, {})[sequence] = json.loads(json.loads(data))
+    return {trial_id: [epochs[number] for number in sorted(epochs)] for trial_id, epochs in curves.items()}
+
+
+def read_result_times(experiment: Path) -> list[int]:
+    """When the tuner heard of each final result, in milliseconds since 1970, by NNI's clock."""
+    return [timestamp for _, kind, _, _, timestamp in _metrics(experiment) if kind == "FINAL"]
 
 
 def best_first(trials: list[Trial]) -> list[Trial]:
@@ -132,6 +162,16 @@ def trial_directory(experiment: Path, trial_id: str) -> Path:
     return experiment / "environments" / "local-env" / "trials" / trial_id
 
 
+def board_directory(experiment: Path, trial_id: str) -> Path:
+    """Where the button in NNI's page lets TensorBoard look for a local trial's curves."""
+    return experiment / "trials" / trial_id / "output" / "tensorboard"
+
+
+def experiment_of(trial: Path) -> Path:
+    """The experiment that a trial's directory belongs to."""
+    return trial.parents[3]
+
+
 def _connect(experiment: Path, mode: str = "ro") -> sqlite3.Connection:
     return sqlite3.connect(f"{_database(experiment).absolute().as_uri()}?mode={mode}", uri=True)
 
@@ -140,42 +180,64 @@ def _database(experiment: Path) -> Path:
     return experiment / "db" / "nni.sqlite"
 
 
-def _listed_parent(experiment_id: str) -> Path | None:
+def _listed_parent(experiment_id: str | None) -> Path | None:
     """Where NNI's list of this user's experiments says that it lies."""
-    listed = _read_json(Path.home() / "nni-experiments" / ".experiment") or {}
+    if experiment_id is None or not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", experiment_id):
+        return None
+    listed = read_json(Path.home() / "nni-experiments" / ".experiment") or {}
     parent = listed.get(experiment_id, {}).get("logDir")
     return Path(parent) if parent else None
 
 
 def _events(experiment: Path) -> list[Any]:
-    query = "select trialJobId, event, sequenceId, data from TrialJobEvent order by timestamp, rowid"
+    query = "select trialJobId, event, sequenceId, data, timestamp from TrialJobEvent order by timestamp, rowid"
     events = _select(experiment, "TrialJobEvent", query)
     return [event for event in events if event[1] in _STATUSES]  # others say what users and resumes did
+
+
+def _metrics(experiment: Path) -> list[Any]:
+    query = "select trialJobId, type, sequence, data, timestamp from MetricData order by timestamp, rowid"
+    return _select(experiment, "MetricData", query)
 
 
 def _select(experiment: Path, table: str, query: str) -> list[Any]:
     """Rows of NNI's database; none where its manager has not got so far as to make the table."""
     if not _database(experiment).exists():
         return []
-    with closing(_connect(experiment)) as connection:
-        if not connection.execute("select 1 from sqlite_master where name = ?", (table,)).fetchone():
-            return []
-        return connection.execute(query).fetchall()
+    try:
+        with closing(_connect(experiment)) as connection:
+            if not connection.execute("select 1 from sqlite_master where name = ?", (table,)).fetchone():
+                return []
+            return connection.execute(query).fetchall()
+    except sqlite3.OperationalError:
+        raise  # locked or out of reach at this moment, which is no damage
+    except sqlite3.DatabaseError as error:
+        raise RequestError(f"{_database(experiment)} is damaged: {error}") from None
 
 
 def _with_files(trial: Trial, experiment: Path) -> Trial:
     directory = trial_directory(experiment, trial.id)
-    params, result = _read_json(directory / "params.json"), _read_json(directory / "result.json")
-    trial = replace(trial, params=params["parameters"] if params else trial.params, result=result)
+    try:
+        params, result = read_json(directory / "params.json"), read_json(directory / "result.json")
+        trial = replace(trial, params=params["parameters"] if params else trial.params, result=_understood(result))
+    except (ValueError, KeyError, TypeError) as error:
+        return replace(trial, last_words=f"its files cannot be read, damaged or of another version: {error!r}")
     if result is None and trial.ended:
         return replace(trial, last_words=_last_line(directory / "trial.stderr"))
     return trial
 
 
+def _understood(result: Any) -> dict[str, Any] | None:
+    """A trial's result.json, as far as this version needs it; KeyError or TypeError where that is not in it."""
+    if result is None:
+        return None
+    known: dict[str, Any] = {**result, "reason": str(result["reason"]), "status": str(result["status"])}
+    if result["metrics"]:
+        known["metrics"] = {**result["metrics"], "default": float(result["metrics"]["default"])}
+        known["data"] = {**result["data"], "val_images": int(result["data"]["val_images"])}
+    return known
+
+
 def _last_line(path: Path) -> str:
     lines = path.read_text(errors="replace").split("\n") if path.exists() else []
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_bytes()) if path.exists() else None

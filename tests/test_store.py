@@ -37,7 +37,13 @@ def experiment(tmp_path: Path) -> Path:
 def write_result(experiment: Path, number: int, status: str, default: float) -> None:
     directory = trial_directory(experiment, f"trial{number}")
     directory.mkdir(parents=True)
-    result: dict[str, Any] = {"status": status, "metrics": {"default": default}, "epochs": 8, "seconds": 1.5}
+    result: dict[str, Any] = {
+        "status": status,
+        "reason": "",
+        "metrics": {"default": default},
+        "epochs": 8,
+        "seconds": 1.5,
+    }
     (directory / "result.json").write_text(json.dumps(result | {"data": {"val_images": 100}}))
     (directory / "params.json").write_text(json.dumps({"parameters": {"width": 40.0 + number, "lr": 0.1}}))
 
@@ -54,8 +60,19 @@ def test_trials_are_what_they_wrote_else_what_nni_knows(experiment: Path) -> Non
 def test_the_leaderboard_ranks_what_was_measured_and_counts_the_rest(experiment: Path) -> None:
     trials = read_trials(experiment)
     assert [trial.number for trial in best_first(trials)] == [1, 0]
-    lines = leaderboard(trials).splitlines()
-    assert lines[0].split() == ["No.", "trial", "accuracy", "width", "lr", "epochs", "seconds", "ended"]
+    lines = leaderboard(trials, experiment).splitlines()
+    assert lines[0].split() == [
+        "No.",
+        "trial",
+        "accuracy",
+        "tie",
+        "width",
+        "lr",
+        "weights",
+        "epochs",
+        "seconds",
+        "ended",
+    ]
     assert lines[1].split() == ["1", "trial1", "90.0%", "±", "3.0%", "41", "0.1", "8", "1.5", "stopped_early"]
     assert lines[-1] == "5 trials: 1 ok, 1 stopped_early, 1 user_canceled, 1 diverged, 1 running"
 
@@ -63,8 +80,8 @@ def test_the_leaderboard_ranks_what_was_measured_and_counts_the_rest(experiment:
 def test_searched_names_stand_in_the_table_beside_numbers(experiment: Path) -> None:
     params = trial_directory(experiment, "trial1") / "params.json"
     params.write_text(json.dumps({"parameters": {"model": "wide", "lr": 0.1}}))
-    lines = leaderboard(read_trials(experiment)).splitlines()
-    assert lines[0].split()[3:6] == ["model", "lr", "width"]
+    lines = leaderboard(read_trials(experiment), experiment).splitlines()
+    assert lines[0].split()[4:7] == ["model", "lr", "width"]
     assert lines[1].split()[5:8] == ["wide", "0.1", "8"]  # no width of its own: the next is its epochs
 
 
@@ -73,4 +90,4 @@ def test_an_experiment_that_has_not_begun_has_no_trials(tmp_path: Path) -> None:
     (tmp_path / "db").mkdir()
     sqlite3.connect(tmp_path / "db" / "nni.sqlite").close()
     assert read_trials(tmp_path) == []
-    assert leaderboard([]) == "0 trials: none has begun"
+    assert leaderboard([], tmp_path) == "0 trials: none has begun"
