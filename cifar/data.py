@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class Dataset:
     labels: Tensor
     classes: tuple[str, ...]
     fingerprint: str
+    skipped: int = 0  # files that were no readable images
 
     def to(self, device: torch.device) -> Dataset:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
@@ -71,9 +73,16 @@ def load_test(data: str) -> Dataset:
     return _load(data, "test")
 
 
-def _load(data: str, part: sources.Part) -> Dataset:
+def load_test_folder(folder: str) -> Dataset:
+    """A folder's pictures as a further set of test images: all of them, or those in its test/ where there is one."""
+    if not Path(folder).is_dir():
+        raise RequestError(f"a further set of test images must be a folder of pictures, got {folder!r}: no such folder")
+    return _load(folder, "test", sources.FolderToTest(Path(folder)))
+
+
+def _load(data: str, part: sources.Part, source: sources.Source | None = None) -> Dataset:
     try:
-        source = sources.parse(data, cache.directory() / "download")
+        source = source or sources.parse(data, cache.directory() / "download")
         cached = cache.fetch(source, part)
     except OSError as error:
         place = cache.directory()
@@ -84,7 +93,7 @@ def _load(data: str, part: sources.Part) -> Dataset:
     if decoded.skipped:
         logger.warning("%s: %d files are no readable images and are left out", data, decoded.skipped)
     images, labels = torch.from_numpy(decoded.images).permute(0, 3, 1, 2), torch.from_numpy(decoded.labels)
-    return Dataset(data, images, labels, decoded.classes, cached.fingerprint)
+    return Dataset(data, images, labels, decoded.classes, cached.fingerprint, decoded.skipped)
 
 
 def split(dataset: Dataset) -> Splits:

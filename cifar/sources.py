@@ -146,7 +146,7 @@ class Folder:
         return listing.hexdigest()[:16]
 
     def decode(self, part: Part) -> Decoded:
-        files = self._files(part)
+        files = self.files(part)
         skipped = self._warn_of_strangers(part)
         pixels = _decode_all([path for path, _ in files], f"decoding {self.directory.name}/{part}")
         labels = np.asarray([label for _, label in files], dtype=np.int64)
@@ -194,7 +194,7 @@ class Folder:
             raise RequestError(f"{self._root('test')} has no files in its class folders")  # said before training
         return classes
 
-    def _files(self, part: Part) -> list[tuple[Path, int]]:
+    def files(self, part: Part) -> list[tuple[Path, int]]:
         """(path, label) of each picture of `part`, in a fixed order."""
         root = self._root(part)
         files = [
@@ -204,8 +204,22 @@ class Folder:
         ]
         if self._root("train") != self._root("test"):
             return files
-        held_out = stratified_holdout(np.asarray([label for _, label in files], dtype=np.int64), TEST_SHARE)
+        held_out = self._held_out(np.asarray([label for _, label in files], dtype=np.int64))
         return [file for file, is_test in zip(files, held_out, strict=True) if is_test == (part == "test")]
+
+    def _held_out(self, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return stratified_holdout(labels, TEST_SHARE)
+
+
+class FolderToTest(Folder):
+    """Pictures to test on alone: those of DIR/test where there is one, else all in the class folders."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.name += "-all"
+
+    def _held_out(self, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return np.ones_like(labels, dtype=np.bool_)
 
 
 def _class_folders(root: Path) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cifar.errors import RequestError
-from cifar.sources import Digits, Folder, _decode_file, absolute, parse, to_pixels
+from cifar.sources import Digits, Folder, FolderToTest, _decode_file, absolute, parse, to_pixels
 
 
 def test_a_folder_with_train_and_test(make_folder: MakeFolder) -> None:
@@ -189,3 +189,10 @@ def test_no_bytes_break_the_reader(content: bytes, magic: bytes) -> None:
         file.flush()
         pixels = _decode_file(Path(file.name))
     assert pixels is None or pixels.shape == (32, 32, 3)
+
+
+def test_a_folder_to_test_on_holds_nothing_back(make_folder: MakeFolder) -> None:
+    flat = FolderToTest(make_folder({"cat": 5, "dog": 5}, name="flat"))
+    assert len(flat.decode("test").labels) == 10
+    divided = {"train/cat": 5, "train/dog": 5, "test/cat": 2, "test/dog": 3}
+    assert len(FolderToTest(make_folder(divided, name="divided")).decode("test").labels) == 5

@@ -1,0 +1,155 @@
+"""`cifar best`: names the winner of a search, with an interval, and leaves its model.
+
+A trial that leads a search is partly lucky. So those that the validation images cannot tell apart are trained again
+with new seeds; the winner is then trained on the validation images too, and only these last networks see test images.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from prettytable import PrettyTable
+
+from cifar import data, ledger, model_file, store
+from cifar.confirm import Candidate, Mean, decide, leading, new_seeds
+from cifar.data import Dataset
+from cifar.errors import RequestError
+from cifar.files import write_json
+from cifar.leaderboard import params_text, plain_table
+from cifar.model_file import SavedModel
+from cifar.retrain import Failed, Trainer
+from cifar.store import Trial
+from cifar.verdict import Verdict, read_test_images, refuse_strange_classes
+
+_ANSWER = "best.json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Which configuration is best, what it was compared with, and what the test images say of it."""
+
+    candidates: list[Candidate]
+    winner: Candidate
+    tied: list[Candidate]
+    verdicts: list[Verdict]
+
+
+def best(experiment: Path, data_name: str, seeds: int, second_test: str | None, force: bool) -> int:
+    """Confirm the leading trials with `seeds` new seeds each, and test the winner; returns 1 where training fails."""
+    if seeds < 1:
+        raise RequestError(f"--seeds must be at least 1, got {seeds}")
+    if (experiment / _ANSWER).exists() and not force:
+        raise RequestError(
+            f"experiment {experiment.name} has its answer, {experiment / _ANSWER}; --force replaces it, "
+            "and reads the test images once more"
+        )
+    trials, dataset = leading(store.read_trials(experiment), experiment), data.load(data_name)
+    _refuse_other_data(dataset.fingerprint, trials)
+    tests = [data.load_test(data_name), *([data.load_test_folder(second_test)] if second_test else [])]
+    for test in tests:
+        refuse_strange_classes(test, dataset.classes)
+    directory = experiment / "confirmed"
+    directory.mkdir(exist_ok=True)
+    try:
+        with FileLock(directory / ".lock", timeout=0):
+            trainer = Trainer(directory, dataset, data.split(dataset), (len(trials) + 1) * seeds)
+            return _confirm(experiment, trainer, trials, seeds, tests)
+    except Timeout:
+        raise RequestError(f"another cifar best is at work on experiment {experiment.name}") from None
+    except Failed as failure:
+        _say(f"error: {failure}")
+        return 1
+
+
+def _refuse_other_data(fingerprint: str, trials: Sequence[Trial]) -> None:
+    for trial in trials:
+        if trial.data.get("fingerprint", fingerprint) != fingerprint:
+            raise RequestError(f"the data have changed since trial {trial.number}: what was found says nothing of them")
+
+
+def _confirm(experiment: Path, trainer: Trainer, trials: Sequence[Trial], seeds: int, tests: Sequence[Dataset]) -> int:
+    leaders = f"{len(trials)} trials lead and cannot be told apart" if len(trials) > 1 else "one trial leads"
+    _say(f"{leaders}: training with {seeds} new seeds each, then the winner on all but the test images")
+    candidates = [trainer.candidate(trial, seeds) for trial in trials]
+    winner, tied = decide(candidates)
+    models = [trainer.final_model(winner.trial, hparams) for hparams in new_seeds(winner.trial, seeds)]
+    trainer.progress.close()
+    verdicts = [read_test_images(experiment, models, test, winner.trial.id) for test in tests]
+    answer = Answer(candidates, winner, tied, verdicts)
+    path = experiment / "best.pt"
+    _save_model(path, models[0], trainer.dataset, answer)
+    write_json(experiment / _ANSWER, _record(answer))
+    print(_text(answer))
+    print(f"model: {path}\ntest images read {len(ledger.read(experiment))} times in this experiment")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _save_model(path: Path, model: SavedModel, dataset: Dataset, answer: Answer) -> None:
+    """The first seed's network: to choose among them by the test images would flatter."""
+    tested = float(answer.verdicts[0].answers[0].correct.mean())
+    accuracy = {"validation": answer.winner.accuracy.value, "test": tested}
+    model_file.save(path, model.network, model.hparams, dataset, accuracy)
+
+
+def _text(answer: Answer) -> str:
+    winner, tied = answer.winner, answer.tied
+    how = "better than the others" if len(tied) == 1 else f"tie of {len(tied)}: take the cheapest, which trains fastest"
+    lines = [
+        str(_candidates_table(answer.candidates)),
+        f"winner: trial {winner.trial.number} ({params_text(winner.trial)}), {how}",
+    ]
+    for verdict in answer.verdicts:
+        lines += [
+            f"test accuracy on {verdict.name}: {verdict.accuracy} (95 % interval, {len(verdict.answers)} seeds, "
+            f"{verdict.images:,} images), trained on the validation images too; true classes down, predicted across:",
+            str(_confusion_table(verdict)),
+        ]
+    return "\n".join(lines)
+
+
+def _candidates_table(candidates: Sequence[Candidate]) -> PrettyTable:
+    table = plain_table(["No.", "trial", "in the search", "with new seeds", "seconds"])
+    for candidate in candidates:
+        trial = candidate.trial
+        found = f"{trial.accuracy or 0:.1%}"
+        table.add_row([trial.number, trial.id, found, str(candidate.accuracy), f"{candidate.seconds:.1f}"])
+    return table
+
+
+def _confusion_table(verdict: Verdict) -> PrettyTable:
+    confusion = verdict.confusion
+    table = plain_table(["", *verdict.classes, "accuracy"])
+    for label, name in enumerate(verdict.classes):
+        row = confusion[label]
+        table.add_row([name, *row, f"{row[label] / row.sum():.1%}" if row.sum() else "no image"])
+    return table
+
+
+def _record(answer: Answer) -> dict[str, Any]:
+    return {
+        "winner": answer.winner.trial.id,
+        "tied": [candidate.trial.id for candidate in answer.tied],
+        "candidates": {candidate.trial.id: _mean_record(candidate.accuracy) for candidate in answer.candidates},
+        "seeds": len(answer.verdicts[0].answers),
+        "seconds": answer.winner.seconds,
+        "classes": list(answer.verdicts[0].classes),
+        "tests": [_verdict_record(verdict) for verdict in answer.verdicts],
+    }
+
+
+def _verdict_record(verdict: Verdict) -> dict[str, Any]:
+    confusion = verdict.confusion.tolist()
+    return {"data": verdict.name, "images": verdict.images, **_mean_record(verdict.accuracy), "confusion": confusion}
+
+
+def _mean_record(mean: Mean) -> dict[str, float]:
+    return {"mean": mean.value, "margin_95": mean.margin}

@@ -1,0 +1,73 @@
+"""What the test images say of the final networks. Whoever reads them says so in the experiment's ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cifar import ledger, validation
+from cifar.confirm import Mean, correct, mean
+from cifar.data import Dataset
+from cifar.errors import RequestError
+from cifar.model_file import SavedModel
+from cifar.train import evaluate
+from cifar.validation import Answers
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The networks' answers to one set of test images."""
+
+    name: str
+    classes: tuple[str, ...]
+    answers: list[Answers]
+
+    @property
+    def accuracy(self) -> Mean:
+        return mean(correct(self.answers))
+
+    @property
+    def images(self) -> int:
+        return len(self.answers[0].labels)
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """True x predicted class, summed over the networks."""
+        return validation.confusion(self.answers, len(self.classes))
+
+
+def read_test_images(experiment: Path, models: Sequence[SavedModel], test: Dataset, trial_id: str) -> Verdict:
+    """One look at the test images, entered in the experiment's ledger."""
+    everything, labels = torch.arange(len(test.labels)), _labels(test, models[0].classes)
+    networks = [model.network for model in models]
+    predictions = [evaluate(network, test, everything).predictions.numpy() for network in networks]
+    verdict = Verdict(Path(test.name).name, models[0].classes, [Answers(some, labels) for some in predictions])
+    ledger.append(
+        experiment,
+        {
+            "trial": trial_id,
+            "seeds": [model.hparams.seed for model in models],
+            "data": {"name": verdict.name, "fingerprint": test.fingerprint, "images": verdict.images},
+            "accuracies": [float(answers.correct.mean()) for answers in verdict.answers],
+        },
+    )
+    return verdict
+
+
+def refuse_strange_classes(test: Dataset, classes: Sequence[str]) -> None:
+    """Another set of test images may lack classes, but have none that the networks have not learnt."""
+    strange = sorted(set(test.classes) - set(classes))
+    if strange:
+        raise RequestError(f"{test.name} has classes that the experiment's data lack: {', '.join(strange)}")
+
+
+def _labels(test: Dataset, classes: Sequence[str]) -> NDArray[np.int64]:
+    """As the networks number them."""
+    numbers = np.asarray([classes.index(name) for name in test.classes], dtype=np.int64)
+    labels: NDArray[np.int64] = numbers[test.labels.numpy()]
+    return labels

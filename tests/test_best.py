@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fake_experiments as fake
+import pytest
+from conftest import MakeFolder
+from filelock import FileLock
+
+from cifar import data, ledger, model_file, retrain
+from cifar.best import best
+from cifar.errors import RequestError
+from cifar.result import Result
+from cifar.run import run_trial
+
+SEEDS = 2
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    """Two trials that tie, and a worse one, on the digits."""
+    digits = {"fingerprint": data.load("digits").fingerprint}
+    params = {"width": 4.0, "lr": 0.01}
+    return fake.make(
+        tmp_path / "made",
+        [
+            {"accuracy": 0.8, "params": params, "epochs": 1, "fingerprints": digits},
+            {"accuracy": 0.799, "params": params | {"width": 6.0}, "epochs": 1, "fingerprints": digits},
+            {"accuracy": 0.5, "params": params, "fingerprints": digits},
+        ],
+    )
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each training had."""
+    images, really = list[int](), run_trial
+
+    def counted(hparams: Any, dataset: Any, splits: Any, *others: Any) -> Any:
+        assert hparams.seed in (1, 2)  # 0 was the search's own, in which the leaders were lucky
+        images.append(len(splits.train))
+        return really(hparams, dataset, splits, *others)
+
+    monkeypatch.setattr(retrain, "run_trial", counted)
+    return images
+
+
+def test_the_leaders_are_trained_again_and_the_winner_is_tested_once(
+    experiment: Path, trainings: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert best(experiment, "digits", SEEDS, None, force=False) == 0
+    digits = data.load("digits")
+    assert trainings == [len(data.split(digits).train)] * 4 + [len(digits.labels)] * 2  # two ties, the final networks
+    record = json.loads((experiment / "best.json").read_text())
+    assert set(record["candidates"]) == {"trial0", "trial1"}
+    (test,) = record["tests"]
+    assert test["images"] == len(data.load_test("digits").labels)
+    assert sum(map(sum, test["confusion"])) == SEEDS * test["images"]
+    right = sum(test["confusion"][label][label] for label in range(10))
+    assert test["mean"] == pytest.approx(right / (SEEDS * test["images"]))
+    (reading,) = ledger.read(experiment)
+    assert reading["trial"] == record["winner"]
+    assert sum(reading["accuracies"]) / SEEDS == pytest.approx(test["mean"])
+    saved = model_file.load(experiment / "best.pt")
+    assert saved.accuracy == {
+        "validation": record["candidates"][record["winner"]]["mean"],
+        "test": reading["accuracies"][0],
+    }
+    assert "test images read 1 times" in capsys.readouterr().out
+
+
+def test_what_is_trained_is_not_trained_again_and_each_reading_counts(experiment: Path, trainings: list[int]) -> None:
+    best(experiment, "digits", SEEDS, None, force=False)
+    first = json.loads((experiment / "best.json").read_text())
+    trainings.clear()
+    with pytest.raises(RequestError, match="--force replaces it, and reads the test images once more"):
+        best(experiment, "digits", SEEDS, None, force=False)
+    best(experiment, "digits", SEEDS, None, force=True)
+    assert trainings == []
+    assert json.loads((experiment / "best.json").read_text()) == first
+    assert len(ledger.read(experiment)) == 2
+
+
+def test_after_an_interruption_it_goes_on(
+    experiment: Path, trainings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: Callable[..., Any] = vars(retrain)["run_trial"]
+
+    def interrupted(*arguments: Any) -> Any:
+        return counted(*arguments) if len(trainings) < 2 else (Result("interrupted", "by Ctrl-C"), None)
+
+    monkeypatch.setattr(retrain, "run_trial", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        best(experiment, "digits", SEEDS, None, force=False)
+    assert ledger.read(experiment) == []
+    monkeypatch.setattr(retrain, "run_trial", counted)
+    assert best(experiment, "digits", SEEDS, None, force=False) == 0
+    assert len(trainings) == 6
+
+
+def test_another_folder_is_tested_beside_the_first(experiment: Path, make_folder: MakeFolder) -> None:
+    best(experiment, "digits", 1, str(make_folder({"7": 3, "1": 2})), force=False)
+    first, second = json.loads((experiment / "best.json").read_text())["tests"]
+    assert (first["data"], second["data"]) == ("digits", "pictures")
+    assert second["images"] == 5
+    assert [sum(row) for row in second["confusion"]] == [0, 2, 0, 0, 0, 0, 0, 3, 0, 0]  # numbered as in the model
+    assert len(ledger.read(experiment)) == 2
+
+
+def test_a_training_that_fails_ends_it_with_its_reason(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(retrain, "run_trial", lambda *_: (Result("diverged", "training loss is nan"), None))
+    assert best(experiment, "digits", SEEDS, None, force=False) == 1
+    assert "seed 1 ended diverged: training loss is nan" in capsys.readouterr().err
+
+
+def test_what_cannot_be_confirmed_is_refused_before_training(
+    experiment: Path, trainings: list[int], make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    strange, other_data = str(make_folder({"7": 3, "whale": 2})), str(make_folder({"a": 20, "b": 20}, name="other"))
+    for expected, arguments in {
+        "--seeds must be at least 1, got 0": (experiment, "digits", 0, None),
+        "classes that the experiment's data lack: whale": (experiment, "digits", 1, strange),
+        "no such folder": (experiment, "digits", 1, "nowhere"),
+        "the data have changed since trial 0": (experiment, other_data, 1, None),
+        "has finished": (fake.make(tmp_path / "empty", []), "digits", 1, None),
+    }.items():
+        with pytest.raises(RequestError, match=expected):
+            best(*arguments, force=False)
+    assert trainings == []
+
+
+def test_two_at_once_do_not_disturb_each_other(experiment: Path) -> None:
+    (experiment / "confirmed").mkdir()
+    with FileLock(experiment / "confirmed" / ".lock"), pytest.raises(RequestError, match="another cifar best"):
+        best(experiment, "digits", 1, None, force=False)
