@@ -1,0 +1,185 @@
+"""`cifar report`: an experiment in one HTML file that opens without network, by a double click.
+
+Needs the packages of the extra `report`.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import yaml
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from cifar import data, examples, figures, findings, ledger, model_file, store, top_models, validation
+from cifar.errors import RequestError
+from cifar.examples import Example
+from cifar.figures import Figure
+from cifar.files import new_file, read_json
+from cifar.findings import Interval
+from cifar.leaderboard import accuracy_text, param_text, params_text, records, ties
+from cifar.model_file import SavedModel
+from cifar.store import Trial, best_first
+
+logger = logging.getLogger(__name__)
+
+_EXAMPLES = 20
+# What makes the search again. The rest of NNI's configuration is its defaults, and folders that are nobody's business.
+_REPRODUCING = [
+    "experimentName",
+    "searchSpace",
+    "trialCommand",
+    "trialConcurrency",
+    "maxTrialNumber",
+    "maxExperimentDuration",
+    "tuner",
+    "assessor",
+]
+
+
+def report(experiment: Path, out: Path, data_name: str, running: bool) -> None:
+    """Write the report of an experiment to `out`; RequestError where no trial has finished."""
+    trials = store.read_trials(experiment)
+    if not best_first(trials):
+        raise RequestError(f"no trial of experiment {experiment.name} has finished: there is nothing to report")
+    page = _template().render(
+        _about_search(experiment, trials)
+        | _about_model(experiment, trials, data_name)
+        | {"id": experiment.name, "running": running, "when": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")}
+    )
+    with new_file(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals |= {
+        "plotly": base64.b64encode(gzip.compress(get_plotlyjs().encode())).decode(),  # a third of its size
+        "as_json": _as_json,
+        "points": _points,
+        "short": param_text,
+    }
+    return environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
+
+
+def _as_json(figure: Figure) -> Markup:
+    return Markup(figure.plot.to_json().replace("<", "\\u003c"))  # nothing in it may end the script that holds it
+
+
+def _points(gain: Interval) -> str:
+    return f"{100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+
+
+def _about_search(experiment: Path, trials: list[Trial]) -> dict[str, Any]:
+    config, curves = store.read_config(experiment), store.read_curves(experiment)
+    space, tuner = config.get("searchSpace") or {}, config.get("tuner") or {}
+    ranked = best_first(trials)
+    return {
+        "title": config.get("experimentName") or experiment.name,
+        "warnings": findings.edges(trials, space),
+        "searched": [*figures.of_search(trials, space, curves)] if len(ranked) > 1 else [],
+        "learned": findings.tuner_gain(trials, store.read_result_times(experiment), tuner),
+        "stopping": findings.stopping(trials, curves),
+        "endings": findings.endings(trials),
+        "records": records(trials, experiment),
+        "param_names": list(space),
+        "versions": _versions(ranked[0]),
+        "config": yaml.safe_dump({name: config[name] for name in _REPRODUCING if name in config}, sort_keys=False),
+    }
+
+
+def _versions(trial: Trial) -> str:
+    versions = (trial.result or {}).get("versions", {})
+    return ", ".join(f"{name} {number}" for name, number in versions.items()) or "versions that it has not noted"
+
+
+def _about_model(experiment: Path, trials: list[Trial], data_name: str) -> dict[str, Any]:
+    confirmed, model = read_json(experiment / "best.json"), _best_kept(experiment)
+    return {
+        "facts": [*_found(experiment, trials), *_confirmed(experiment, trials, confirmed)],
+        "confusions": _of_tests(confirmed) if confirmed else _of_validation(experiment, trials, model),
+        "examples": _examples(model, data_name),
+        "data_name": Path(data_name).name,
+    }
+
+
+def _best_kept(experiment: Path) -> SavedModel | None:
+    """The best of the search's kept models that can be read."""
+    for path in top_models.best(experiment):
+        try:
+            return model_file.load(path)
+        except RequestError as error:
+            logger.warning("%s", error)
+    return None
+
+
+def _found(experiment: Path, trials: list[Trial]) -> list[str]:
+    best, tied = best_first(trials)[0], ties(trials, experiment)
+    fact = f"Best in the search: trial {best.number} ({params_text(best)}), validation accuracy {accuracy_text(best)}."
+    return [fact, f"The validation images do not tell {len(tied)} trials apart, this one among them."][: 1 + bool(tied)]
+
+
+def _confirmed(experiment: Path, trials: list[Trial], confirmed: Any) -> list[str]:
+    if confirmed is None:
+        return ["Not confirmed yet, and a search's best is partly luck: cifar best trains the leaders again."]
+    numbers, tied = {trial.id: trial.number for trial in trials}, len(confirmed["tied"])
+    winner = confirmed["winner"]
+    how = "better than the others" if tied == 1 else f"of {tied} that tie, the one that trains fastest"
+    return [
+        f"Confirmed with {confirmed['seeds']} new seeds: trial {numbers.get(winner, winner)}, {how}; validation "
+        f"accuracy {_percent(confirmed['candidates'][winner])}.",
+        *(
+            f"Test accuracy {_percent(test)} (95 % interval) of {test['images']:,} images of {test['data']}."
+            for test in confirmed["tests"]
+        ),
+        f"The test images were read {len(ledger.read(experiment))} times in this experiment.",
+    ]
+
+
+def _percent(mean: dict[str, float]) -> str:
+    return f"{mean['mean']:.1%} ± {mean['margin_95']:.1%}"
+
+
+def _of_tests(confirmed: Any) -> list[Figure]:
+    by = f"by {confirmed['seeds']} networks"
+    return [
+        figures.of_confusion(
+            np.asarray(test["confusion"]),
+            confirmed["classes"],
+            f"{test['images']:,} test images of {test['data']} {by}",
+        )
+        for test in confirmed["tests"]
+    ]
+
+
+def _of_validation(experiment: Path, trials: list[Trial], model: SavedModel | None) -> list[Figure]:
+    best = best_first(trials)[0]
+    answers = validation.load(store.trial_directory(experiment, best.id))
+    if answers is None or model is None:
+        return []
+    confusion = validation.confusion([answers], len(model.classes))
+    return [figures.of_confusion(confusion, model.classes, f"validation images, by trial {best.number}")]
+
+
+def _examples(model: SavedModel | None, data_name: str) -> dict[str, Sequence[Example]] | None:
+    """Of the validation images, which no kept model was trained on; None where the data or the models are gone."""
+    if model is None:
+        return None
+    try:
+        dataset = data.load(data_name)
+    except RequestError as error:
+        logger.warning("no pictures in the report: %s", error)
+        return None
+    if dataset.fingerprint != model.facts["data"]["fingerprint"]:
+        logger.warning("no pictures in the report: %s has changed since the search", data_name)
+        return None
+    drawn, worst = examples.of_model(model, dataset, data.split(dataset).val, _EXAMPLES)
+    return {"drawn": drawn, "worst": worst}
