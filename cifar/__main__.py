@@ -1,4 +1,4 @@
-"""The commands: `cifar search` and `cifar doctor`, also as `python -m cifar`."""
+"""The commands, also as `python -m cifar`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from cifar.config import Changes
+from cifar import model_file, processes, store
+from cifar.best import best
+from cifar.config import Changes, experiments_directory
 from cifar.doctor import doctor
 from cifar.errors import RequestError
+from cifar.export import export
+from cifar.inspection import describe
 from cifar.interrupts import listen
+from cifar.leaderboard import as_csv, as_json, leaderboard
 from cifar.ports import EVERYWHERE, LOOPBACK
-from cifar.prepare import Request, prepare_new, prepare_resumed, prepare_view
+from cifar.predict import print_predictions
+from cifar.prepare import Request, prepare_new, prepare_resumed, prepare_view, same_data
 from cifar.search import search, view
 
 
@@ -57,7 +63,47 @@ def parse_arguments() -> argparse.Namespace:
     command = commands.add_parser("doctor", help="check and measure what a search would need, without starting it")
     command.set_defaults(run=run_doctor)
     _add_experiment_options(command)
+    command = commands.add_parser("trials", help="the leaderboard of an experiment, running or not")
+    command.set_defaults(run=run_trials)
+    _add_experiment(command)
+    command.add_argument("--format", choices=["table", "csv", "json"], default="table", help="default: table")
+    command = commands.add_parser("best", help="confirm the winner with new seeds, test it once, and keep its model")
+    command.set_defaults(run=run_best)
+    _add_experiment(command)
+    command.add_argument("--seeds", type=int, default=3, help="trainings of each leading trial (default: 3)")
+    command.add_argument("--data", metavar="FOLDER", help="a further set of test images, reported beside the first")
+    command.add_argument("--force", action="store_true", help="again, where it has been done")
+    command = commands.add_parser("report", help="write the experiment as one web page, to open offline")
+    command.set_defaults(run=run_report)
+    _add_experiment(command)
+    command.add_argument("--out", type=Path, help="the file to write (default: report-ID.html)")
+    command.add_argument("--force", action="store_true", help="replace that file if it is there")
+    command = commands.add_parser("data", help="count the pictures of a data set, and find what is wrong with them")
+    command.set_defaults(run=run_data)
+    add = command.add_argument
+    add("data", metavar="DATA", help="cifar10, digits or a folder of pictures")
+    add("--preview", type=Path, metavar="GRID.png", help="also write some pictures of each class")
+    add("--force", action="store_true", help="replace GRID.png if it is there")
+    command = commands.add_parser("predict", help="say what is in pictures")
+    command.set_defaults(run=run_predict)
+    add = command.add_argument
+    add("model", type=Path, metavar="MODEL", help="a model file")
+    add("images", type=Path, nargs="+", metavar="IMAGE", help="a picture or a folder of them")
+    add("--top", type=int, default=3, help="classes to name for each picture (default: 3)")
+    add("--json", action="store_true", help="for programs")
+    command = commands.add_parser("export", help="write a model as ONNX")
+    command.set_defaults(run=run_export)
+    add = command.add_argument
+    add("model", type=Path, metavar="MODEL", help="a model file")
+    add("out", type=Path, metavar="OUT.onnx", help="the file to write")
+    add("--force", action="store_true", help="replace OUT.onnx if it is there")
     return parser.parse_args()
+
+
+def _add_experiment(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("id", nargs="?", metavar="ID", help="of the experiment, or its first characters (default: the latest)")
+    add("--config", type=Path, default=Path("config.yml"), help="says where experiments lie (default: config.yml)")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -99,6 +145,60 @@ def run_search(options: argparse.Namespace) -> int:
 
 def run_doctor(options: argparse.Namespace) -> int:
     return doctor(_request(options))
+
+
+def run_trials(options: argparse.Namespace) -> int:
+    directory = store.find(options.id, experiments_directory(options.config))
+    _runs(directory)
+    trials = store.read_trials(directory)
+    print({"table": leaderboard, "csv": as_csv, "json": as_json}[options.format](trials, directory))
+    return 0
+
+
+def run_best(options: argparse.Namespace) -> int:
+    directory = store.find(options.id, experiments_directory(options.config))
+    _runs(directory)
+    return best(directory, same_data(directory, None), options.seeds, options.data, options.force)
+
+
+def run_report(options: argparse.Namespace) -> int:
+    try:
+        from cifar.report import report
+    except ImportError as error:
+        raise RequestError(f"a report needs the package {error.name}: pip install 'cifar-nni[report]'") from None
+    directory = store.find(options.id, experiments_directory(options.config))
+    out = options.out or Path(f"report-{directory.name}.html")
+    _refuse_to_replace(out, options.force)
+    report(directory, out, same_data(directory, None), _runs(directory))
+    print(f"report: {out}")
+    return 0
+
+
+def _runs(experiment: Path) -> bool:
+    """Whether the experiment goes on, and this is what there is so far."""
+    running = bool(processes.find(experiment, "manager"))
+    if running:
+        print(f"experiment {experiment.name} is still running; this is what there is so far", file=sys.stderr)
+    return running
+
+
+def _refuse_to_replace(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise RequestError(f"{path} exists; --force replaces it")
+
+
+def run_data(options: argparse.Namespace) -> int:
+    return describe(options.data, options.preview, options.force)
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    return print_predictions(model_file.load(options.model), options.images, options.top, options.json)
+
+
+def run_export(options: argparse.Namespace) -> int:
+    _refuse_to_replace(options.out, options.force)
+    export(model_file.load(options.model), options.out)
+    return 0
 
 
 def _request(options: argparse.Namespace) -> Request:

@@ -1,15 +1,17 @@
-"""Fixtures: a cache of the tests' own, pictures made on the spot, and a synthetic data set."""
+"""Fixtures: a cache of the tests' own, pictures made on the spot, a synthetic data set, real searches."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nni  # noqa: F401  # all of it, before a test of nni_trial puts a part in its place
 import numpy as np
 import pytest
 import torch
+import yaml
+from experiments import Search, Start, project_config, wait_until_gone
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
@@ -62,3 +64,30 @@ def tiny() -> Dataset:
     noise = torch.randint(0, 60, (120, 3, 32, 32), generator=generator)
     images = (noise + 80 * labels.view(-1, 1, 1, 1)).to(torch.uint8)
     return Dataset("tiny", images, labels, ("dark", "grey", "light"), "f" * 64)
+
+
+@pytest.fixture
+def config_path(tmp_path: Path) -> Path:
+    config = project_config(tmp_path, "python trial.py --epochs 2")
+    config["tuner"]["classArgs"]["tpe_args"]["n_startup_jobs"] = 2
+    path = tmp_path / "config.yml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture
+def search(tmp_path: Path, config_path: Path) -> Iterator[Start]:
+    """Start `cifar search` with the config at config_path; experiments land in tmp_path / "experiments"."""
+    started: list[Search] = []
+
+    def start(*arguments: str, **environment: str) -> Search:
+        command = ("search", "--config", str(config_path), *arguments)
+        started.append(Search(tmp_path, command, environment))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()  # its manager notices, and ends all the rest
+            one.process.wait()
+    wait_until_gone(tmp_path)

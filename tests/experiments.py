@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,20 @@ def held_claims(home: Path) -> list[str]:
     """Names of the locks that a living process holds."""
     locks = (home / "tmp").glob("cifar-nni-claims-*/*.lock")
     return [lock.name for lock in locks if subprocess.run(["flock", "-n", str(lock), "true"]).returncode != 0]
+
+
+def nothing_is_left(home: Path) -> bool:
+    """No process, listening port or lock of a search; asked right after it has ended."""
+    assert descendants_of(home / "experiments") == []
+    assert held_claims(home) == []
+    return True
+
+
+def wait_until_gone(home: Path, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while left := descendants_of(home / "experiments"):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+Start = Callable[..., Search]

@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import psutil
 import pytest
 import requests
 import yaml
-from experiments import ROOT, Search, descendants_of, free_port, held_claims, project_config
+from experiments import ROOT, Search, Start, free_port, nothing_is_left, wait_until_gone
 
 from cifar import processes, store
 from cifar.store import Trial
@@ -27,17 +26,6 @@ from cifar.store import Trial
 QUICK = f"{sys.executable} {ROOT / 'tests' / 'quick_trial.py'}"
 
 WRONG_VALUES = "--data nowhere --port 99999 --max-trials 0 --epochs 0 --duration 5x --tuner GP"
-
-Start = Callable[..., Search]
-
-
-@pytest.fixture
-def config_path(tmp_path: Path) -> Path:
-    config = project_config(tmp_path, "python trial.py --epochs 2")
-    config["tuner"]["classArgs"]["tpe_args"]["n_startup_jobs"] = 2
-    path = tmp_path / "config.yml"
-    path.write_text(yaml.safe_dump(config))
-    return path
 
 
 @pytest.fixture
@@ -48,38 +36,6 @@ def quick_config_path(config_path: Path) -> Path:
     config |= {"trialCommand": QUICK, "searchSpace": {"lr": {"_type": "uniform", "_value": [0.1, 0.9]}}}
     config_path.write_text(yaml.safe_dump(config))
     return config_path
-
-
-@pytest.fixture
-def search(tmp_path: Path, config_path: Path) -> Iterator[Start]:
-    """Start `cifar search` with the config at config_path; experiments land in tmp_path / "experiments"."""
-    started: list[Search] = []
-
-    def start(*arguments: str, **environment: str) -> Search:
-        command = ("search", "--config", str(config_path), *arguments)
-        started.append(Search(tmp_path, command, environment))
-        return started[-1]
-
-    yield start
-    for one in started:
-        if one.process.poll() is None:
-            one.process.kill()  # its manager notices, and ends all the rest
-            one.process.wait()
-    wait_until_gone(tmp_path)
-
-
-def wait_until_gone(home: Path, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while left := descendants_of(home / "experiments"):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.2)
-
-
-def nothing_is_left(home: Path) -> bool:
-    """No process, listening port or lock of a search; asked right after it has ended."""
-    assert descendants_of(home / "experiments") == []
-    assert held_claims(home) == []
-    return True
 
 
 def database(search: Search, query: str) -> list[Any]:

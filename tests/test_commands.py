@@ -1,0 +1,121 @@
+"""The commands that read what a search left, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import fake_experiments as fake
+import pytest
+
+from cifar.__main__ import main
+
+Cifar = Callable[..., tuple[int, str, str]]
+TRIALS = [{"accuracy": 0.8}, {"accuracy": 0.5}]
+
+
+@pytest.fixture
+def cifar(
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Cifar:
+    """Run a command in tmp_path: exit code, stdout, stderr. Experiments lie in tmp_path / "experiments"."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def run(command: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cifar", command, *arguments, "--config", str(config_path)])
+        code = main()
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def experiments(tmp_path: Path) -> Path:
+    """Two, abc1 and abd2, and abd2 is the later one."""
+    for name in ("abc1", "abd2"):
+        fake.make(tmp_path / "experiments" / name, TRIALS)
+    return tmp_path / "experiments"
+
+
+def test_the_latest_experiment_is_meant_where_none_is_named(cifar: Cifar, experiments: Path) -> None:
+    fake.make(experiments / "aaa3", [{"accuracy": 0.3}])
+    code, out, _ = cifar("trials", "--format", "json")
+    assert code == 0
+    assert [trial["accuracy"] for trial in json.loads(out)] == [0.3]
+
+
+def test_the_first_characters_of_an_id_are_enough(cifar: Cifar, experiments: Path) -> None:
+    code, out, _ = cifar("trials", "abc")
+    assert code == 0
+    assert "80.0% ± 1.3%" in out
+
+
+@pytest.mark.parametrize("command", ["trials", "best", "report"])
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("ab", "fits several experiments"), ("zz", "no experiment 'zz'"), ("../x", "no experiment")]
+)
+def test_an_unknown_or_ambiguous_id_lists_those_that_there_are(
+    cifar: Cifar, experiments: Path, command: str, name: str, sentence: str
+) -> None:
+    code, out, err = cifar(command, name)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert "abc1, abd2" in err
+
+
+@pytest.mark.parametrize("command", ["best", "report"])
+def test_nothing_has_finished(cifar: Cifar, experiments: Path, command: str) -> None:
+    fake.make(experiments / "new", [{"accuracy": 0.0, "status": "running"}])
+    code, _, err = cifar(command, "new")
+    assert code == 2
+    assert err.startswith("error: no trial of experiment new has finished")
+
+
+@pytest.mark.parametrize("command", ["trials", "best", "report"])
+def test_a_damaged_database_is_named(cifar: Cifar, experiments: Path, command: str, tmp_path: Path) -> None:
+    database = experiments / "abc1" / "db" / "nni.sqlite"
+    content = database.read_bytes()
+    database.write_bytes(content[:4096] + b"\0" * (len(content) - 4096))
+    code, out, err = cifar(command, "abc1")
+    assert (code, out) == (2, "")
+    assert f"{database} is damaged" in err
+    assert list(tmp_path.glob("report-*")) == []
+
+
+def test_a_trial_whose_files_are_damaged_or_foreign_is_named_and_the_rest_counts(
+    cifar: Cifar, experiments: Path
+) -> None:
+    trials = experiments / "abc1" / "environments" / "local-env" / "trials"
+    (trials / "trial0" / "result.json").write_text('{"status": "ok", "rea')
+    code, out, _ = cifar("trials", "abc1", "--format", "json")
+    best, damaged = json.loads(out)
+    assert (code, best["number"], damaged["number"]) == (0, 1, 0)
+    assert "damaged or of another version" in damaged["reason"]
+    (trials / "trial0" / "result.json").write_text('{"outcome": "fine"}')
+    _, out, _ = cifar("trials", "abc1", "--format", "json")
+    assert "damaged or of another version" in json.loads(out)[1]["reason"]
+
+
+def test_hyperparameters_of_another_version_cannot_be_repeated(cifar: Cifar, experiments: Path) -> None:
+    path = experiments / "abc1" / "environments" / "local-env" / "trials" / "trial0" / "result.json"
+    result = json.loads(path.read_text())
+    result["hparams"]["colour"] = "blue"
+    path.write_text(json.dumps(result))
+    code, _, err = cifar("best", "abc1")
+    assert code == 2
+    assert "trial 0 was run by another version" in err
+
+
+def test_a_report_is_replaced_on_request_alone(cifar: Cifar, experiments: Path, tmp_path: Path) -> None:
+    assert cifar("report", "abc1")[0] == 0
+    report = tmp_path / "report-abc1.html"
+    report.write_text("mine")
+    code, _, err = cifar("report", "abc1")
+    assert (code, report.read_text()) == (2, "mine")
+    assert "report-abc1.html exists; --force replaces it" in err
+    assert cifar("report", "abc1", "--force")[0] == 0
+    assert report.read_text() != "mine"
