@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+import os
 import re
 import shlex
 import sys
@@ -18,6 +19,7 @@ from cifar.config import Changes, experiments_directory
 from cifar.doctor import doctor
 from cifar.errors import RequestError
 from cifar.export import export
+from cifar.files import refuse_to_replace
 from cifar.inspection import describe
 from cifar.interrupts import listen
 from cifar.leaderboard import as_csv, as_json, leaderboard
@@ -43,6 +45,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # as in `cifar trials | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may the flush at exit complain
+        return 1
     except OSError as error:  # a full disk, a missing permission: the system's words are the clearest
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -148,7 +153,7 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 
 def run_trials(options: argparse.Namespace) -> int:
-    directory = store.find(options.id, experiments_directory(options.config))
+    directory = _experiment(options)
     _runs(directory)
     trials = store.read_trials(directory)
     print({"table": leaderboard, "csv": as_csv, "json": as_json}[options.format](trials, directory))
@@ -156,7 +161,7 @@ def run_trials(options: argparse.Namespace) -> int:
 
 
 def run_best(options: argparse.Namespace) -> int:
-    directory = store.find(options.id, experiments_directory(options.config))
+    directory = _experiment(options)
     _runs(directory)
     return best(directory, same_data(directory, None), options.seeds, options.data, options.force)
 
@@ -165,13 +170,22 @@ def run_report(options: argparse.Namespace) -> int:
     try:
         from cifar.report import report
     except ImportError as error:
-        raise RequestError(f"a report needs the package {error.name}: pip install 'cifar-nni[report]'") from None
-    directory = store.find(options.id, experiments_directory(options.config))
+        raise RequestError(f"a report needs the package {error.name}: pip install -e '.[report]'") from None
+    directory = _experiment(options)
     out = options.out or Path(f"report-{directory.name}.html")
-    _refuse_to_replace(out, options.force)
+    refuse_to_replace(out, options.force)
     report(directory, out, same_data(directory, None), _runs(directory))
     print(f"report: {out}")
     return 0
+
+
+def _experiment(options: argparse.Namespace) -> Path:
+    if options.config != Path("config.yml") and not options.config.exists():
+        raise RequestError(f"{options.config}: no such file")
+    directory = store.find(options.id, experiments_directory(options.config))
+    if options.id is None:
+        print(f"experiment {directory.name}", file=sys.stderr)
+    return directory
 
 
 def _runs(experiment: Path) -> bool:
@@ -180,11 +194,6 @@ def _runs(experiment: Path) -> bool:
     if running:
         print(f"experiment {experiment.name} is still running; this is what there is so far", file=sys.stderr)
     return running
-
-
-def _refuse_to_replace(path: Path, force: bool) -> None:
-    if path.exists() and not force:
-        raise RequestError(f"{path} exists; --force replaces it")
 
 
 def run_data(options: argparse.Namespace) -> int:
@@ -196,8 +205,9 @@ def run_predict(options: argparse.Namespace) -> int:
 
 
 def run_export(options: argparse.Namespace) -> int:
-    _refuse_to_replace(options.out, options.force)
+    refuse_to_replace(options.out, options.force)
     export(model_file.load(options.model), options.out)
+    print(f"model: {options.out}")
     return 0
 
 

@@ -12,19 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 from prettytable import PrettyTable
 
 from cifar import data, ledger, model_file, store
-from cifar.confirm import Candidate, Mean, decide, leading, new_seeds
+from cifar.confirm import MOST_CANDIDATES, Candidate, Mean, decide, leading, new_seeds
 from cifar.data import Dataset
 from cifar.errors import RequestError
-from cifar.files import write_json
+from cifar.files import read_json, write_json
 from cifar.leaderboard import params_text, plain_table
 from cifar.model_file import SavedModel
 from cifar.retrain import Failed, Trainer
 from cifar.store import Trial
-from cifar.verdict import Verdict, read_test_images, refuse_strange_classes
+from cifar.verdict import Verdict, read_test_images, refuse_known, refuse_unfit
 
 _ANSWER = "best.json"
 
@@ -41,18 +42,24 @@ class Answer:
 
 def best(experiment: Path, data_name: str, seeds: int, second_test: str | None, force: bool) -> int:
     """Confirm the leading trials with `seeds` new seeds each, and test the winner; returns 1 where training fails."""
-    if seeds < 1:
-        raise RequestError(f"--seeds must be at least 1, got {seeds}")
+    if seeds < 2:
+        raise RequestError(f"--seeds must be at least 2, got {seeds}: one training says nothing of the chance in it")
     if (experiment / _ANSWER).exists() and not force:
         raise RequestError(
             f"experiment {experiment.name} has its answer, {experiment / _ANSWER}; --force replaces it, "
             "and reads the test images once more"
         )
-    trials, dataset = leading(store.read_trials(experiment), experiment), data.load(data_name)
+    ledger.read(experiment)  # damaged, it is to be mended before anything is added
+    leaders, dataset = leading(store.read_trials(experiment), experiment), data.load(data_name)
+    trials = leaders[:MOST_CANDIDATES]
     _refuse_other_data(dataset.fingerprint, trials)
-    tests = [data.load_test(data_name), *([data.load_test_folder(second_test)] if second_test else [])]
+    tests = [data.load_test(data_name)]
+    if second_test:
+        tests.append(data.load_test_folder(second_test))
+        refuse_known(tests[-1], dataset)
     for test in tests:
-        refuse_strange_classes(test, dataset.classes)
+        refuse_unfit(test, dataset.classes)
+    _say_what_follows(leaders, trials, seeds)
     directory = experiment / "confirmed"
     directory.mkdir(exist_ok=True)
     try:
@@ -64,6 +71,9 @@ def best(experiment: Path, data_name: str, seeds: int, second_test: str | None, 
     except Failed as failure:
         _say(f"error: {failure}")
         return 1
+    except KeyboardInterrupt:
+        _say("what is trained is kept: the same command goes on from here")
+        raise
 
 
 def _refuse_other_data(fingerprint: str, trials: Sequence[Trial]) -> None:
@@ -72,10 +82,32 @@ def _refuse_other_data(fingerprint: str, trials: Sequence[Trial]) -> None:
             raise RequestError(f"the data have changed since trial {trial.number}: what was found says nothing of them")
 
 
+def _say_what_follows(leaders: Sequence[Trial], chosen: Sequence[Trial], seeds: int) -> None:
+    if len(leaders) == 1:
+        _say(f"one trial leads: training with {seeds} new seeds, then on all but the test images")
+        return
+    some = f", the best {len(chosen)} of them" if len(leaders) > len(chosen) else ""
+    _say(
+        f"{len(leaders)} trials lead and cannot be told apart: training{some} with {seeds} new seeds each, "
+        "then the winner on all but the test images"
+    )
+
+
+def _candidates(trainer: Trainer, trials: Sequence[Trial], seeds: int) -> list[Candidate]:
+    """Those that train with each of the seeds: one that diverges with another seed than its own is no winner."""
+    candidates = list[Candidate]()
+    for trial in trials:
+        try:
+            candidates.append(trainer.candidate(trial, seeds))
+        except Failed as failure:
+            _say(f"trial {trial.number} is out: {failure}")
+    if not candidates:
+        raise Failed("no leading trial trains again")
+    return candidates
+
+
 def _confirm(experiment: Path, trainer: Trainer, trials: Sequence[Trial], seeds: int, tests: Sequence[Dataset]) -> int:
-    leaders = f"{len(trials)} trials lead and cannot be told apart" if len(trials) > 1 else "one trial leads"
-    _say(f"{leaders}: training with {seeds} new seeds each, then the winner on all but the test images")
-    candidates = [trainer.candidate(trial, seeds) for trial in trials]
+    candidates = _candidates(trainer, trials, seeds)
     winner, tied = decide(candidates)
     models = [trainer.final_model(winner.trial, hparams) for hparams in new_seeds(winner.trial, seeds)]
     trainer.progress.close()
@@ -85,7 +117,7 @@ def _confirm(experiment: Path, trainer: Trainer, trials: Sequence[Trial], seeds:
     _save_model(path, models[0], trainer.dataset, answer)
     write_json(experiment / _ANSWER, _record(answer))
     print(_text(answer))
-    print(f"model: {path}\ntest images read {len(ledger.read(experiment))} times in this experiment")
+    print(f"model: {path}\n{ledger.summary(experiment)}")
     return 0
 
 
@@ -110,7 +142,8 @@ def _text(answer: Answer) -> str:
     for verdict in answer.verdicts:
         lines += [
             f"test accuracy on {verdict.name}: {verdict.accuracy} (95 % interval, {len(verdict.answers)} seeds, "
-            f"{verdict.images:,} images), trained on the validation images too; true classes down, predicted across:",
+            f"{verdict.images:,} images), trained on the validation images too; true classes down, predicted across, "
+            "summed over the seeds:",
             str(_confusion_table(verdict)),
         ]
     return "\n".join(lines)
@@ -153,3 +186,22 @@ def _verdict_record(verdict: Verdict) -> dict[str, Any]:
 
 def _mean_record(mean: Mean) -> dict[str, float]:
     return {"mean": mean.value, "margin_95": mean.margin}
+
+
+def read_answer(experiment: Path) -> dict[str, Any] | None:
+    """What best.json holds; None before there is one. RequestError where it is damaged or of another version."""
+    path = experiment / _ANSWER
+    answer = read_json(path)
+    if answer is None:
+        return None
+    try:
+        means = [answer["candidates"][answer["winner"]], *answer["tests"]]
+        shapes = [np.asarray(test["confusion"]).shape for test in answer["tests"]]
+        size = len(answer["classes"])
+        whole = all(isinstance(mean["mean"] + mean["margin_95"], float) for mean in means)
+        known: dict[str, Any] = {**answer, "seeds": int(answer["seeds"]), "tied": list(answer["tied"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"{path} is of another version: {error!r} is missing or unfit") from None
+    if not whole or any(shape != (size, size) for shape in shapes):
+        raise RequestError(f"{path} is of another version")
+    return known

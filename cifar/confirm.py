@@ -21,6 +21,7 @@ from cifar.store import Trial, best_first
 from cifar.validation import Answers
 
 MOST_CANDIDATES = 5
+_FIRST_SEED = 1000  # far from those that a search uses
 _CHANCE = 0.95  # that an interval covers the true mean
 
 
@@ -58,7 +59,8 @@ def mean(values: NDArray[np.float64]) -> Mean:
     error = math.hypot(of_images, of_seeds)
     # Few seeds leave the error itself uncertain (Welch and Satterthwaite); thousands of images do not.
     freedom = (seeds - 1) * (error / of_seeds) ** 4 if of_seeds > 0 else images - 1
-    return Mean(float(values.mean()), float(t.ppf((1 + _CHANCE) / 2, freedom) * error))
+    margin = float(t.ppf((1 + _CHANCE) / 2, freedom) * error)
+    return Mean(float(values.mean()), min(margin, 1.0))  # two seeds may leave all open
 
 
 def decide(candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
@@ -79,12 +81,12 @@ def correct(answers: Sequence[Answers]) -> NDArray[np.float64]:
 
 
 def leading(trials: list[Trial], experiment: Path) -> list[Trial]:
-    """The best trial and those that tie with it, at most MOST_CANDIDATES. RequestError where none has finished."""
+    """The best trial and those that tie with it. RequestError where none has finished."""
     ranked = best_first(trials)
     if not ranked:
         raise RequestError(f"no trial of experiment {experiment.name} has finished: there is nothing to confirm")
     tied = ties(trials, experiment)
-    return [trial for trial in ranked if trial.id in tied][:MOST_CANDIDATES] or ranked[:1]
+    return [trial for trial in ranked if trial.id in tied] or ranked[:1]
 
 
 def new_seeds(trial: Trial, seeds: int) -> Iterator[Hparams]:
@@ -95,5 +97,5 @@ def new_seeds(trial: Trial, seeds: int) -> Iterator[Hparams]:
         raise RequestError(
             f"trial {trial.number} was run by another version, which this one cannot repeat: {error}"
         ) from None
-    for number in range(1, seeds + 1):
-        yield replace(hparams, seed=hparams.seed + number)
+    for number in range(seeds):
+        yield replace(hparams, seed=_FIRST_SEED + number)

@@ -32,7 +32,7 @@ def export(model: SavedModel, path: Path) -> None:
     try:
         import onnx
     except ImportError:
-        raise RequestError("export needs the package onnx: pip install 'cifar-nni[export]'") from None
+        raise RequestError("export needs the package onnx: pip install -e '.[export]'") from None
     pixels = torch.zeros(2, sources.SIZE, sources.SIZE, 3, dtype=torch.uint8)
     program = torch.onnx.export(
         _FromPixels(model.network).eval(),

@@ -45,7 +45,7 @@ def of_search(trials: Sequence[Trial], space: Mapping[str, Any], curves: Curves)
 
 
 def _best_so_far(ranked: Sequence[Trial], single: Any) -> Figure:
-    best, best_at = 0.0, list[int]()
+    best, best_at = -1.0, list[int]()
     for trial in sorted(ranked, key=lambda trial: trial.number):
         if (trial.accuracy or 0.0) > best:
             best, best_at = trial.accuracy or 0.0, [*best_at, trial.number]
@@ -89,9 +89,11 @@ def _parallel(ranked: Sequence[Trial], single: Any, space: Mapping[str, Any]) ->
 def _importance(single: Any) -> Figure:
     shares = study.importances(single)
     parts = [f"{name} {share.value:.0%} ({share.low:.0%} to {share.high:.0%})" for name, share in shares.items()]
+    listed = ", ".join(parts) or "nothing, as all accuracies are equal"
     text = (
-        "Share of the accuracies' variance that each hyperparameter explains (fANOVA; in brackets 95 % of the values "
-        f"over resampled trials): {', '.join(parts) or 'none, as all accuracies are equal'}."
+        "How much each contributes to what the hyperparameters explain of the accuracies (fANOVA, 100 % in all; in "
+        f"brackets 95 % of the values over resampled trials): {listed}. "
+        "How much is chance, it does not say."
     )
     values = list(shares.values())
     bars = go.Bar(
@@ -106,7 +108,7 @@ def _importance(single: Any) -> Figure:
             "arrayminus": [share.value - share.low for share in values],
         },
     )
-    plot = go.Figure(bars, {"xaxis": {"title": "share of the variance", "tickformat": ".0%"}})
+    plot = go.Figure(bars, {"xaxis": {"title": "importance, 100 % in all", "tickformat": ".0%"}})
     plot.update_yaxes(autorange="reversed")
     return Figure("Importance of each hyperparameter", text, _styled(plot))
 
@@ -142,15 +144,21 @@ def _pareto(ranked: Sequence[Trial], double: Any) -> Figure:
 def of_confusion(confusion: NDArray[np.int64], classes: Sequence[str], of_what: str) -> Figure:
     """True classes down, predicted ones across."""
     rows = confusion.sum(1)
-    right = {name: confusion[label, label] / max(1, rows[label]) for label, name in enumerate(classes)}
+    right = {name: confusion[label, label] / rows[label] for label, name in enumerate(classes) if rows[label]}
     worst, best = min(right, key=lambda name: right[name]), max(right, key=lambda name: right[name])
     mistaken = confusion - np.diag(np.diag(confusion))
     true, predicted = divmod(int(mistaken.argmax()), len(classes))
     text = (
         f"True class down, predicted class across, {of_what}. Best recognised: {best}, {right[best]:.0%}; "
-        f"worst: {worst}, {right[worst]:.0%}. Most frequent mistake: {classes[true]} taken for {classes[predicted]}, "
-        f"{mistaken[true, predicted]} of {rows[true]}."
+        f"worst: {worst}, {right[worst]:.0%}. "
     )
+    if mistaken.any():
+        text += (
+            f"Most frequent mistake: {classes[true]} taken for {classes[predicted]}, "
+            f"{mistaken[true, predicted]} of {rows[true]}."
+        )
+    else:
+        text += "No mistake."
     names = list(classes)
     heat = go.Heatmap(z=confusion, x=names, y=names, texttemplate="%{z}", colorscale="Blues", showscale=False)
     plot = go.Figure(heat, {"xaxis": {"title": "predicted"}, "yaxis": {"title": "true", "autorange": "reversed"}})

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from cifar.errors import RequestError
+
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
@@ -34,8 +36,11 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds, None where there is no such file."""
-    return json.loads(path.read_bytes()) if path.exists() else None
+    """What a JSON file holds, None where there is no such file; RequestError where it is damaged."""
+    try:
+        return json.loads(path.read_bytes()) if path.exists() else None
+    except ValueError as error:
+        raise RequestError(f"{path} is damaged: {error}") from None
 
 
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
@@ -62,3 +67,13 @@ def new_directory(path: Path) -> Iterator[Path]:
 def existing(path: Path) -> Path:
     """The path, or the nearest of its parents that exists."""
     return next(place for place in (path, *path.parents) if place.exists())
+
+
+def refuse_to_replace(path: Path, force: bool) -> None:
+    """RequestError where the user's file cannot be written, or would be replaced unasked."""
+    if not path.parent.is_dir():
+        raise RequestError(f"{path} cannot be written: {path.parent} is no folder")
+    if path.is_dir():
+        raise RequestError(f"{path} is a folder; a file's name is needed")
+    if path.exists() and not force:
+        raise RequestError(f"{path} exists; --force replaces it")

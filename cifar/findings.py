@@ -17,6 +17,7 @@ from cifar.store import Trial, best_first
 Curves = Mapping[str, Sequence[Mapping[str, float]]]  # trial id -> metrics of each epoch
 
 _RESAMPLES = 10_000
+_FEWEST = 5  # of which resampling can say something
 _EDGE = 0.1  # of a range, on its own scale
 
 
@@ -41,16 +42,16 @@ class TunerGain:
 
 @dataclass(frozen=True)
 class Stopping:
-    """What early stopping cost and saved; `could_have_won` are trials that it may have been wrong about."""
+    """What early stopping saved; `could_have_won` are trials that it may have ended wrongly, None if unknown."""
 
     stopped: int
     epochs_run: int
     epochs_planned: int
-    could_have_won: list[Trial]
+    could_have_won: list[Trial] | None
 
 
 def tuner_gain(trials: Sequence[Trial], result_times: Sequence[int], tuner: Mapping[str, Any]) -> TunerGain | None:
-    """None where the tuner is not TPE, or fewer than two trials of either kind have a result.
+    """None where the tuner is not TPE, or fewer than five trials of either kind have a result.
 
     TPE draws at random until it knows so many results; a trial was random if it started before.
     """
@@ -64,7 +65,7 @@ def tuner_gain(trials: Sequence[Trial], result_times: Sequence[int], tuner: Mapp
         if trial.accuracy is not None:  # a diverged one counts with the accuracy of guessing, as the tuner heard it
             kinds[bool(np.searchsorted(results_known, trial.started) < startup)].append(trial.accuracy)
     drawn, proposed = np.asarray(kinds[True]), np.asarray(kinds[False])
-    if min(len(drawn), len(proposed)) < 2:
+    if min(len(drawn), len(proposed)) < _FEWEST:
         return None
     return TunerGain(len(drawn), len(proposed), *_gain(drawn, proposed))
 
@@ -87,26 +88,26 @@ def stopping(trials: Sequence[Trial], curves: Curves) -> Stopping:
     """A stopped trial could have won if the largest rise that any finished one had from there would have sufficed."""
     stopped = [trial for trial in trials if trial.status == "stopped_early"]
     finished = [trial for trial in trials if trial.status == "ok" and trial.id in curves]
-    best = max((trial.accuracy or 0.0 for trial in finished), default=math.inf)
+    best = max((trial.accuracy or 0.0 for trial in finished), default=None)
     run = sum(_epochs(trial) for trial in stopped)
     planned = sum(int((trial.result or {}).get("hparams", {}).get("epochs", _epochs(trial))) for trial in stopped)
-    doubtful = [
-        trial for trial in stopped if (trial.accuracy or 0.0) + _largest_rise(finished, curves, _epochs(trial)) > best
-    ]
-    return Stopping(len(stopped), run, planned, doubtful)
+    doubtful = [trial for trial in stopped if best is not None and _could_pass(best, trial, finished, curves)]
+    return Stopping(len(stopped), run, planned, None if best is None else doubtful)
 
 
 def _epochs(trial: Trial) -> int:
     return int((trial.result or {}).get("epochs", 0))
 
 
-def _largest_rise(finished: Sequence[Trial], curves: Curves, epoch: int) -> float:
+def _could_pass(best: float, stopped: Trial, finished: Sequence[Trial], curves: Curves) -> bool:
+    """With the largest rise that any finished trial had from there on."""
+    epoch = _epochs(stopped)
     rises = [
         (trial.accuracy or 0.0) - curves[trial.id][epoch - 1]["default"]
         for trial in finished
         if 0 < epoch <= len(curves[trial.id])
     ]
-    return max(rises, default=0.0)
+    return (stopped.accuracy or 0.0) + max(rises, default=0.0) > best
 
 
 def edges(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from cifar import cache, data, sources
 from cifar.data import Dataset
 from cifar.errors import RequestError
-from cifar.files import new_file
+from cifar.files import new_file, refuse_to_replace
 from cifar.leaderboard import plain_table
 
 _SHOWN = 10  # pictures per class in the grid
@@ -47,9 +47,9 @@ class Picture:
 
 def describe(data_name: str, preview: Path | None, force: bool) -> int:
     """Print counts and findings, and write the grid; returns 1 where something should be looked at, else 0."""
-    if preview and preview.exists() and not force:
-        raise RequestError(f"{preview} exists; --force replaces it")
-    if preview and preview.suffix.lower() not in Image.registered_extensions():
+    if preview:
+        refuse_to_replace(preview, force)
+    if preview and Image.registered_extensions().get(preview.suffix.lower()) not in Image.SAVE:
         raise RequestError(f"--preview must end like a picture, as in grid.png, got {str(preview)!r}")
     train, test = data.load(data_name), data.load_test(data_name)
     print(_counts(train, test))

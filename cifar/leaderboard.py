@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,19 +15,22 @@ from prettytable import PrettyTable, TableStyle
 
 from cifar import store, validation
 from cifar.store import Trial, best_first
+from cifar.validation import Answers
 
 
 def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) -> str:
-    """The trials that have an accuracy as text, the best `rows` of them or all, and how all of them ended."""
+    """The trials as text, those with an accuracy first, or the best `rows` of these; and how all of them ended."""
     ranked, tied = best_first(trials), ties(trials, experiment)
-    names = _param_names(ranked)
+    shown = ranked[:rows] if rows is not None else [*ranked, *(trial for trial in trials if trial not in ranked)]
+    names = _param_names(shown)
     table = plain_table(["No.", "trial", "accuracy", "tie", *names, "weights", "epochs", "seconds", "ended"])
-    for trial in ranked[:rows]:
+    table.align["ended"] = "l"
+    for trial in shown:
         table.add_row(_row(trial, names, trial.id in tied))
     summary = _summary(trials, len(tied))
     if rows is not None and len(ranked) > rows:
         summary += f"; the best {rows} are shown"
-    return f"{table}\n{summary}" if ranked else summary
+    return f"{table}\n{summary}" if shown else summary
 
 
 def plain_table(names: Sequence[str]) -> PrettyTable:
@@ -41,12 +45,20 @@ def plain_table(names: Sequence[str]) -> PrettyTable:
 def ties(trials: list[Trial], experiment: Path) -> set[str]:
     """Trials that these validation images cannot tell apart from the best one, which is among them if there are any."""
     ranked = best_first(trials)
-    answers = {trial.id: validation.load(store.trial_directory(experiment, trial.id)) for trial in ranked}
-    best = ranked and answers[ranked[0].id]
-    if not best:
+    if not ranked:
         return set()
-    tied = {trial_id for trial_id, other in answers.items() if other and validation.is_tie(best, other)}
+    answers = {trial.id: validation.load(store.trial_directory(experiment, trial.id)) for trial in ranked}
+    best = ranked[0]
+    tied = {trial.id for trial in ranked if _is_tie(best, answers[best.id], trial, answers[trial.id])}
     return tied if len(tied) > 1 else set()
+
+
+def _is_tie(best: Trial, best_answers: Answers | None, other: Trial, answers: Answers | None) -> bool:
+    """By their answers to the same images; where these are gone, by their standard errors, which leaves more ties."""
+    if best_answers and answers and len(best_answers.labels) == len(answers.labels):
+        return validation.is_tie(best_answers, answers)
+    margin = 1.96 * math.hypot(best.standard_error or 0.0, other.standard_error or 0.0)
+    return (best.accuracy or 0.0) - (other.accuracy or 0.0) <= margin
 
 
 def records(trials: list[Trial], experiment: Path) -> list[dict[str, Any]]:
@@ -99,8 +111,8 @@ def _row(trial: Trial, names: list[str], tie: bool) -> list[str]:
         *(param_text(trial.params.get(name, "")) for name in names),
         "" if weights is None else f"{weights:,}",
         str(result.get("epochs", "")),
-        f"{result.get('seconds', 0):.1f}",
-        trial.status,
+        f"{result['seconds']:.1f}" if result else "",
+        _ending(trial),
     ]
 
 
@@ -129,6 +141,11 @@ def param_text(value: object) -> str:
 def params_text(trial: Trial) -> str:
     """What a trial tried, on one line."""
     return ", ".join(f"{name} {param_text(value)}" for name, value in trial.params.items())
+
+
+def _ending(trial: Trial) -> str:
+    """How it ended, and why where that does not go without saying."""
+    return trial.status if trial.status == "ok" or not trial.reason else f"{trial.status}: {trial.reason}"
 
 
 def accuracy_text(trial: Trial) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from cifar.errors import RequestError
 from cifar.files import new_file
 
 _FILE = "test-readings.jsonl"
@@ -25,8 +27,18 @@ def append(experiment: Path, reading: dict[str, Any]) -> None:
 
 
 def read(experiment: Path) -> list[dict[str, Any]]:
-    """All readings so far, the oldest first."""
+    """All readings so far, the oldest first. RequestError where the file is damaged."""
     path = experiment / _FILE
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise RequestError(f"{path} is damaged: {error}") from None
+
+
+def summary(experiment: Path) -> str:
+    """How often which test images were read."""
+    times = Counter(str(reading["data"]["name"]) for reading in read(experiment))
+    said = [f"of {name} {'once' if number == 1 else f'{number} times'}" for name, number in times.items()]
+    return f"test images read in this experiment: {', '.join(said) or 'never'}"

@@ -19,6 +19,7 @@ from cifar.hparams import Hparams
 from cifar.models import build_model
 
 _FORMAT = "cifar model 1"
+_PICTURES = {"image_size": sources.SIZE, "mean": 0.5, "standard_deviation": 0.5}
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,7 @@ def save(path: Path, network: nn.Module, hparams: Hparams, dataset: Dataset, acc
         "weights": {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()},
         "hparams": asdict(hparams),
         "classes": list(dataset.classes),
-        "image_size": sources.SIZE,
-        "mean": 0.5,
-        "standard_deviation": 0.5,
+        **_PICTURES,
         "accuracy": accuracy,
         # A folder's place on somebody's disk is nobody else's business.
         "data": {"name": Path(dataset.name).name, "fingerprint": dataset.fingerprint},
@@ -58,25 +57,29 @@ def load(path: Path) -> SavedModel:
         hparams = Hparams(**content["hparams"])
         network = build_model(hparams.model, hparams.width, len(content["classes"]))
         network.load_state_dict(content["weights"])
+        _check(content, network)
         facts = {name: content[name] for name in ("data", "versions", "image_size")}
         return SavedModel(network.eval(), hparams, tuple(content["classes"]), content["accuracy"], facts)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RequestError(f"{path} is a model that this version cannot use: {error}") from None
+        raise RequestError(f"{path} is a model that this version cannot use: {' '.join(str(error).split())}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = read_tensors(path)
     except OSError as error:
-        raise RequestError(str(error)) from None
+        raise RequestError(f"{path}: {error.strerror}") from None
     except Exception as error:  # as read_tensors says
-        raise RequestError(
-            f"{path} is no model file, or a damaged one ({type(error).__name__}: {_line(error)})"
-        ) from None
+        raise RequestError(f"{path} is no model file, or a damaged one ({type(error).__name__})") from None
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise RequestError(f"{path} is no model file of this project: its format is not {_FORMAT!r}")
     return content
 
 
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")
+def _check(content: dict[str, Any], network: nn.Module) -> None:
+    """ValueError where the network would answer, but not what it was trained to."""
+    pictures = {name: content[name] for name in _PICTURES}
+    if pictures != _PICTURES:
+        raise ValueError(f"its pictures are {pictures}, this version's {_PICTURES}")
+    if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
+        raise ValueError("its weights are not finite")

@@ -20,10 +20,11 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from cifar import data, examples, figures, findings, ledger, model_file, store, top_models, validation
+from cifar.best import read_answer
 from cifar.errors import RequestError
 from cifar.examples import Example
 from cifar.figures import Figure
-from cifar.files import new_file, read_json
+from cifar.files import new_file
 from cifar.findings import Interval
 from cifar.leaderboard import accuracy_text, param_text, params_text, records, ties
 from cifar.model_file import SavedModel
@@ -92,8 +93,12 @@ def _about_search(experiment: Path, trials: list[Trial]) -> dict[str, Any]:
         "records": records(trials, experiment),
         "param_names": list(space),
         "versions": _versions(ranked[0]),
-        "config": yaml.safe_dump({name: config[name] for name in _REPRODUCING if name in config}, sort_keys=False),
+        "config": yaml.safe_dump(_reproducing(config), sort_keys=False),
     }
+
+
+def _reproducing(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: config[name] for name in _REPRODUCING if name in config} | {"trainingService": {"platform": "local"}}
 
 
 def _versions(trial: Trial) -> str:
@@ -102,9 +107,14 @@ def _versions(trial: Trial) -> str:
 
 
 def _about_model(experiment: Path, trials: list[Trial], data_name: str) -> dict[str, Any]:
-    confirmed, model = read_json(experiment / "best.json"), _best_kept(experiment)
+    confirmed, model = read_answer(experiment), _best_kept(experiment)
     return {
-        "facts": [*_found(experiment, trials), *_confirmed(experiment, trials, confirmed)],
+        "facts": [
+            *_found(experiment, trials),
+            *_confirmed(trials, confirmed),
+            f"{ledger.summary(experiment).capitalize()}.",
+        ],
+        "seeds": confirmed and confirmed["seeds"],
         "confusions": _of_tests(confirmed) if confirmed else _of_validation(experiment, trials, model),
         "examples": _examples(model, data_name),
         "data_name": Path(data_name).name,
@@ -127,7 +137,7 @@ def _found(experiment: Path, trials: list[Trial]) -> list[str]:
     return [fact, f"The validation images do not tell {len(tied)} trials apart, this one among them."][: 1 + bool(tied)]
 
 
-def _confirmed(experiment: Path, trials: list[Trial], confirmed: Any) -> list[str]:
+def _confirmed(trials: list[Trial], confirmed: Any) -> list[str]:
     if confirmed is None:
         return ["Not confirmed yet, and a search's best is partly luck: cifar best trains the leaders again."]
     numbers, tied = {trial.id: trial.number for trial in trials}, len(confirmed["tied"])
@@ -140,7 +150,6 @@ def _confirmed(experiment: Path, trials: list[Trial], confirmed: Any) -> list[st
             f"Test accuracy {_percent(test)} (95 % interval) of {test['images']:,} images of {test['data']}."
             for test in confirmed["tests"]
         ),
-        f"The test images were read {len(ledger.read(experiment))} times in this experiment.",
     ]
 
 

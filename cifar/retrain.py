@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from cifar import device, model_file, validation
 from cifar.confirm import Candidate, new_seeds
 from cifar.data import Dataset, Splits
+from cifar.errors import RequestError
 from cifar.files import read_json, write_json
 from cifar.hparams import Hparams
 from cifar.model_file import SavedModel
@@ -52,23 +54,23 @@ class Trainer:
         return model_file.load(path)
 
     def _is_kept(self, path: Path, hparams: Hparams) -> bool:
-        if not path.exists():
+        try:
+            kept = model_file.load(path)
+        except RequestError:  # none, or a damaged one: it is trained again
             return False
-        kept = model_file.load(path)
         return kept.hparams == hparams and kept.facts["data"]["fingerprint"] == self.dataset.fingerprint
 
     def _validated(self, trial: Trial, hparams: Hparams) -> tuple[Answers, float]:
         directory = self.directory / f"{trial.id}-seed{hparams.seed}"
         identity = {"hparams": asdict(hparams), "split_fingerprint": self.splits.fingerprint}
-        kept, answers = read_json(directory / "result.json"), validation.load(directory)
-        if answers is None or kept is None or kept["identity"] != identity:
+        seconds, answers = _kept_seconds(directory / "result.json", identity), validation.load(directory)
+        if answers is None or seconds is None:
             trained, seconds = self._train(directory, hparams, self.splits)
             answers = Answers(trained.predictions.numpy(), self.dataset.labels[self.splits.val].numpy())
             validation.save(directory, answers.predictions, answers.labels)
-            kept = {"identity": identity, "seconds": seconds}
-            write_json(directory / "result.json", kept)
+            write_json(directory / "result.json", {"identity": identity, "seconds": seconds})
         self.progress.update()
-        return answers, kept["seconds"]
+        return answers, seconds
 
     def _train(self, directory: Path, hparams: Hparams, splits: Splits) -> tuple[Trained, float]:
         directory.mkdir(parents=True, exist_ok=True)
@@ -81,3 +83,12 @@ class Trainer:
             raise Failed(f"training again with seed {hparams.seed} ended {result.status}: {result.reason}")
         checkpoint.unlink(missing_ok=True)
         return trained, result.seconds
+
+
+def _kept_seconds(path: Path, identity: dict[str, Any]) -> float | None:
+    """Of an earlier training of the same; None where there is none, or what it left is damaged."""
+    try:
+        kept = read_json(path)
+        return float(kept["seconds"]) if kept and kept["identity"] == identity else None
+    except (RequestError, KeyError, TypeError):
+        return None

@@ -106,7 +106,7 @@ def read_config(experiment: Path) -> dict[str, Any]:
     rows = _select(
         experiment, "ExperimentProfile", "select params from ExperimentProfile order by revision desc limit 1"
     )
-    config: dict[str, Any] = json.loads(rows[0][0]) if rows else {}
+    config: dict[str, Any] = _parsed(experiment, rows[0][0]) if rows else {}
     return config
 
 
@@ -132,7 +132,7 @@ def read_trials(experiment: Path) -> list[Trial]:
     trials: dict[str, Trial] = {}
     for trial_id, event, number, data, timestamp in _events(experiment):
         known = trials.get(trial_id, Trial(trial_id, number, event, {}, None, started=timestamp))
-        params = json.loads(data)["parameters"] if data else known.params
+        params = _parsed(experiment, data)["parameters"] if data else known.params
         trials[trial_id] = replace(known, nni_status=event, params=params)
     return [_with_files(trial, experiment) for trial in trials.values()]
 
@@ -142,7 +142,9 @@ def read_curves(experiment: Path) -> dict[str, list[dict[str, float]]]:
     curves: dict[str, dict[int, dict[str, float]]] = {}
     for trial_id, kind, sequence, data, _ in _metrics(experiment):
         if kind == "PERIODICAL":
-            curves.setdefault(trial_id, {})[sequence] = json.loads(json.loads(data))
+            metrics = json.loads(_parsed(experiment, data))
+            if isinstance(metrics, dict):  # another program's trials may report numbers alone
+                curves.setdefault(trial_id, {})[sequence] = metrics
     return {trial_id: [epochs[number] for number in sorted(epochs)] for trial_id, epochs in curves.items()}
 
 
@@ -184,7 +186,10 @@ def _listed_parent(experiment_id: str | None) -> Path | None:
     """Where NNI's list of this user's experiments says that it lies."""
     if experiment_id is None or not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", experiment_id):
         return None
-    listed = read_json(Path.home() / "nni-experiments" / ".experiment") or {}
+    try:
+        listed = read_json(Path.home() / "nni-experiments" / ".experiment") or {}
+    except RequestError:  # NNI's own list, which only helps to find what lies elsewhere
+        return None
     parent = listed.get(experiment_id, {}).get("logDir")
     return Path(parent) if parent else None
 
@@ -209,9 +214,16 @@ def _select(experiment: Path, table: str, query: str) -> list[Any]:
             if not connection.execute("select 1 from sqlite_master where name = ?", (table,)).fetchone():
                 return []
             return connection.execute(query).fetchall()
-    except sqlite3.OperationalError:
-        raise  # locked or out of reach at this moment, which is no damage
     except sqlite3.DatabaseError as error:
+        if "locked" in str(error):
+            raise  # at this moment, which is no damage
+        raise RequestError(f"{_database(experiment)} is damaged or of another version: {error}") from None
+
+
+def _parsed(experiment: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
         raise RequestError(f"{_database(experiment)} is damaged: {error}") from None
 
 
@@ -220,7 +232,7 @@ def _with_files(trial: Trial, experiment: Path) -> Trial:
     try:
         params, result = read_json(directory / "params.json"), read_json(directory / "result.json")
         trial = replace(trial, params=params["parameters"] if params else trial.params, result=_understood(result))
-    except (ValueError, KeyError, TypeError) as error:
+    except (RequestError, ValueError, KeyError, TypeError) as error:
         return replace(trial, last_words=f"its files cannot be read, damaged or of another version: {error!r}")
     if result is None and trial.ended:
         return replace(trial, last_words=_last_line(directory / "trial.stderr"))
@@ -235,7 +247,7 @@ def _understood(result: Any) -> dict[str, Any] | None:
     if result["metrics"]:
         known["metrics"] = {**result["metrics"], "default": float(result["metrics"]["default"])}
         known["data"] = {**result["data"], "val_images": int(result["data"]["val_images"])}
-    return known
+    return {**known, "seconds": float(result["seconds"]), "epochs": int(result["epochs"])}
 
 
 def _last_line(path: Path) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cifar.files import new_file
 
 _FILE = "validation.npz"
-_TWO_SIDED_95 = 1.96  # standard errors
+_LEVEL = 0.05  # how often two equally good trials are told apart by chance
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,15 @@ def load(directory: Path) -> Answers | None:
 def is_tie(best: Answers, other: Answers) -> bool:
     """Whether the other's accuracy lies within what chance does between two equally good trials on the same images.
 
-    Only the images on which one is right and the other wrong say anything (McNemar's test, normal approximation): far
-    fewer than all, so that pairs are told apart which each accuracy's own standard error would not tell apart.
+    Only the images on which one is right and the other wrong say anything (McNemar's test, exact): far fewer than all,
+    so that pairs are told apart which each accuracy's own standard error would not tell apart.
     """
-    difference = best.correct.astype(np.int64) - other.correct.astype(np.int64)
-    standard_error = np.sqrt(np.count_nonzero(difference))
-    return bool(abs(difference.sum()) <= _TWO_SIDED_95 * standard_error)
+    from scipy.stats import binomtest  # takes a second, which a trial need not spend
+
+    only_best = int(np.count_nonzero(best.correct & ~other.correct))
+    only_other = int(np.count_nonzero(other.correct & ~best.correct))
+    differing = only_best + only_other
+    return differing == 0 or bool(binomtest(only_best, differing).pvalue > _LEVEL)
 
 
 def confusion(answers: Sequence[Answers], classes: int) -> NDArray[np.int64]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def read_test_images(experiment: Path, models: Sequence[SavedModel], test: Datas
     everything, labels = torch.arange(len(test.labels)), _labels(test, models[0].classes)
     networks = [model.network for model in models]
     predictions = [evaluate(network, test, everything).predictions.numpy() for network in networks]
-    verdict = Verdict(Path(test.name).name, models[0].classes, [Answers(some, labels) for some in predictions])
+    name = Path(test.name).resolve().name
+    verdict = Verdict(name, models[0].classes, [Answers(some, labels) for some in predictions])
     ledger.append(
         experiment,
         {
@@ -59,11 +61,30 @@ def read_test_images(experiment: Path, models: Sequence[SavedModel], test: Datas
     return verdict
 
 
-def refuse_strange_classes(test: Dataset, classes: Sequence[str]) -> None:
-    """Another set of test images may lack classes, but have none that the networks have not learnt."""
+def refuse_unfit(test: Dataset, classes: Sequence[str]) -> None:
+    """RequestError for test images that would say nothing. They may lack classes, but have none of their own."""
     strange = sorted(set(test.classes) - set(classes))
     if strange:
-        raise RequestError(f"{test.name} has classes that the experiment's data lack: {', '.join(strange)}")
+        names = ", ".join(" ".join(name.split()) for name in strange)
+        raise RequestError(f"{test.name} has classes that the experiment's data lack: {names}")
+    if len(test.labels) < 2:
+        raise RequestError(f"{test.name} has {len(test.labels)} test images; an interval needs at least 2")
+
+
+def refuse_known(test: Dataset, train: Dataset) -> None:
+    """RequestError for a further set of test images that is none: networks know what they were trained on."""
+    known = set(_digests(train))
+    shared = sum(digest in known for digest in _digests(test))
+    if shared:
+        raise RequestError(
+            f"{shared} of the {len(test.labels)} pictures in {test.name} are among those that the networks are trained "
+            "on: their accuracy would flatter"
+        )
+
+
+def _digests(dataset: Dataset) -> Iterator[bytes]:
+    for image in dataset.images.permute(0, 2, 3, 1).numpy():
+        yield hashlib.sha256(image.tobytes()).digest()
 
 
 def _labels(test: Dataset, classes: Sequence[str]) -> NDArray[np.int64]:

@@ -18,11 +18,11 @@ def made(path: Path, trials: list[dict[str, Any]]) -> tuple[list[store.Trial], d
 
 def test_tpes_trials_are_compared_with_its_own_random_ones(tmp_path: Path) -> None:
     experiment = fake.make(
-        tmp_path / "made", [{"accuracy": 0.4 + 0.01 * n} for n in range(5)] + [{"accuracy": 0.6}] * 4
+        tmp_path / "made", [{"accuracy": 0.4 + 0.01 * n} for n in range(5)] + [{"accuracy": 0.6}] * 5
     )
     gain = findings.tuner_gain(store.read_trials(experiment), store.read_result_times(experiment), TPE)
     assert gain is not None
-    assert (gain.random, gain.proposed) == (5, 4)
+    assert (gain.random, gain.proposed) == (5, 5)
     assert gain.mean.value == pytest.approx(0.18)
     assert 0.15 < gain.mean.low < 0.18 < gain.mean.high < 0.21
     assert 0.159 < gain.best.low <= gain.best.value <= gain.best.high < 0.201
@@ -54,7 +54,12 @@ def test_a_stopped_trial_could_have_won_if_another_rose_as_much_from_there(tmp_p
     )
     found = findings.stopping(trials, curves)
     assert (found.stopped, found.epochs_run, found.epochs_planned) == (2, 2, 4)
-    assert [trial.number for trial in found.could_have_won] == [1]
+    assert [trial.number for trial in found.could_have_won or []] == [1]
+
+
+def test_whether_stopping_was_wrong_cannot_be_told_before_a_trial_has_finished(tmp_path: Path) -> None:
+    trials, curves = made(tmp_path, [{"accuracy": 0.3, "epochs": 1, "status": "stopped_early"}] * 3)
+    assert findings.stopping(trials, curves).could_have_won is None
 
 
 @pytest.mark.parametrize(("width", "end"), [(32.0, "upper end of the range, 32"), (4.0, "lower end of the range, 4")])

@@ -31,7 +31,14 @@ def test_ties_are_those_that_the_images_do_not_tell_apart(experiment: Path) -> N
     assert leaderboard.ties(trials, experiment) == {"trial0", "trial1"}
     lines = leaderboard.leaderboard(trials, experiment).splitlines()
     assert [line.split()[5] == "=" for line in lines[1:4]] == [True, True, False]
-    assert "do not tell these 2 apart" in lines[4]
+    assert lines[4].split()[-5:] == ["diverged:", "diverged", "after", "2", "epochs"]
+    assert lines[5].split()[-1] == "running"
+    assert "do not tell these 2 apart" in lines[6]
+
+
+def test_without_a_trials_answers_standard_errors_tell_it_apart(experiment: Path) -> None:
+    (store.trial_directory(experiment, "trial0") / "validation.npz").unlink()
+    assert leaderboard.ties(store.read_trials(experiment), experiment) == {"trial0", "trial1"}
 
 
 def test_csv_and_json_hold_every_trial(experiment: Path) -> None:

@@ -107,7 +107,7 @@ def test_after_cifar_best_the_page_has_the_test_images_verdict(tmp_path: Path) -
     text = Page(tmp_path / "report.html").text
     assert "Confirmed with 2 new seeds: trial 0, better than the others" in text
     assert re.search(r"Test accuracy \d+\.\d% ± \d+\.\d% \(95 % interval\) of 359 images of digits", text)
-    assert "The test images were read 1 times in this experiment" in text
+    assert "Test images read in this experiment: of digits once." in text
     assert "359 test images of digits by 2 networks" in text
 
 
