@@ -86,7 +86,7 @@ def _about_search(experiment: Path, trials: list[Trial]) -> dict[str, Any]:
     return {
         "title": config.get("experimentName") or experiment.name,
         "warnings": findings.edges(trials, space),
-        "searched": [*figures.of_search(trials, space, curves)] if len(ranked) > 1 else [],
+        "searched": [*figures.of_search(trials, space, curves)],
         "learned": findings.tuner_gain(trials, store.read_result_times(experiment), tuner),
         "stopping": findings.stopping(trials, curves),
         "endings": findings.endings(trials),

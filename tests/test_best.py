@@ -106,19 +106,45 @@ def test_another_folder_is_tested_beside_the_first(experiment: Path, make_folder
     first, second = json.loads((experiment / "best.json").read_text())["tests"]
     assert (first["data"], second["data"]) == ("digits", "pictures")
     assert second["images"] == 5
-    assert [sum(row) // SEEDS for row in second["confusion"]] == [
-        0,
-        2,
-        0,
-        0,
-        0,
-        0,
-        0,
-        3,
-        0,
-        0,
-    ]  # numbered as in the model
+    of_each_class = [sum(row) // SEEDS for row in second["confusion"]]
+    assert of_each_class == [0, 2, 0, 0, 0, 0, 0, 3, 0, 0]  # numbered as in the model
     assert len(ledger.read(experiment)) == 2
+
+
+def test_a_leader_that_diverges_with_another_seed_is_no_winner(
+    experiment: Path, trainings: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted: Callable[..., Any] = vars(retrain)["run_trial"]
+
+    def narrow_diverges(hparams: Any, *others: Any) -> Any:
+        diverged = Result("diverged", "training loss is nan"), None
+        return diverged if hparams.width == 4 else counted(hparams, *others)
+
+    monkeypatch.setattr(retrain, "run_trial", narrow_diverges)
+    assert best(experiment, "digits", SEEDS, None, force=False) == 0
+    assert "trial 0 is out: training again with seed 1000 ended diverged" in capsys.readouterr().err
+    assert json.loads((experiment / "best.json").read_text())["winner"] == "trial1"
+
+
+@pytest.mark.parametrize("damaged", ["trial0-seed1000/result.json", "trial0-seed1000/validation.npz"])
+def test_what_was_left_damaged_is_trained_again(experiment: Path, trainings: list[int], damaged: str) -> None:
+    best(experiment, "digits", SEEDS, None, force=False)
+    first = json.loads((experiment / "best.json").read_text())
+    trainings.clear()
+    for name in (damaged, f"{first['winner']}-final-seed1000/model.pt"):
+        path = experiment / "confirmed" / name
+        path.write_bytes(path.read_bytes()[:20])
+    best(experiment, "digits", SEEDS, None, force=True)
+    assert len(trainings) == 2
+    assert json.loads((experiment / "best.json").read_text())["candidates"] == first["candidates"]
+
+
+def test_pictures_that_the_networks_know_are_no_test(make_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = str(make_folder({"cat": 20, "dog": 20}))
+    known = {"fingerprint": data.load(folder).fingerprint}
+    experiment = fake.make(tmp_path / "known", [{"accuracy": 0.8, "fingerprints": known}])
+    with pytest.raises(RequestError, match=r"32 of the 40 pictures in .* are among those that the networks"):
+        best(experiment, folder, SEEDS, folder, force=False)
 
 
 def test_a_training_that_fails_ends_it_with_its_reason(
@@ -126,7 +152,7 @@ def test_a_training_that_fails_ends_it_with_its_reason(
 ) -> None:
     monkeypatch.setattr(retrain, "run_trial", lambda *_: (Result("diverged", "training loss is nan"), None))
     assert best(experiment, "digits", SEEDS, None, force=False) == 1
-    assert "seed 1000 ended diverged: training loss is nan" in capsys.readouterr().err
+    assert "error: no leading trial trains again" in capsys.readouterr().err
 
 
 def test_what_cannot_be_confirmed_is_refused_before_training(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import fake_experiments as fake
@@ -95,9 +97,11 @@ def test_a_trial_whose_files_are_damaged_or_foreign_is_named_and_the_rest_counts
     best, damaged = json.loads(out)
     assert (code, best["number"], damaged["number"]) == (0, 1, 0)
     assert "damaged or of another version" in damaged["reason"]
-    (trials / "trial0" / "result.json").write_text('{"outcome": "fine"}')
-    _, out, _ = cifar("trials", "abc1", "--format", "json")
-    assert "damaged or of another version" in json.loads(out)[1]["reason"]
+    whole = json.loads((trials / "trial1" / "result.json").read_text())
+    for foreign in ({"outcome": "fine"}, whole | {"seconds": None}, whole | {"data": {}}):
+        (trials / "trial0" / "result.json").write_text(json.dumps(foreign))
+        _, out, _ = cifar("trials", "abc1")
+        assert "damaged or of another version" in out
 
 
 def test_hyperparameters_of_another_version_cannot_be_repeated(cifar: Cifar, experiments: Path) -> None:
@@ -119,3 +123,34 @@ def test_a_report_is_replaced_on_request_alone(cifar: Cifar, experiments: Path, 
     assert "report-abc1.html exists; --force replaces it" in err
     assert cifar("report", "abc1", "--force")[0] == 0
     assert report.read_text() != "mine"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "update TrialJobEvent set data = '{\"param' where data is not null",
+        "alter table TrialJobEvent rename column sequenceId to number",
+        "update ExperimentProfile set params = '{'",
+    ],
+)
+def test_damage_within_the_database_is_named(cifar: Cifar, experiments: Path, damage: str) -> None:
+    with closing(sqlite3.connect(experiments / "abc1" / "db" / "nni.sqlite")) as connection, connection:
+        connection.execute(damage)
+    code, _, err = cifar("report", "abc1")
+    assert code == 2
+    assert "nni.sqlite is damaged" in err
+
+
+def test_a_damaged_ledger_is_named_before_anything_is_trained(cifar: Cifar, experiments: Path) -> None:
+    (experiments / "abc1" / "test-readings.jsonl").write_text('{"when"')
+    code, _, err = cifar("best", "abc1")
+    assert code == 2
+    assert "test-readings.jsonl is damaged" in err
+
+
+def test_a_config_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cifar", "trials", "--config", "nowhere.yml"])
+    assert main() == 2
+    assert capsys.readouterr().err == "error: nowhere.yml: no such file\n"

@@ -54,4 +54,6 @@ def test_the_grid_shows_every_class(folder: Path, tmp_path: Path) -> None:
         describe(str(folder), grid, force=False)
     describe(str(folder), grid, force=True)
     with pytest.raises(RequestError, match="must end like a picture"):
-        describe(str(folder), tmp_path / "grid.unknown", force=False)
+        describe(str(folder), tmp_path / "grid.psd", force=False)  # which Pillow reads and cannot write
+    with pytest.raises(RequestError, match="is no folder"):
+        describe(str(folder), tmp_path / "nowhere" / "grid.png", force=False)

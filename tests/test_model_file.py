@@ -5,6 +5,7 @@ import pickle
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,3 +91,15 @@ def test_a_users_folder_does_not_travel_with_the_model(tiny: Dataset, tmp_path: 
     model_file.save(tmp_path / "model.pt", new_model(HPARAMS, there), HPARAMS, there, {})
     assert model_file.load(tmp_path / "model.pt").facts["data"]["name"] == "pictures"
     assert b"somebody" not in (tmp_path / "model.pt").read_bytes()
+
+
+@pytest.mark.parametrize("change", [{"mean": 0.0}, {"image_size": 64}, {"weights": "nan"}])
+def test_a_model_that_would_answer_nonsense_is_refused(tiny: Dataset, tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "model.pt"
+    model_file.save(path, new_model(HPARAMS, tiny), HPARAMS, tiny, {})
+    content = torch.load(path, weights_only=True)
+    if "weights" in change:
+        change = {"weights": {name: tensor * float("nan") for name, tensor in content["weights"].items()}}
+    torch.save(content | change, path)
+    with pytest.raises(RequestError, match="this version cannot use"):
+        model_file.load(path)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import html
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,8 +10,10 @@ from typing import Any
 
 import fake_experiments as fake
 import pytest
+import yaml
+from experiments import ROOT
 
-from cifar import data, model_file, top_models
+from cifar import config, data, model_file, top_models
 from cifar.best import best
 from cifar.data import Dataset
 from cifar.errors import RequestError
@@ -139,3 +143,32 @@ def test_one_trial_is_enough(tmp_path: Path) -> None:
     experiment = fake.make(tmp_path / "made", TRIALS[:1])
     report(experiment, tmp_path / "report.html", "digits", running=False)
     assert "Best so far" not in Page(tmp_path / "report.html").text
+
+
+def test_accuracies_of_nothing_make_a_report_too(tmp_path: Path) -> None:
+    experiment = fake.make(tmp_path / "made", [{"accuracy": 0.0}] * 3)
+    report(experiment, tmp_path / "report.html", "digits", running=False)
+
+
+def test_the_configuration_in_the_report_makes_the_search_again(tmp_path: Path) -> None:
+    stored = yaml.safe_load((ROOT / "config.yml").read_text()) | {"searchSpaceFile": "/gone/search_space.json"}
+    stored["searchSpace"] = json.loads((ROOT / "search_space.json").read_text())
+    experiment = fake.make(tmp_path / "made", TRIALS[:3], stored)
+    report(experiment, tmp_path / "report.html", "digits", running=False)
+    shown = html.unescape(Page(tmp_path / "report.html").text.rsplit("<pre>", 1)[1].split("</pre>")[0])
+    again = ROOT / f"again-{tmp_path.name}.yml"
+    again.write_text(shown)
+    try:
+        loaded = config.load(again, config.Changes())
+    finally:
+        again.unlink()
+    assert loaded.search_space == stored["searchSpace"]
+    assert loaded.trial_command == stored["trialCommand"]
+    assert loaded.tuner.class_args == stored["tuner"]["classArgs"]
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"candidates": {}, "winner": "x", "tests": []}', "[]"])
+def test_a_damaged_answer_is_named(experiment: Path, tmp_path: Path, content: str) -> None:
+    (experiment / "best.json").write_text(content)
+    with pytest.raises(RequestError, match=r"best\.json is (damaged|of another version)"):
+        report(experiment, tmp_path / "report.html", "digits", running=False)

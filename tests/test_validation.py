@@ -48,3 +48,8 @@ def test_only_images_on_which_two_differ_tell_them_apart() -> None:
     assert not validation.is_tie(best, answers(slice(0, 316)))
     # 16 more wrong, but on other images altogether: 616 differ, and chance alone makes 25 of it.
     assert validation.is_tie(best, answers(slice(300, 616)))
+
+
+@pytest.mark.parametrize(("wrong", "tie"), [(5, True), (6, False)])  # heads 5 times of 5: p = 0.06; 6 of 6: 0.03
+def test_few_images_tell_apart_what_chance_would_not(wrong: int, tie: bool) -> None:
+    assert validation.is_tie(answers(slice(0, 0)), answers(slice(0, wrong))) == tie
