@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install   ## a whole search on the embedded digits, with its table (about 2 minutes)
 	$(BIN)/cifar search --data digits --max-trials 20
 
-test: install   ## the tests (about 9 minutes)
+test: install   ## the tests (about 10 minutes)
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: install  ## more real experiments: full disks, killed tuners, exhausted spaces (about 5 minutes)
