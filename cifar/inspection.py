@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -119,9 +118,8 @@ def _pictures(part: sources.Part, dataset: Dataset, files: Mapping[sources.Part,
     names = [file.name for file in files[part] if file.size]
     if len(names) != len(dataset.labels):  # no folder, or one that changes at this moment
         names = [f"{part} picture {number}" for number in range(len(dataset.labels))]
-    pixels = dataset.images.permute(0, 2, 3, 1).numpy()
-    for name, image, label in zip(names, pixels, dataset.labels.tolist(), strict=True):
-        yield Picture(part, label, name, hashlib.sha256(image.tobytes()).digest())
+    for name, label, pixels in zip(names, dataset.labels.tolist(), dataset.digests(), strict=True):
+        yield Picture(part, label, name, pixels)
 
 
 def _examine(data_name: str, part: sources.Part) -> list[File]:

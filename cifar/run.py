@@ -23,7 +23,7 @@ from cifar.train import Diverged, EpochMetrics, new_model, new_optimizer, train
 
 @dataclass(frozen=True)
 class Trained:
-    """A network as it was after its last whole epoch, and the label that it gave each validation image."""
+    """A network as it was after its last whole epoch, and the label that it gave each validation image, on the CPU."""
 
     model: nn.Module
     predictions: Tensor
@@ -50,10 +50,10 @@ def run_trial(
         optimizer = new_optimizer(model, hparams)
         if checkpoint and (saved := checkpoint.restore(model, optimizer)):
             history, predictions = saved
-            trained = Trained(copy.deepcopy(model), predictions)
+            trained = Trained(copy.deepcopy(model), predictions.cpu())
         for epoch in train(model, optimizer, hparams, dataset, splits, first_epoch=len(history) + 1):
             history.append(epoch.metrics)
-            trained = Trained(copy.deepcopy(model), epoch.predictions)
+            trained = Trained(copy.deepcopy(model), epoch.predictions.cpu())
             if checkpoint:  # before the report: should the manager be gone, nothing is lost
                 checkpoint.save(model, optimizer, history, epoch.predictions)
             on_epoch(history)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,18 +72,13 @@ def refuse_unfit(test: Dataset, classes: Sequence[str]) -> None:
 
 def refuse_known(test: Dataset, train: Dataset) -> None:
     """RequestError for a further set of test images that is none: networks know what they were trained on."""
-    known = set(_digests(train))
-    shared = sum(digest in known for digest in _digests(test))
+    known = set(train.digests())
+    shared = sum(digest in known for digest in test.digests())
     if shared:
         raise RequestError(
             f"{shared} of the {len(test.labels)} pictures in {test.name} are among those that the networks are trained "
             "on: their accuracy would flatter"
         )
-
-
-def _digests(dataset: Dataset) -> Iterator[bytes]:
-    for image in dataset.images.permute(0, 2, 3, 1).numpy():
-        yield hashlib.sha256(image.tobytes()).digest()
 
 
 def _labels(test: Dataset, classes: Sequence[str]) -> NDArray[np.int64]:
