@@ -197,3 +197,10 @@ def test_an_interrupted_trial_keeps_its_last_epoch(tiny: Dataset, monkeypatch: p
     evaluation = evaluate(trained.model, tiny, splits.val)
     assert evaluation.accuracy == result.metrics["default"]
     assert torch.equal(evaluation.predictions, trained.predictions)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_what_a_trial_on_a_gpu_answers_can_be_written_down(tiny: Dataset) -> None:
+    _, trained = run.run_trial(FAST, tiny, data.split(tiny), torch.device("cuda"), lambda history: None)
+    assert trained is not None
+    assert trained.predictions.device.type == "cpu"
