@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -114,11 +114,20 @@ def normalise(images: Tensor) -> Tensor:
     return images.float().div_(127.5).sub_(1)
 
 
-def batches(dataset: Dataset, index: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Normalised images and labels in the order of `index`; the last batch may be smaller."""
+def batches(
+    dataset: Dataset, index: Tensor, batch_size: int, gather: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Normalised images and labels in the order of `index`; the last batch may be smaller.
+
+    `gather` makes a copy of the pixels (N x height x width x 3) at an index, and may change it.
+    """
+    gather = gather or _copy
     chunk_size = max(1, _CHUNK // batch_size) * batch_size
     pixels = dataset.images.permute(0, 2, 3, 1)
     for chunk in index.split(chunk_size):
-        # index_select copies whole images, 20 times as fast as pixels[chunk]
-        images = normalise(pixels.index_select(0, chunk)).permute(0, 3, 1, 2)
+        images = normalise(gather(pixels, chunk)).permute(0, 3, 1, 2)
         yield from zip(images.split(batch_size), dataset.labels[chunk].split(batch_size), strict=True)
+
+
+def _copy(pixels: Tensor, index: Tensor) -> Tensor:
+    return pixels.index_select(0, index)  # whole images, 20 times as fast as pixels[index]

@@ -30,7 +30,7 @@ from cifar.hparams import Hparams, command_hparams
 from cifar.models import build_model, parameter_count
 from cifar.preflight import sampled_values
 from cifar.run import is_out_of_memory
-from cifar.train import evaluate, new_model, new_optimizer, new_step
+from cifar.train import evaluate, new_model, new_optimizer, new_step, train_batches
 
 _SAMPLES = 8  # configurations drawn from the space; the mean of so few is off by a third at times
 _SAMPLE_SECONDS = 0.25
@@ -95,7 +95,7 @@ def samples(space: dict[str, Any], command: str) -> list[Hparams]:
 def weights(hparams: Hparams) -> int:
     """How many weights a configuration's network has, for ten classes."""
     with torch.device("meta"):
-        return parameter_count(build_model(hparams.model, hparams.width, classes=10))
+        return parameter_count(build_model(hparams, classes=10))
 
 
 def disk_bytes(hparams: Hparams, trials: int, concurrency: int) -> int:
@@ -236,7 +236,7 @@ def _step_seconds(hparams: Hparams, dataset: Dataset, splits: Splits, at_most_se
     step = new_step(model, new_optimizer(model, hparams), hparams)
     steps, began = -1, math.nan
     while steps < 1 or time.perf_counter() - began < at_most_seconds:
-        for images, labels in data.batches(dataset, splits.train, hparams.batch_size):
+        for images, labels in train_batches(hparams, dataset, splits.train, epoch=1):
             step(images, labels)
             steps += 1
             if steps == 0:

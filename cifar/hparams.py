@@ -7,13 +7,31 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from cifar.errors import RequestError
 
-# Channels of each network's first convolution as its tutorial wrote it; `width` replaces this number.
-WIDTHS = {"net": 6, "wide": 64, "lenet": 16}
+# Channels of each network's first convolution as its authors wrote it; `width` replaces this number.
+WIDTHS = {"net": 6, "wide": 64, "lenet": 16, "fast": 64}
+
+# Where a network has other defaults than the tutorial's recipe.
+RECIPES: dict[str, dict[str, object]] = {name: {"width": width} for name, width in WIDTHS.items()}
+RECIPES["fast"] |= {
+    "lr": 1.5,
+    "momentum": 0.85,
+    "batch_size": 1024,
+    "epochs": 10,
+    "weight_decay": 0.0013,
+    "precision": "auto",
+    "schedule": "triangular",
+    "nesterov": True,
+    "label_smoothing": 0.2,
+    "flip": True,
+    "shift": 2,
+    "average": 0.95,
+    "mirrored": True,
+}
 
 Rule = Callable[[str, object], Any]
 
@@ -52,24 +70,26 @@ def _one_of(*choices: str) -> Rule:
     return check
 
 
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise RequestError(f"{name} must be true or false, got {value!r}")
+    return value
+
+
 def _hparam(default: object, rule: Rule, meaning: str) -> Any:
-    return field(default=default, metadata={"rule": rule, "meaning": meaning})
+    return field(default=None, metadata={"default": default, "rule": rule, "meaning": meaning})
 
 
 @dataclass(frozen=True)
 class Hparams:
-    """One trial's hyperparameters, checked on construction; the defaults are the tutorial's recipe.
+    """One trial's hyperparameters, checked on construction; None takes the default.
 
-    Raises RequestError for a value that breaks its rule.
+    Defaults are the tutorial's recipe, or the network's own of RECIPES. Raises RequestError for a value that breaks
+    its rule.
     """
 
     model: str = _hparam("net", _one_of(*WIDTHS), f"network: {', '.join(WIDTHS)}")
-    width: int = _hparam(
-        None,
-        _integer(1, 1024),
-        "channels of the first convolution, all later sizes in proportion; "
-        f"default: the network's own ({', '.join(f'{name} {width}' for name, width in WIDTHS.items())})",
-    )
+    width: int = _hparam(None, _integer(1, 1024), "channels of the first convolution, all later sizes in proportion")
     lr: float = _hparam(0.001, _number("above 0", lambda v: v > 0), "learning rate")
     momentum: float = _hparam(0.9, _number("from 0 to below 1", lambda v: 0 <= v < 1), "momentum of sgd")
     batch_size: int = _hparam(4, _integer(1, 2**20), "images per optimizer step")
@@ -77,23 +97,48 @@ class Hparams:
     optimizer: str = _hparam("sgd", _one_of("sgd", "adam"), "optimizer: sgd, adam")
     weight_decay: float = _hparam(0.0, _number("of at least 0", lambda v: v >= 0), "L2 penalty on the weights")
     accumulate: int = _hparam(
-        1, _integer(1, 2**20), "micro-batches that each batch is split into; saves memory, changes no result"
+        1,
+        _integer(1, 2**20),
+        "micro-batches that each batch is split into; saves memory, changes no result but fast's, "
+        "which normalises each by itself",
     )
     precision: str = _hparam(
         "float32",
-        _one_of("float32", "bfloat16"),
-        "arithmetic of training: float32, or bfloat16, faster where the hardware has it; evaluation is in float32",
+        _one_of("float32", "bfloat16", "auto"),
+        "arithmetic of training: float32, bfloat16, or auto: bfloat16 where the hardware has it; "
+        "evaluation is in float32",
     )
+    schedule: str = _hparam(
+        "constant",
+        _one_of("constant", "triangular"),
+        "learning rate over the steps: constant, or triangular, which rises for a quarter of them and then falls",
+    )
+    nesterov: bool = _hparam(False, _flag, "Nesterov's form of sgd's momentum")
+    label_smoothing: float = _hparam(
+        0.0, _number("from 0 to below 1", lambda v: 0 <= v < 1), "share of each label spread over all classes"
+    )
+    flip: bool = _hparam(False, _flag, "mirror each training image in every other epoch")
+    shift: int = _hparam(0, _integer(0, 31), "pixels by which training images move at most, up or down and sideways")
+    average: float = _hparam(
+        0.0,
+        _number("from 0 to below 1", lambda v: 0 <= v < 1),
+        "decay per step of the exponential average to which the weights return; 0: no average",
+    )
+    mirrored: bool = _hparam(False, _flag, "classify an image by the mean logits of itself and its mirror image")
     seed: int = _hparam(0, _integer(0, 2**32 - 1), "seed of initial weights and of the order of images")
 
     def __post_init__(self) -> None:
         for spec in fields(self):
             value = getattr(self, spec.name)
-            if spec.name == "width" and value is None:
-                value = WIDTHS[self.model]  # model comes before width, so it has passed its rule
+            if value is None:  # model comes first, so it has passed its rule
+                value = default(spec, self.model)
             object.__setattr__(self, spec.name, spec.metadata["rule"](spec.name, value))
         if self.accumulate > self.batch_size:
             raise RequestError(f"accumulate must be at most batch_size ({self.batch_size}), got {self.accumulate}")
+
+    @property
+    def augments(self) -> bool:
+        return self.flip or self.shift > 0
 
     @classmethod
     def from_params(cls, params: Mapping[str, object]) -> Hparams:
@@ -105,18 +150,29 @@ class Hparams:
         return cls(**params)  # type: ignore[arg-type]
 
 
+def default(spec: Field[Any], model: object) -> object:
+    recipe = RECIPES.get(str(model), {})
+    return recipe.get(spec.name, spec.metadata["default"])
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """An option for each hyperparameter; those not given stay out of the parsed namespace."""
     kinds = {"int": int, "float": float, "str": str}
     for spec in fields(Hparams):
-        default = "" if spec.default is None else f" (default: {spec.default})"
-        parser.add_argument(
-            *dict.fromkeys([f"--{spec.name}", f"--{spec.name.replace('_', '-')}"]),
-            type=kinds[str(spec.type)],
-            default=argparse.SUPPRESS,
-            metavar="X",
-            help=spec.metadata["meaning"] + default,
-        )
+        names = dict.fromkeys([f"--{spec.name}", f"--{spec.name.replace('_', '-')}"])
+        meaning = f"{spec.metadata['meaning']} (default: {_defaults(spec)})"
+        if spec.type == "bool":
+            parser.add_argument(*names, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=meaning)
+        else:
+            kind = kinds[str(spec.type)]
+            parser.add_argument(*names, type=kind, default=argparse.SUPPRESS, metavar="X", help=meaning)
+
+
+def _defaults(spec: Field[Any]) -> str:
+    """Of all networks, those like the tutorial's only once: "0.001; fast: 1.5"."""
+    own = [f"{model}: {recipe[spec.name]}" for model, recipe in RECIPES.items() if spec.name in recipe]
+    general = spec.metadata["default"]
+    return "; ".join(own if general is None else [str(general), *own])
 
 
 def given_arguments(options: argparse.Namespace) -> dict[str, object]:

@@ -55,7 +55,7 @@ def load(path: Path) -> SavedModel:
     content = _read(path)
     try:
         hparams = Hparams(**content["hparams"])
-        network = build_model(hparams.model, hparams.width, len(content["classes"]))
+        network = build_model(hparams, len(content["classes"]))
         network.load_state_dict(content["weights"])
         _check(content, network)
         facts = {name: content[name] for name in ("data", "versions", "image_size")}

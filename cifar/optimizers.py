@@ -6,6 +6,7 @@ Making a torch.optim.Optimizer imports PyTorch's compiler, which takes a second 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,17 @@ class Optimizer:
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
         self.parameters: list[Tensor] = list(parameters)
-        self.lr = lr
+        on = self.parameters[0].device
+        # A captured step reads the learning rate from where it lies on the GPU.
+        self._lr: Any = torch.tensor(lr, device=on) if on.type == "cuda" else lr
         self.weight_decay = weight_decay
         self.kept: dict[str, list[Tensor]] = {}
+
+    def set_lr(self, lr: float) -> None:
+        if isinstance(self._lr, Tensor):
+            self._lr.fill_(lr)
+        else:
+            self._lr = lr
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:
@@ -50,10 +59,16 @@ class Sgd(Optimizer):
     """Stochastic gradient descent with momentum."""
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
     ) -> None:
         super().__init__(parameters, lr, weight_decay)
         self.momentum = momentum
+        self.nesterov = nesterov
         self.kept = {"averages": self._zeros()}
 
     def _update(self, gradients: list[Tensor]) -> None:
@@ -64,9 +79,9 @@ class Sgd(Optimizer):
             fused=True,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
-            lr=self.lr,
+            lr=self._lr,
             dampening=0.0,
-            nesterov=False,
+            nesterov=self.nesterov,
             maximize=False,
         )
 
@@ -91,7 +106,7 @@ class Adam(Optimizer):
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,
-            lr=self.lr,
+            lr=self._lr,
             weight_decay=self.weight_decay,
             eps=1e-8,
             maximize=False,

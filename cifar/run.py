@@ -18,7 +18,7 @@ from cifar.data import Dataset, Splits
 from cifar.hparams import Hparams
 from cifar.models import parameter_count
 from cifar.result import Result, Status
-from cifar.train import Diverged, EpochMetrics, new_model, new_optimizer, train
+from cifar.train import Diverged, EpochMetrics, new_model, new_optimizer, precision_on, train
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ def _details(hparams: Hparams, dataset: Dataset, splits: Splits, device: torch.d
             "classes": len(dataset.classes),
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": precision_on(device, hparams),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("cifar-nni", "torch", "nni", "numpy")},

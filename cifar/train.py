@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -13,15 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cifar.cpu_step import CpuStep
+from cifar.augmentation import Augmentation
+from cifar.cpu_step import CpuStep, keep_freed_memory
 from cifar.cuda_step import CudaGraphStep
-from cifar.data import Dataset, Splits, batches
+from cifar.data import Dataset, Splits, batches, normalise
 from cifar.hparams import Hparams
-from cifar.models import Net, build_model
+from cifar.models import Net, Network, build_model
 from cifar.optimizers import Adam, Optimizer, Sgd
+from cifar.schedule import Average, learning_rate
 
 _LOSS_CHECK_STEPS = 64  # reading the loss makes a GPU wait, so not at every step
 _EVALUATION_BATCH = 512
+_FIRST_LOOK = 5_000  # training images
 
 Step = Callable[[Tensor, Tensor], Tensor]  # a batch's images and labels -> the sum of their losses
 
@@ -50,22 +53,22 @@ class Diverged(Exception):
     """The loss is no longer finite."""
 
 
-def new_model(hparams: Hparams, dataset: Dataset) -> nn.Module:
+def new_model(hparams: Hparams, dataset: Dataset) -> Network:
     """The network that `hparams` describe, its weights drawn from their seed, where the data set is."""
     # PyTorch's own default lets a GPU round convolutions to TF32 without being asked.
     torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(hparams.seed)
-    return build_model(hparams.model, hparams.width, len(dataset.classes)).to(dataset.images.device)
+    return build_model(hparams, len(dataset.classes)).to(dataset.images.device)
 
 
 def new_optimizer(model: nn.Module, hparams: Hparams) -> Optimizer:
     if hparams.optimizer == "adam":
         return Adam(model.parameters(), hparams.lr, hparams.weight_decay)
-    return Sgd(model.parameters(), hparams.lr, hparams.momentum, hparams.weight_decay)
+    return Sgd(model.parameters(), hparams.lr, hparams.momentum, hparams.weight_decay, hparams.nesterov)
 
 
 def train(
-    model: nn.Module,
+    model: Network,
     optimizer: Optimizer,
     hparams: Hparams,
     dataset: Dataset,
@@ -76,11 +79,15 @@ def train(
 
     Raises Diverged as soon as a loss is not finite.
     """
+    if first_epoch == 1:
+        some = splits.train[:: max(1, len(splits.train) // _FIRST_LOOK)]
+        model.look_at(normalise(dataset.images[some]))
     step = new_step(model, optimizer, hparams)
+    average = Average(model, hparams.average)
     for epoch in range(first_epoch, hparams.epochs + 1):
         began = time.perf_counter()
         model.train()
-        train_loss = _train_epoch(step, dataset, _shuffled(splits.train, hparams.seed, epoch), hparams.batch_size)
+        train_loss = _train_epoch(step, optimizer, average, hparams, dataset, splits.train, epoch)
         images_per_second = len(splits.train) / (time.perf_counter() - began)
         val = evaluate(model, dataset, splits.val)
         if not math.isfinite(val.loss):
@@ -99,24 +106,63 @@ def _shuffled(index: Tensor, seed: int, epoch: int) -> Tensor:
 
 def new_step(model: nn.Module, optimizer: Optimizer, hparams: Hparams) -> Step:
     """train_step for this model, in the form that is fastest where the model is."""
-    on_gpu = next(model.parameters()).is_cuda
-    if isinstance(model, Net) and not on_gpu and hparams.precision == "float32":
+    device = next(model.parameters()).device
+    hparams = replace(hparams, precision=precision_on(device, hparams))
+    if device.type == "cpu":
+        keep_freed_memory()
+    if (
+        isinstance(model, Net)
+        and device.type == "cpu"
+        and hparams.precision == "float32"
+        and not hparams.label_smoothing
+    ):
         return CpuStep(model, optimizer, hparams.accumulate)
     step = partial(train_step, model, optimizer, hparams)
-    return CudaGraphStep(step, model, optimizer) if on_gpu else step
+    return CudaGraphStep(step, model, optimizer) if device.type == "cuda" else step
 
 
-def _train_epoch(step: Step, dataset: Dataset, order: Tensor, batch_size: int) -> float:
-    """One pass over the images in `order`; returns their mean loss."""
-    total = torch.zeros((), device=order.device)
-    with tqdm(total=len(order), unit=" images", leave=False, disable=None) as progress:
-        for number, (images, labels) in enumerate(batches(dataset, order, batch_size), start=1):
+def precision_on(device: torch.device, hparams: Hparams) -> str:
+    """What `auto` means there."""
+    if hparams.precision != "auto":
+        return hparams.precision
+    has_bfloat16 = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _cpu_has_bfloat16()
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def train_batches(hparams: Hparams, dataset: Dataset, index: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images at `index` in an epoch's own order and views."""
+    augmentation = Augmentation(hparams, len(dataset.labels), epoch, index.device) if hparams.augments else None
+    return batches(dataset, _shuffled(index, hparams.seed, epoch), hparams.batch_size, augmentation)
+
+
+def _train_epoch(
+    step: Step,
+    optimizer: Optimizer,
+    average: Average,
+    hparams: Hparams,
+    dataset: Dataset,
+    index: Tensor,
+    epoch: int,
+) -> float:
+    """One pass over the images at `index`; returns their mean loss."""
+    total = torch.zeros((), device=index.device)
+    steps = math.ceil(len(index) / hparams.batch_size)
+    with tqdm(total=len(index), unit=" images", leave=False, disable=None) as bar:
+        for number, (images, labels) in enumerate(train_batches(hparams, dataset, index, epoch), start=1):
+            progress = (epoch - 1 + number / steps) / hparams.epochs
+            optimizer.set_lr(learning_rate(hparams, progress))
             total += step(images, labels)
+            average.after_step(number, progress, last=number == steps)
             if number % _LOSS_CHECK_STEPS == 0:
                 _refuse_divergence(total, number)
-            progress.update(len(labels))
+            bar.update(len(labels))
     _refuse_divergence(total, number)
-    return total.item() / len(order)
+    return total.item() / len(index)
 
 
 def train_step(model: nn.Module, optimizer: Optimizer, hparams: Hparams, images: Tensor, labels: Tensor) -> Tensor:
@@ -127,7 +173,7 @@ def train_step(model: nn.Module, optimizer: Optimizer, hparams: Hparams, images:
     for some_images, some_labels in zip(images.split(micro_size), labels.split(micro_size), strict=True):
         with torch.autocast(images.device.type, torch.bfloat16, enabled=hparams.precision == "bfloat16"):
             logits = model(some_images)
-        loss = F.cross_entropy(logits.float(), some_labels, reduction="sum")
+        loss = F.cross_entropy(logits.float(), some_labels, reduction="sum", label_smoothing=hparams.label_smoothing)
         (loss / len(labels)).backward()
         total += loss.detach()
     optimizer.step()

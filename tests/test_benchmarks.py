@@ -53,7 +53,7 @@ def test_the_tutorials_loop_learns(tiny: Dataset) -> None:
 
 @pytest.mark.parametrize("width", [6, 16])
 def test_operations_are_counted_as_pytorch_counts_them(width: int) -> None:
-    model = build_model("net", width, classes=10)
+    model = build_model(Hparams(width=width), classes=10)
     with FlopCounterMode(display=False) as counter:
         model(torch.rand(1, 3, 32, 32)).sum().backward()
     assert growth.flops(width) == counter.get_total_flops()

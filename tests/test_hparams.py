@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar.errors import RequestError
-from cifar.hparams import WIDTHS, Hparams, add_arguments, given_arguments
+from cifar.hparams import RECIPES, WIDTHS, Hparams, add_arguments, command_hparams, given_arguments
 
 NAMES = [*asdict(Hparams())]
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers(), max_size=2)
@@ -41,10 +41,14 @@ def test_width_defaults_to_the_networks_own(model: str, width: int) -> None:
         ({"lr": 10**400}, "lr must be a number above 0, got 1"),
         ({"momentum": 1.0}, "momentum must be a number from 0 to below 1, got 1.0"),
         ({"batch_size": -4}, "batch_size must be an integer from 1 to 1048576, got -4"),
-        ({"model": "resnet"}, "model must be one of net, wide, lenet, got 'resnet'"),
+        ({"model": "resnet"}, "model must be one of net, wide, lenet, fast, got 'resnet'"),
         ({"model": [1]}, "model must be one of"),
         ({"optimizer": "adamw"}, "optimizer must be one of sgd, adam, got 'adamw'"),
         ({"weight_decay": -0.1}, "weight_decay must be a number of at least 0, got -0.1"),
+        ({"nesterov": 1}, "nesterov must be true or false, got 1"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be a number from 0 to below 1, got 1.0"),
+        ({"shift": 32}, "shift must be an integer from 0 to 31, got 32"),
+        ({"schedule": "cosine"}, "schedule must be one of constant, triangular, got 'cosine'"),
         ({"accumulate": 8}, r"accumulate must be at most batch_size \(4\), got 8"),
         ({"widht": 6}, "unknown hyperparameter 'widht'; known are model, width, lr"),
     ],
@@ -80,7 +84,22 @@ def test_the_command_line_knows_every_hyperparameter_and_keeps_only_those_given(
     help_text = " ".join(parser.format_help().split())
     for name, default in asdict(Hparams()).items():
         assert f"--{name} " in help_text or f"--{name}, " in help_text
-        assert name == "width" or f"(default: {default})" in help_text
+        assert name == "width" or f"(default: {default}" in help_text
+    assert "(default: net: 6; wide: 64; lenet: 16; fast: 64)" in help_text
+    assert "(default: 0.001; fast: 1.5)" in help_text
+
+
+def test_flags_are_switched_off_by_their_names() -> None:
+    given, rest = command_hparams("python trial.py --model fast --no-flip --nesterov --no-mirrored")
+    assert given == {"model": "fast", "flip": False, "nesterov": True, "mirrored": False}
+    assert rest == ["python", "trial.py"]
+
+
+def test_fast_has_a_recipe_of_its_own_and_each_value_can_be_replaced() -> None:
+    fast = Hparams(model="fast")
+    for name, value in RECIPES["fast"].items():
+        assert getattr(fast, name) == value != getattr(Hparams(), name)
+        assert getattr(Hparams(**{"model": "fast", name: getattr(Hparams(), name)}), name) == getattr(Hparams(), name)
 
 
 def test_every_end_of_the_search_space_is_accepted() -> None:

@@ -32,7 +32,9 @@ def some_batch(size: int, classes: int = 10) -> tuple[Tensor, Tensor]:
 
 def new_net(width: int, classes: int = 10, model: str = "net") -> Net:
     torch.manual_seed(width)
-    return build_model(model, width, classes).train()
+    net = build_model(Hparams(model=model, width=width), classes).train()
+    assert isinstance(net, Net)
+    return net
 
 
 def gradients(net: nn.Module) -> list[Tensor]:
@@ -101,6 +103,10 @@ def test_the_optimizers_are_pytorchs(weight_decay: float) -> None:
         (
             Sgd(ours.parameters(), 0.01, 0.9, weight_decay),
             torch.optim.SGD(theirs.parameters(), 0.01, 0.9, weight_decay=weight_decay),
+        ),
+        (
+            Sgd(ours.parameters(), 0.01, 0.9, weight_decay, nesterov=True),
+            torch.optim.SGD(theirs.parameters(), 0.01, 0.9, weight_decay=weight_decay, nesterov=True),
         ),
         (
             Adam(ours.parameters(), 0.01, weight_decay),

@@ -45,7 +45,7 @@ def test_training_equals_a_plain_loop(tiny: Dataset, optimizer: str) -> None:
     hparams = replace(FAST, optimizer=optimizer, lr=0.003, weight_decay=0.01)
     splits = data.split(tiny)
     torch.manual_seed(hparams.seed)
-    model = build_model("net", hparams.width, 3)
+    model = build_model(hparams, 3)
     if optimizer == "sgd":
         plain: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.003, momentum=0.9, weight_decay=0.01)
     else:
@@ -83,6 +83,76 @@ def test_micro_batches_change_nothing(tiny: Dataset, accumulate: int) -> None:
     whole, _ = run_training(tiny, FAST)
     parts, _ = run_training(tiny, replace(FAST, accumulate=accumulate))
     assert losses(parts) == pytest.approx(losses(whole), rel=1e-4)
+
+
+RECIPE = Hparams(model="fast", width=4, batch_size=20, lr=0.5, epochs=4, precision="float32")
+
+
+def test_fast_learns_with_its_recipe(tiny: Dataset) -> None:
+    metrics, _ = run_training(tiny, RECIPE)
+    assert metrics[-1].accuracy == 1.0
+
+
+def test_a_recipe_interrupted_between_epochs_goes_on_as_if_nothing_had_happened(tiny: Dataset) -> None:
+    """Order, views, learning rate, momentum and average continue where they were."""
+    whole, expected = run_training(tiny, RECIPE)
+    splits = data.split(tiny)
+    model = new_model(RECIPE, tiny)
+    optimizer = new_optimizer(model, RECIPE)
+    epochs = train(model, optimizer, RECIPE, tiny, splits)
+    first = [next(epochs).metrics for _ in range(2)]
+    again = new_model(RECIPE, tiny)
+    again.load_state_dict(model.state_dict())
+    fresh = new_optimizer(again, RECIPE)
+    fresh.load_state_dict(optimizer.state_dict())
+    rest = [epoch.metrics for epoch in train(again, fresh, RECIPE, tiny, splits, first_epoch=3)]
+    assert losses(first + rest) == losses(whole)
+    assert all(
+        torch.equal(a, b) for a, b in zip(expected.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        {"schedule": "constant"},
+        {"weight_decay": 0.0},
+        {"nesterov": False},
+        {"label_smoothing": 0.0},
+        {"flip": False},
+        {"shift": 0},
+        {"average": 0.0},
+        {"mirrored": False},
+        {"precision": "bfloat16"},
+    ],
+)
+def test_each_ingredient_changes_what_is_learnt(tiny: Dataset, without: dict[str, Any]) -> None:
+    hparams = replace(RECIPE, epochs=2)
+    (*_, recipe), _ = run_training(tiny, hparams)
+    (*_, other), _ = run_training(tiny, replace(hparams, **without))
+    assert other.loss != recipe.loss
+
+
+@pytest.mark.parametrize("model", ["net", "fast"])
+def test_label_smoothing_is_pytorchs(tiny: Dataset, model: str) -> None:
+    hparams = replace(FAST, model=model, width=4, label_smoothing=0.3, epochs=1, batch_size=1000)
+    splits = data.split(tiny)
+    network = new_model(hparams, tiny)
+    network.look_at(data.normalise(tiny.images[splits.train]))
+    logits = network.train()(data.normalise(tiny.images[splits.train]))
+    expected = nn.functional.cross_entropy(logits, tiny.labels[splits.train], label_smoothing=0.3)
+    (metrics,), _ = run_training(tiny, hparams)
+    assert metrics.train_loss == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_whitening_sees_the_training_images_alone(tiny: Dataset) -> None:
+    splits = data.split(tiny)
+    other = replace(tiny, images=tiny.images.clone())
+    other.images[splits.val] = 0
+    weights = [
+        run_training(dataset, replace(RECIPE, epochs=1))[1].state_dict()["whiten.weight"] for dataset in (tiny, other)
+    ]
+    assert torch.equal(*weights)
 
 
 def test_training_learns(tiny: Dataset) -> None:
