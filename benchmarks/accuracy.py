@@ -56,12 +56,12 @@ class Compared:
 
     def cells(self) -> list[str]:
         difference = fmean(self.ours) - fmean(self.tutorial)
-        error = math.hypot(_standard_error(self.ours), _standard_error(self.tutorial))
+        error = math.hypot(standard_error(self.ours), standard_error(self.tutorial))
         return [
             self.name,
             str(len(self.ours)),
-            f"{fmean(self.tutorial):.1%} ± {_standard_error(self.tutorial):.1%}",
-            f"{fmean(self.ours):.1%} ± {_standard_error(self.ours):.1%}",
+            f"{fmean(self.tutorial):.1%} ± {standard_error(self.tutorial):.1%}",
+            f"{fmean(self.ours):.1%} ± {standard_error(self.ours):.1%}",
             f"{100 * difference:+.1f} ± {100 * error:.1f} points",
             "yes" if abs(difference) <= error else f"no, {abs(difference) / error:.1f} of them",
         ]
@@ -103,7 +103,7 @@ def _ours(hparams: Hparams, images: Dataset, splits: Splits) -> float:
     return last.metrics.accuracy
 
 
-def _standard_error(values: list[float]) -> float:
+def standard_error(values: list[float]) -> float:
     return stdev(values) / math.sqrt(len(values))
 
 

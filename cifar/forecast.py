@@ -30,7 +30,7 @@ from cifar.hparams import Hparams, command_hparams
 from cifar.models import build_model, parameter_count
 from cifar.preflight import sampled_values
 from cifar.run import is_out_of_memory
-from cifar.train import evaluate, new_model, new_optimizer, new_step, train_batches
+from cifar.train import epoch_size, evaluate, new_model, new_optimizer, new_step, train_batches
 
 _SAMPLES = 8  # configurations drawn from the space; the mean of so few is off by a third at times
 _SAMPLE_SECONDS = 0.25
@@ -221,7 +221,7 @@ def _end_with(parent: int) -> None:
 
 
 def _trial_seconds(hparams: Hparams, dataset: Dataset, splits: Splits) -> float:
-    steps = hparams.epochs * math.ceil(len(splits.train) / hparams.batch_size)
+    steps = hparams.epochs * math.ceil(epoch_size(hparams, splits.train) / hparams.batch_size)
     step_seconds = _step_seconds(hparams, dataset, splits, _SAMPLE_SECONDS)
     few = splits.val[:_EVALUATED_IMAGES]
     began = time.perf_counter()

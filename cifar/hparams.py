@@ -94,6 +94,9 @@ class Hparams:
     momentum: float = _hparam(0.9, _number("from 0 to below 1", lambda v: 0 <= v < 1), "momentum of sgd")
     batch_size: int = _hparam(4, _integer(1, 2**20), "images per optimizer step")
     epochs: int = _hparam(2, _integer(1, 100_000), "passes over the training images")
+    images_per_epoch: int = _hparam(
+        0, _integer(0, 2**31), "training images that each epoch draws, for a search on a small budget; 0: all"
+    )
     optimizer: str = _hparam("sgd", _one_of("sgd", "adam"), "optimizer: sgd, adam")
     weight_decay: float = _hparam(0.0, _number("of at least 0", lambda v: v >= 0), "L2 penalty on the weights")
     accumulate: int = _hparam(

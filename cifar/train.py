@@ -82,13 +82,12 @@ def train(
     if first_epoch == 1:
         some = splits.train[:: max(1, len(splits.train) // _FIRST_LOOK)]
         model.look_at(normalise(dataset.images[some]))
-    step = new_step(model, optimizer, hparams)
-    average = Average(model, hparams.average)
+    training = _Training(model, optimizer, hparams, dataset, splits.train)
     for epoch in range(first_epoch, hparams.epochs + 1):
         began = time.perf_counter()
         model.train()
-        train_loss = _train_epoch(step, optimizer, average, hparams, dataset, splits.train, epoch)
-        images_per_second = len(splits.train) / (time.perf_counter() - began)
+        train_loss = training.epoch(epoch)
+        images_per_second = training.images / (time.perf_counter() - began)
         val = evaluate(model, dataset, splits.val)
         if not math.isfinite(val.loss):
             raise Diverged(f"validation loss is {val.loss} after epoch {epoch}")
@@ -135,34 +134,42 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def train_batches(hparams: Hparams, dataset: Dataset, index: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images at `index` in an epoch's own order and views."""
+    """The batches of an epoch over the images at `index`, in its own order and views."""
+    order = _shuffled(index, hparams.seed, epoch)[: epoch_size(hparams, index)]
     augmentation = Augmentation(hparams, len(dataset.labels), epoch, index.device) if hparams.augments else None
-    return batches(dataset, _shuffled(index, hparams.seed, epoch), hparams.batch_size, augmentation)
+    return batches(dataset, order, hparams.batch_size, augmentation)
 
 
-def _train_epoch(
-    step: Step,
-    optimizer: Optimizer,
-    average: Average,
-    hparams: Hparams,
-    dataset: Dataset,
-    index: Tensor,
-    epoch: int,
-) -> float:
-    """One pass over the images at `index`; returns their mean loss."""
-    total = torch.zeros((), device=index.device)
-    steps = math.ceil(len(index) / hparams.batch_size)
-    with tqdm(total=len(index), unit=" images", leave=False, disable=None) as bar:
-        for number, (images, labels) in enumerate(train_batches(hparams, dataset, index, epoch), start=1):
-            progress = (epoch - 1 + number / steps) / hparams.epochs
-            optimizer.set_lr(learning_rate(hparams, progress))
-            total += step(images, labels)
-            average.after_step(number, progress, last=number == steps)
-            if number % _LOSS_CHECK_STEPS == 0:
-                _refuse_divergence(total, number)
-            bar.update(len(labels))
-    _refuse_divergence(total, number)
-    return total.item() / len(index)
+def epoch_size(hparams: Hparams, index: Tensor) -> int:
+    """How many of the images at `index` an epoch shows."""
+    return min(hparams.images_per_epoch or len(index), len(index))
+
+
+class _Training:
+    """The steps of a training, an epoch at a time."""
+
+    def __init__(self, model: Network, optimizer: Optimizer, hparams: Hparams, dataset: Dataset, index: Tensor) -> None:
+        self.optimizer, self.hparams, self.dataset, self.index = optimizer, hparams, dataset, index
+        self.step = new_step(model, optimizer, hparams)
+        self.average = Average(model, hparams.average)
+        self.images = epoch_size(hparams, index)
+        self.steps = math.ceil(self.images / hparams.batch_size)
+
+    def epoch(self, epoch: int) -> float:
+        """Train for one epoch; returns the mean loss of its images."""
+        total = torch.zeros((), device=self.index.device)
+        epoch_batches = train_batches(self.hparams, self.dataset, self.index, epoch)
+        with tqdm(total=self.images, unit=" images", leave=False, disable=None) as bar:
+            for number, (images, labels) in enumerate(epoch_batches, start=1):
+                progress = (epoch - 1 + number / self.steps) / self.hparams.epochs
+                self.optimizer.set_lr(learning_rate(self.hparams, progress))
+                total += self.step(images, labels)
+                self.average.after_step(number, progress, last=number == self.steps)
+                if number % _LOSS_CHECK_STEPS == 0:
+                    _refuse_divergence(total, number)
+                bar.update(len(labels))
+        _refuse_divergence(total, self.steps)
+        return total.item() / self.images
 
 
 def train_step(model: nn.Module, optimizer: Optimizer, hparams: Hparams, images: Tensor, labels: Tensor) -> Tensor:

@@ -7,17 +7,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fake_experiments
 import pytest
 import torch
 from conftest import MakeFolder
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import accuracy, growth, machine, memory, peers, searches, speed, startup
+from benchmarks import (
+    accuracy,
+    curves,
+    growth,
+    ingredients,
+    machine,
+    memory,
+    peers,
+    searches,
+    speed,
+    startup,
+    stopping,
+)
 from benchmarks.contenders import Contender, Work
 from benchmarks.tutorial import Pictures, Tutorial
 from cifar import data
 from cifar.data import Dataset
-from cifar.hparams import Hparams
+from cifar.hparams import RECIPES, Hparams
 from cifar.models import build_model
 from cifar.train import new_model
 
@@ -136,3 +149,46 @@ def test_a_result_names_its_machine_and_commit(make_folder: MakeFolder) -> None:
     assert "commit" in facts  # empty where git refuses to speak
     assert facts["data"] == "a folder of pictures: 4 to train and validate on, 2 classes"
     assert not any("somebody" in fact for fact in facts.values())
+
+
+def test_every_ingredient_of_the_recipe_is_switched_off_once() -> None:
+    knobs = {"width", "lr", "momentum", "batch_size", "epochs"}
+    switched_off = [name for without in ingredients.WITHOUT.values() for name in without]
+    assert sorted(switched_off) == sorted({*RECIPES["fast"]} - knobs)
+
+
+def test_an_ingredients_worth_is_paired_by_seed() -> None:
+    compared = ingredients.Compared("flips", {"flip": False}, recipe=[0.80, 0.84, 0.82], accuracies=[0.79, 0.83, 0.81])
+    assert compared.cells() == ["flips", "`--no-flip`", "81.0% ± 1.2%", "+1.0 ± 0.0 points"]
+
+
+def test_a_replayed_assessor_stops_what_lies_below_the_median() -> None:
+    good, bad, late = [0.5, 0.6, 0.7, 0.8], [0.2, 0.3, 0.4, 0.5], [0.3, 0.4, 0.8, 0.9]
+    early = stopping.replay("some", [good, good, bad, late], start_step=1)
+    assert (early.stopped, early.epochs_run, early.epochs_planned) == (2, 4 + 4 + 1 + 1, 16)
+    assert (early.best, early.best_kept) == (0.9, 0.8)
+    patient = stopping.replay("some", [good, good, bad, late], start_step=3)
+    assert (patient.stopped, patient.epochs_run) == (1, 4 + 4 + 3 + 4)
+    assert patient.best == patient.best_kept == 0.9
+    assert patient.cells()[-1] == "the same"
+
+
+def test_curves_of_an_experiment_are_those_of_trials_that_ran_to_their_end(tmp_path: Path) -> None:
+    trials: list[dict[str, Any]] = [
+        {"accuracy": 0.5},
+        {"accuracy": 0.7},
+        {"accuracy": 0.3, "status": "stopped_early", "epochs": 1},
+    ]
+    experiment = fake_experiments.make(tmp_path / "made", trials)
+    assert [curve[-1] for curve in stopping.curves_of(experiment)] == [0.5, 0.7]
+
+
+def test_an_accuracy_curve_has_a_point_per_epoch(
+    tiny: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(curves, "_CASES", {"net": Hparams(lr=0.01, epochs=3)})
+    (curve,) = curves.measure(tiny)
+    assert len(curve.seconds) == len(curve.accuracies) == 3
+    assert curve.seconds == sorted(curve.seconds)
+    curves.plot([curve], tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 10_000

@@ -24,6 +24,7 @@ from cifar.train import (
     new_optimizer,
     new_step,
     train,
+    train_batches,
 )
 
 FAST = Hparams(lr=0.01, batch_size=8, epochs=3)
@@ -86,6 +87,18 @@ def test_micro_batches_change_nothing(tiny: Dataset, accumulate: int) -> None:
 
 
 RECIPE = Hparams(model="fast", width=4, batch_size=20, lr=0.5, epochs=4, precision="float32")
+
+
+def test_an_epoch_may_draw_fewer_images_other_ones_each_time(tiny: Dataset) -> None:
+    hparams = replace(FAST, images_per_epoch=20)
+    splits = data.split(tiny)
+    drawn = [torch.cat([labels for _, labels in train_batches(hparams, tiny, splits.train, epoch)]) for epoch in (1, 2)]
+    assert [len(labels) for labels in drawn] == [20, 20]
+    assert not torch.equal(*drawn)
+    metrics, _ = run_training(tiny, hparams)
+    assert len(metrics) == 3
+    more = replace(FAST, images_per_epoch=10_000)
+    assert losses(run_training(tiny, more)[0]) == losses(run_training(tiny, FAST)[0])
 
 
 def test_fast_learns_with_its_recipe(tiny: Dataset) -> None:

@@ -1,0 +1,114 @@
+"""`python -m benchmarks.curves`: accuracy over time of the four networks, each trained with its own recipe."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from benchmarks import machine
+from benchmarks.report import RESULTS, Report
+from cifar import data
+from cifar.data import Dataset
+from cifar.hparams import Hparams
+from cifar.models import parameter_count
+from cifar.train import new_model, new_optimizer, train
+
+# As their tutorials train them, but for ten epochs where those stop after two; lenet's has twenty.
+_CASES = {
+    "net": Hparams(epochs=10),
+    "lenet": Hparams(model="lenet", optimizer="adam", batch_size=24, epochs=20),
+    "wide": Hparams(model="wide", epochs=3),
+    "fast, width 16": Hparams(model="fast", width=16),
+    "fast": Hparams(model="fast"),
+}
+HEADER = ["network", "weights", "recipe", "epochs", "seconds", "validation accuracy"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A training: seconds since its start and validation accuracy after each epoch."""
+
+    name: str
+    weights: int
+    recipe: str
+    seconds: list[float]
+    accuracies: list[float]
+    quiet: bool
+
+    def cells(self) -> list[str]:
+        return [
+            self.name,
+            f"{self.weights:,}",
+            self.recipe,
+            str(len(self.seconds)),
+            f"{self.seconds[-1]:,.0f}" + ("" if self.quiet else " (others used the machine)"),
+            f"{self.accuracies[-1]:.1%}",
+        ]
+
+
+def main() -> int:
+    data_name = machine.choose_data()
+    dataset = data.load(data_name)
+    facts = machine.describe("python -m benchmarks.curves", data_name)
+    report = Report(RESULTS / "curves", "Accuracy over time", facts)
+    curves = list[Curve]()
+    report.table("All cores for one training", "curves", HEADER, _kept(measure(dataset), curves))
+    plot(curves, RESULTS / "curves.png")
+    return 0
+
+
+def measure(dataset: Dataset) -> Iterator[Curve]:
+    for name, hparams in _CASES.items():
+        quiet = machine.is_quiet()
+        seconds, accuracies, model = _trained(name, hparams, dataset)
+        yield Curve(name, parameter_count(model), _recipe(hparams), seconds, accuracies, quiet and machine.is_quiet())
+
+
+def _trained(name: str, hparams: Hparams, dataset: Dataset) -> tuple[list[float], list[float], torch.nn.Module]:
+    seconds, accuracies, began = list[float](), list[float](), time.perf_counter()
+    model = new_model(hparams, dataset)
+    epochs = train(model, new_optimizer(model, hparams), hparams, dataset, data.split(dataset))
+    for epoch in tqdm(epochs, name, hparams.epochs, file=sys.stderr, disable=None):
+        seconds.append(time.perf_counter() - began)
+        accuracies.append(epoch.metrics.accuracy)
+    return seconds, accuracies, model
+
+
+def _recipe(hparams: Hparams) -> str:
+    return f"{hparams.optimizer}, lr {hparams.lr:g}, batch {hparams.batch_size}"
+
+
+def _kept(curves: Iterator[Curve], kept: list[Curve]) -> Iterator[Curve]:
+    for curve in curves:
+        kept.append(curve)
+        yield curve
+
+
+def plot(curves: list[Curve], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    for curve in curves:
+        (line,) = axis.semilogx(curve.seconds, [100 * value for value in curve.accuracies], "o-", markersize=4)
+        place = (curve.seconds[-1], 100 * curve.accuracies[-1])
+        axis.annotate(curve.name, place, (6, -3), textcoords="offset points", color=line.get_color())
+    axis.set_xlabel("seconds of training and validation, two cores")
+    axis.set_ylabel("validation accuracy, %")
+    axis.margins(x=0.15)
+    axis.grid(alpha=0.3, which="both")
+    axis.set_title("Accuracy over time, a point per epoch")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

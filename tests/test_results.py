@@ -1,0 +1,53 @@
+"""What the README claims stands in results/."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def figures(name: str) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((ROOT / "results" / f"{name}.json").read_text())
+    return read
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The lines of all tables by their first cell; names are compared without the signs of code."""
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
+    ]
+    return {re.sub("`|--", "", first): rest for first, *rest in cells}
+
+
+def test_speed_beside_the_tutorials_loop() -> None:
+    claimed, measured = rows(README), rows((ROOT / "results" / "benchmarks.md").read_text())
+    for row in figures("benchmarks")["speed"]:
+        assert claimed[row["name"]] == measured[row["name"]][:3]
+
+
+def test_speed_over_width() -> None:
+    points = [point for point in figures("benchmarks")["growth"] if point["varied"] == "width"]
+    claimed = rows(README)
+    assert claimed["width"] == [str(point["width"]) for point in points]
+    assert claimed["images/s, two cores"] == [f"{point['images_per_second']:,.0f}" for point in points]
+
+
+def test_seconds_of_whole_searches() -> None:
+    nni, *peers, nni_again = (f"{search['seconds']:.0f}" for search in figures("searches")["searches"])
+    claimed = rows(README)
+    assert claimed["cifar search, twice"] == [f"{nni} and {nni_again}"]
+    # there the peers stand sorted by trainer, in the file by tool
+    after = README.split("cifar search`, twice")[1].split("\n\n")[0]
+    assert sorted(re.findall(r"\| (\d+) \|", after)) == sorted(peers)
+
+
+def test_every_file_that_the_readme_names_is_there() -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", README)
+    assert links
+    for link in links:
+        assert link.startswith("https://") or (ROOT / link).exists(), link
