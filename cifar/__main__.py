@@ -126,6 +126,7 @@ def _add_experiment_options(command: argparse.ArgumentParser) -> None:
     add("--concurrency", type=_concurrency, metavar="N|auto", help="trials at once; auto: as many as pay, measured")
     add("--tuner", help="TPE, Random, GridSearch or Evolution")
     add("--seed", type=int, help="of the tuner, where it takes one, and of every trial")
+    add("--no-early-stopping", action="store_true", default=None, help="every trial runs to its end")
     add("--name", help="of the experiment, in the web page")
     add("--port", type=int, help="of the web page (default: the first free one from 8080 up)")
 
@@ -221,6 +222,7 @@ def _request(options: argparse.Namespace) -> Request:
         concurrency=None if auto else options.concurrency,
         epochs=options.epochs,
         seed=options.seed,
+        no_early_stopping=options.no_early_stopping,
     )
     return Request(options.config, changes, options.data, auto, options.port, getattr(options, "host", LOOPBACK))
 

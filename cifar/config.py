@@ -26,9 +26,10 @@ class Changes:
     concurrency: int | None = None
     epochs: int | None = None
     seed: int | None = None  # of the tuner and of every trial
+    no_early_stopping: bool | None = None
 
 
-_FIXED_ON_RESUME = ("name", "tuner", "epochs", "seed")
+_FIXED_ON_RESUME = ("name", "tuner", "epochs", "seed", "no_early_stopping")
 
 
 def load(path: Path, changes: Changes) -> Any:
@@ -42,7 +43,8 @@ def load(path: Path, changes: Changes) -> Any:
 def load_stored(experiment: Path, changes: Changes) -> Any:
     """The experiment that ran in this directory, for one more run of it. RequestError where it cannot run."""
     fixed = [name for name in _FIXED_ON_RESUME if getattr(changes, name) is not None]
-    found = [f"--{name} cannot change in a resumed experiment: its trials would not compare" for name in fixed]
+    why = "cannot change in a resumed experiment: its trials would not compare"
+    found = [f"--{name.replace('_', '-')} {why}" for name in fixed]
     return _checked(lambda: _stored(experiment), changes, [*found, *_problems(changes)], f"{experiment} cannot go on")
 
 
@@ -156,6 +158,8 @@ def _apply(changes: Changes, config: Any) -> None:
         if getattr(changes, name) is not None:
             setattr(config, nni_name, getattr(changes, name))
     _apply_tuner(changes, config)
+    if changes.no_early_stopping:
+        config.assessor = None
     for name in ("epochs", "seed"):  # where an option is given twice, trial.py takes the last
         if getattr(changes, name) is not None and config.trial_command:
             config.trial_command += f" --{name} {getattr(changes, name)}"

@@ -15,39 +15,61 @@ from hypothesis import strategies as st
 
 from cifar.config import Changes, load
 from cifar.errors import RequestError
+from cifar.hparams import Hparams, command_hparams
 from cifar.prepare import disk_bytes
 
 ROOT = Path(__file__).parent.parent
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yml").read_text())
 
 
-def test_nni_never_schedules_gpus() -> None:
-    assert "trialGpuNumber" not in CONFIG
-    assert CONFIG["trainingService"] == {"platform": "local"}
+each_config = pytest.mark.parametrize("path", ["config.yml", "searches/fast/config.yml"])
 
 
-def test_tpe_leaves_its_random_phase_well_before_the_end() -> None:
-    arguments = CONFIG["tuner"]["classArgs"]
-    assert (CONFIG["tuner"]["name"], arguments["optimize_mode"]) == ("TPE", "maximize")
-    assert isinstance(arguments["seed"], int)
-    assert arguments["tpe_args"]["n_startup_jobs"] <= CONFIG["maxTrialNumber"] / 3
+def read(path: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((ROOT / path).read_text())
+    return config
 
 
-def test_the_assessor_lets_trials_get_going() -> None:
-    epochs = int(shlex.split(CONFIG["trialCommand"])[-1])
-    assert CONFIG["assessor"]["name"] == "Medianstop"
-    assert epochs / 2 <= CONFIG["assessor"]["classArgs"]["start_step"] < epochs
+@each_config
+def test_nni_never_schedules_gpus(path: str) -> None:
+    assert "trialGpuNumber" not in read(path)
+    assert read(path)["trainingService"] == {"platform": "local"}
 
 
-def test_the_trial_is_one_simple_command_so_that_signals_reach_it() -> None:
-    assert shlex.split(CONFIG["trialCommand"])[:2] == ["python", "trial.py"]
-    assert not set(CONFIG["trialCommand"]) & set(";&|$`<>")
+@each_config
+def test_tpe_leaves_its_random_phase_well_before_the_end(path: str) -> None:
+    tuner = read(path)["tuner"]
+    assert (tuner["name"], tuner["classArgs"]["optimize_mode"]) == ("TPE", "maximize")
+    assert isinstance(tuner["classArgs"]["seed"], int)
+    assert tuner["classArgs"]["tpe_args"]["n_startup_jobs"] <= read(path)["maxTrialNumber"] / 3
 
 
-def test_the_space_is_finite_in_no_dimension_that_could_run_out() -> None:
+@each_config
+def test_the_assessor_lets_trials_get_going(path: str) -> None:
+    epochs = Hparams.from_params(command_hparams(read(path)["trialCommand"])[0]).epochs
+    assert read(path)["assessor"]["name"] == "Medianstop"
+    assert epochs / 2 <= read(path)["assessor"]["classArgs"]["start_step"] < epochs
+
+
+@each_config
+def test_the_trial_is_one_simple_command_so_that_signals_reach_it(path: str) -> None:
+    command = read(path)["trialCommand"]
+    assert shlex.split(command)[:2] == ["python", "trial.py"]
+    assert not set(command) & set(";&|$`<>")
+
+
+@each_config
+def test_the_space_is_finite_in_no_dimension_that_could_run_out(path: str) -> None:
     """NNI hangs for ever once a finite space is used up."""
-    space = json.loads((ROOT / CONFIG["searchSpaceFile"]).read_text())
+    space = json.loads((ROOT / path).with_name(read(path)["searchSpaceFile"]).read_text())
     assert any(sampler["_type"] in ("uniform", "loguniform") for sampler in space.values())
+
+
+@each_config
+def test_it_runs_this_code_and_keeps_its_experiments_here(path: str) -> None:
+    config = load(ROOT / path, Changes())
+    assert Path(config.trial_code_directory) == ROOT
+    assert Path(config.experiment_working_directory) == ROOT / "nni-experiments"
 
 
 JSON = st.recursive(
@@ -122,6 +144,11 @@ def test_a_seed_is_the_tuners_and_the_trials() -> None:
     assert config.tuner.class_args["seed"] == 5
     assert config.tuner.class_args["tpe_args"] == {"n_startup_jobs": 10}
     assert config.trial_command.endswith(" --seed 5")
+
+
+def test_early_stopping_can_be_left_out() -> None:
+    assert load(ROOT / "config.yml", Changes()).assessor.name == "Medianstop"
+    assert load(ROOT / "config.yml", Changes(no_early_stopping=True)).assessor is None
 
 
 @pytest.mark.parametrize("tuner", ["Random", "GridSearch", "Evolution"])

@@ -11,15 +11,17 @@ from cifar import data, model_file
 from cifar.data import Dataset
 from cifar.export import export
 from cifar.hparams import Hparams
-from cifar.train import new_model
+from cifar.train import new_model, new_optimizer, train
 
 
-@pytest.mark.parametrize("network", ["net", "lenet"])
+@pytest.mark.parametrize("network", ["net", "lenet", "fast"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_onnx_gives_what_pytorch_gives(tiny: Dataset, tmp_path: Path, network: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    hparams = Hparams(model=network, seed=3)
-    model_file.save(tmp_path / "model.pt", new_model(hparams, tiny), hparams, tiny, {})
+    hparams = Hparams(model=network, width=8, seed=3, epochs=1)
+    trained = new_model(hparams, tiny)
+    [*train(trained, new_optimizer(trained, hparams), hparams, tiny, data.split(tiny))]
+    model_file.save(tmp_path / "model.pt", trained, hparams, tiny, {})
     model = model_file.load(tmp_path / "model.pt")
     export(model, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])

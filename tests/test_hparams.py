@@ -102,9 +102,13 @@ def test_fast_has_a_recipe_of_its_own_and_each_value_can_be_replaced() -> None:
         assert getattr(Hparams(**{"model": "fast", name: getattr(Hparams(), name)}), name) == getattr(Hparams(), name)
 
 
-def test_every_end_of_the_search_space_is_accepted() -> None:
-    space = json.loads((Path(__file__).parent.parent / "search_space.json").read_text())
-    assert [*space] == ["width", "lr", "momentum", "batch_size"]
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [("search_space.json", []), ("searches/fast/search_space.json", ["weight_decay", "label_smoothing"])],
+)
+def test_every_end_of_the_search_space_is_accepted(path: str, more: list[str]) -> None:
+    space = json.loads((Path(__file__).parent.parent / path).read_text())
+    assert [*space] == ["width", "lr", "momentum", "batch_size", *more]
     for name, sampler in space.items():
         for end in sampler["_value"][:2]:
             assert Hparams.from_params({name: float(end)})
