@@ -25,6 +25,7 @@ from benchmarks import (
     speed,
     startup,
     stopping,
+    tuners,
 )
 from benchmarks.contenders import Contender, Work
 from benchmarks.tutorial import Pictures, Tutorial
@@ -192,3 +193,15 @@ def test_an_accuracy_curve_has_a_point_per_epoch(
     assert curve.seconds == sorted(curve.seconds)
     curves.plot([curve], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_tuners_are_compared_by_what_their_experiments_left(tmp_path: Path) -> None:
+    trials: list[dict[str, Any]] = [{"accuracy": value} for value in (0.5, 0.7, 0.6, 0.4, 0.8, 0.3)]
+    experiment = fake_experiments.make(tmp_path / "made", [*trials, {"accuracy": 0.9, "status": "running"}])
+    search = tuners.read(experiment)
+    assert search.best_so_far == [0.5, 0.7, 0.7, 0.7, 0.8, 0.8]
+    cells = search.cells()
+    assert cells[:4] == ["TPE", "6", "1", "80.0% ± 1.3%"]
+    assert cells[5:] == ["55.0%", "70.0%, 70.0%, 80.0%"]
+    tuners.plot([search, search], tmp_path / "tuners.png")
+    assert (tmp_path / "tuners.png").stat().st_size > 10_000

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yml").read_text())
 
 
-each_config = pytest.mark.parametrize("path", ["config.yml", "searches/fast/config.yml"])
+each_config = pytest.mark.parametrize("path", ["config.yml", "searches/net/config.yml", "searches/fast/config.yml"])
 
 
 def read(path: str) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def test_the_trial_is_one_simple_command_so_that_signals_reach_it(path: str) -> 
 @each_config
 def test_the_space_is_finite_in_no_dimension_that_could_run_out(path: str) -> None:
     """NNI hangs for ever once a finite space is used up."""
-    space = json.loads((ROOT / path).with_name(read(path)["searchSpaceFile"]).read_text())
+    space = json.loads(((ROOT / path).parent / read(path)["searchSpaceFile"]).read_text())
     assert any(sampler["_type"] in ("uniform", "loguniform") for sampler in space.values())
 
 
