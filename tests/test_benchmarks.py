@@ -26,6 +26,7 @@ from benchmarks import (
     startup,
     stopping,
     tuners,
+    yardstick,
 )
 from benchmarks.contenders import Contender, Work
 from benchmarks.tutorial import Pictures, Tutorial
@@ -205,3 +206,21 @@ def test_tuners_are_compared_by_what_their_experiments_left(tmp_path: Path) -> N
     assert cells[5:] == ["55.0%", "70.0%, 70.0%, 80.0%"]
     tuners.plot([search, search], tmp_path / "tuners.png")
     assert (tmp_path / "tuners.png").stat().st_size > 10_000
+
+
+def test_the_yardstick_trains_on_training_images_and_is_judged_by_validation_images(
+    tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("airbench", reason="needs make bench-searches' packages")
+    small = Hparams(model="fast", width=4, batch_size=10, lr=1.5 * 10 / 1024, epochs=6)
+    monkeypatch.setattr(yardstick, "_RECIPE", small)
+    monkeypatch.setattr(yardstick, "_SEEDS", 2)
+    right = yardstick.compare(tiny)
+    val = data.split(tiny).val
+    misleading = tiny.labels.clone()
+    misleading[val] = (tiny.labels[val] + 1) % 3  # whoever trained on these would be right
+    wrong = replace(tiny, labels=misleading)
+    for runs, misjudged in zip(right, yardstick.compare(wrong), strict=True):
+        assert len(runs.seconds) == len(misjudged.accuracies) == 2
+        assert min(runs.accuracies) > 0.6
+        assert max(misjudged.accuracies) < 0.4

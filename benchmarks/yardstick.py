@@ -1,0 +1,172 @@
+"""`python -m benchmarks.yardstick`: fast beside airbench94, the public record script, on the same images.
+
+Both train on the training images and are judged by the validation images: with airbench94's own recipe on a GPU; on a
+CPU with a quarter of its width, half of its batch and four epochs, in bfloat16 where airbench94 has float16.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from benchmarks import machine
+from benchmarks.accuracy import standard_error
+from benchmarks.report import RESULTS, Report
+from cifar import data
+from cifar.data import Dataset, Splits
+from cifar.hparams import RECIPES, Hparams
+from cifar.train import new_model, new_optimizer, train
+
+_GPU = torch.cuda.is_available()
+_RECIPE = Hparams(model="fast") if _GPU else Hparams(model="fast", width=16, batch_size=512, lr=0.75, epochs=4)
+_SEEDS = 10 if _GPU else 3
+HEADER = ["network", "runs", "validation accuracy", "airbench94's own evaluation", "seconds per run"]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """One per seed. `own` has the accuracies by airbench94's evaluation, which moves images too; ours only mirrors."""
+
+    name: str
+    accuracies: list[float]
+    own: list[float]
+    seconds: list[float]
+
+    def cells(self) -> list[str]:
+        return [
+            self.name,
+            str(len(self.accuracies)),
+            _mean(self.accuracies),
+            _mean(self.own) if self.own else "",
+            f"{fmean(self.seconds):.1f}",
+        ]
+
+
+def _mean(values: list[float]) -> str:
+    return f"{fmean(values):.2%} ± {standard_error(values):.2%}"
+
+
+def main() -> int:
+    data_name = machine.choose_data()
+    dataset = data.load(data_name)
+    report = Report(
+        RESULTS / "yardstick", "Beside airbench94", machine.describe("python -m benchmarks.yardstick", data_name)
+    )
+    title = f"Width {_RECIPE.width}, batch {_RECIPE.batch_size}, {_RECIPE.epochs} epochs"
+    report.table(title, "yardstick", HEADER, compare(dataset))
+    return 0
+
+
+def compare(dataset: Dataset) -> list[Runs]:
+    splits = data.split(dataset)
+    ours, airbench = Runs("fast", [], [], []), Runs("airbench94", [], [], [])
+    with _airbench(dataset, splits) as train_airbench:
+        for seed in tqdm(range(_SEEDS), file=sys.stderr, disable=None):
+            began = time.perf_counter()
+            ours.accuracies.append(_train_ours(replace(_RECIPE, seed=seed), dataset, splits))
+            ours.seconds.append(time.perf_counter() - began)
+            torch.manual_seed(seed)
+            began = time.perf_counter()
+            mirrored, own = train_airbench()
+            airbench.seconds.append(time.perf_counter() - began)
+            airbench.accuracies.append(mirrored)
+            airbench.own.append(own)
+    return [ours, airbench]
+
+
+def _train_ours(hparams: Hparams, dataset: Dataset, splits: Splits) -> float:
+    device = torch.device("cuda" if _GPU else "cpu")
+    dataset, splits = dataset.to(device), splits.to(device)
+    model = new_model(hparams, dataset)
+    *_, last = train(model, new_optimizer(model, hparams), hparams, dataset, splits)
+    return last.metrics.accuracy
+
+
+@contextmanager
+def _airbench(dataset: Dataset, splits: Splits) -> Iterator[Callable[[], tuple[float, float]]]:
+    """airbench94 over these images: a call trains it once and returns its accuracies, mirrored and by its own way."""
+    from airbench import lib_airbench94, utils
+
+    width, recipe = _RECIPE.width, RECIPES["fast"]
+    own_lr = lib_airbench94.hyp["opt"]["lr"]  # per 1,024 images, so the same for any batch size
+    assert _RECIPE.lr / _RECIPE.batch_size == recipe["lr"] / recipe["batch_size"]  # type: ignore[operator]
+
+    def new_net() -> Any:
+        return lib_airbench94.make_net94({"block1": width, "block2": 4 * width, "block3": 4 * width})
+
+    def train_once() -> tuple[float, float]:
+        loader = utils.CifarLoader(
+            "cifar10", batch_size=_RECIPE.batch_size, aug={"flip": True, "translate": 2}, altflip=True
+        )
+        make = new_net if _GPU else lambda: _in_bfloat16(new_net())
+        net = lib_airbench94.train94(loader, epochs=_RECIPE.epochs, learning_rate=own_lr, make_net=make, verbose=False)
+        judges = utils.CifarLoader("cifar10", train=False, batch_size=2000)
+        return utils.evaluate(net, judges, tta_level=1), utils.evaluate(net, judges, tta_level=2)
+
+    with ExitStack() as stack:
+        if not _GPU:
+            stack.enter_context(_without_gpu())
+        stack.enter_context(_working_in(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
+        Path("cifar10").mkdir()
+        for part, index in (("train", splits.train), ("test", splits.val)):  # what it calls test images are ours
+            pixels = dataset.images[index].permute(0, 2, 3, 1).contiguous()
+            content = {"images": pixels, "labels": dataset.labels[index], "classes": list(dataset.classes)}
+            torch.save(content, f"cifar10/{part}.pt")
+        yield train_once
+
+
+def _in_bfloat16(net: nn.Module) -> nn.Module:
+    plain = net.forward
+
+    def forward(images: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=net.training):
+            logits: Tensor = plain(images)
+        return logits.float()
+
+    net.forward = forward
+    return net
+
+
+@contextmanager
+def _without_gpu() -> Iterator[None]:
+    """airbench94 knows GPUs alone: without one, what it asks of one stays on the CPU, in float32."""
+    load = torch.load
+    replaced: list[tuple[Any, str, Any]] = [
+        (nn.Module, "cuda", lambda module: module),
+        (nn.Module, "half", lambda module: module),
+        (Tensor, "half", lambda tensor: tensor.float()),
+        (torch, "load", lambda path, map_location: load(path)),
+        (torch.cuda, "Event", mock.MagicMock()),  # its clock
+        (torch.cuda, "synchronize", lambda: None),
+    ]
+    with ExitStack() as stack:
+        for owner, name, value in replaced:
+            stack.enter_context(mock.patch.object(owner, name, value))
+        yield
+
+
+@contextmanager
+def _working_in(directory: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(directory)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
