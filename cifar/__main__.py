@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cifar import model_file, processes, store
-from cifar.best import best
+from cifar.best import Budget, best
 from cifar.config import Changes, experiments_directory
 from cifar.doctor import doctor
 from cifar.errors import RequestError
@@ -76,6 +76,12 @@ def parse_arguments() -> argparse.Namespace:
     command.set_defaults(run=run_best)
     _add_experiment(command)
     command.add_argument("--seeds", type=int, default=3, help="trainings of each leading trial (default: 3)")
+    command.add_argument(
+        "--final-epochs",
+        type=int,
+        metavar="N",
+        help="epochs of all images for the winner's final networks (default: what its trial had)",
+    )
     command.add_argument("--data", metavar="FOLDER", help="a further set of test images, reported beside the first")
     command.add_argument("--force", action="store_true", help="again, where it has been done")
     command = commands.add_parser("report", help="write the experiment as one web page, to open offline")
@@ -164,7 +170,8 @@ def run_trials(options: argparse.Namespace) -> int:
 def run_best(options: argparse.Namespace) -> int:
     directory = _experiment(options)
     _runs(directory)
-    return best(directory, same_data(directory, None), options.seeds, options.data, options.force)
+    budget = Budget(options.seeds, options.final_epochs)
+    return best(directory, same_data(directory, None), budget, options.data, options.force)
 
 
 def run_report(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cifar.confirm import MOST_CANDIDATES, Candidate, Mean, decide, leading, new
 from cifar.data import Dataset
 from cifar.errors import RequestError
 from cifar.files import read_json, write_json
+from cifar.hparams import Hparams
 from cifar.leaderboard import params_text, plain_table
 from cifar.model_file import SavedModel
 from cifar.retrain import Failed, Trainer
@@ -37,13 +38,35 @@ class Answer:
     candidates: list[Candidate]
     winner: Candidate
     tied: list[Candidate]
+    finals: list[SavedModel]
     verdicts: list[Verdict]
 
 
-def best(experiment: Path, data_name: str, seeds: int, second_test: str | None, force: bool) -> int:
-    """Confirm the leading trials with `seeds` new seeds each, and test the winner; returns 1 where training fails."""
-    if seeds < 2:
-        raise RequestError(f"--seeds must be at least 2, got {seeds}: one training says nothing of the chance in it")
+@dataclass(frozen=True)
+class Budget:
+    """How many trainings each leading trial gets, and how long the final networks train; None: as in the search."""
+
+    seeds: int
+    final_epochs: int | None = None  # of all images, also where the search drew fewer
+
+    def __post_init__(self) -> None:
+        if self.seeds < 2:
+            raise RequestError(
+                f"--seeds must be at least 2, got {self.seeds}: one training says nothing of the chance in it"
+            )
+        try:
+            self.of_finals(Hparams())
+        except RequestError as error:
+            raise RequestError(f"--final-{error}") from None
+
+    def of_finals(self, hparams: Hparams) -> Hparams:
+        if self.final_epochs is None:
+            return hparams
+        return replace(hparams, epochs=self.final_epochs, images_per_epoch=0)
+
+
+def best(experiment: Path, data_name: str, budget: Budget, second_test: str | None, force: bool) -> int:
+    """Confirm the leading trials with new seeds, and test the winner; returns 1 where training fails."""
     if (experiment / _ANSWER).exists() and not force:
         raise RequestError(
             f"experiment {experiment.name} has its answer, {experiment / _ANSWER}; --force replaces it, "
@@ -59,13 +82,13 @@ def best(experiment: Path, data_name: str, seeds: int, second_test: str | None, 
         refuse_known(tests[-1], dataset)
     for test in tests:
         refuse_unfit(test, dataset.classes)
-    _say_what_follows(leaders, trials, seeds)
+    _say_what_follows(leaders, trials, budget.seeds)
     directory = experiment / "confirmed"
     directory.mkdir(exist_ok=True)
     try:
         with FileLock(directory / ".lock", timeout=0):
-            trainer = Trainer(directory, dataset, data.split(dataset), (len(trials) + 1) * seeds)
-            return _confirm(experiment, trainer, trials, seeds, tests)
+            trainer = Trainer(directory, dataset, data.split(dataset), (len(trials) + 1) * budget.seeds)
+            return _confirm(experiment, trainer, trials, budget, tests)
     except Timeout:
         raise RequestError(f"another cifar best is at work on experiment {experiment.name}") from None
     except Failed as failure:
@@ -106,15 +129,20 @@ def _candidates(trainer: Trainer, trials: Sequence[Trial], seeds: int) -> list[C
     return candidates
 
 
-def _confirm(experiment: Path, trainer: Trainer, trials: Sequence[Trial], seeds: int, tests: Sequence[Dataset]) -> int:
-    candidates = _candidates(trainer, trials, seeds)
+def _confirm(
+    experiment: Path, trainer: Trainer, trials: Sequence[Trial], budget: Budget, tests: Sequence[Dataset]
+) -> int:
+    candidates = _candidates(trainer, trials, budget.seeds)
     winner, tied = decide(candidates)
-    models = [trainer.final_model(winner.trial, hparams) for hparams in new_seeds(winner.trial, seeds)]
+    finals = [
+        trainer.final_model(winner.trial, budget.of_finals(hparams))
+        for hparams in new_seeds(winner.trial, budget.seeds)
+    ]
     trainer.progress.close()
-    verdicts = [read_test_images(experiment, models, test, winner.trial.id) for test in tests]
-    answer = Answer(candidates, winner, tied, verdicts)
+    verdicts = [read_test_images(experiment, finals, test, winner.trial.id) for test in tests]
+    answer = Answer(candidates, winner, tied, finals, verdicts)
     path = experiment / "best.pt"
-    _save_model(path, models[0], trainer.dataset, answer)
+    _save_model(path, trainer.dataset, answer)
     write_json(experiment / _ANSWER, _record(answer))
     print(_text(answer))
     print(f"model: {path}\n{ledger.summary(experiment)}")
@@ -125,10 +153,13 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _save_model(path: Path, model: SavedModel, dataset: Dataset, answer: Answer) -> None:
+def _save_model(path: Path, dataset: Dataset, answer: Answer) -> None:
     """The first seed's network: to choose among them by the test images would flatter."""
+    model = answer.finals[0]
     tested = float(answer.verdicts[0].answers[0].correct.mean())
     accuracy = {"validation": answer.winner.accuracy.value, "test": tested}
+    if not _trained_as_confirmed(answer):
+        del accuracy["validation"]
     model_file.save(path, model.network, model.hparams, dataset, accuracy)
 
 
@@ -139,14 +170,21 @@ def _text(answer: Answer) -> str:
         str(_candidates_table(answer.candidates)),
         f"winner: trial {winner.trial.number} ({params_text(winner.trial)}), {how}",
     ]
+    longer = "" if _trained_as_confirmed(answer) else f", for {answer.finals[0].hparams.epochs} epochs of all images"
     for verdict in answer.verdicts:
         lines += [
             f"test accuracy on {verdict.name}: {verdict.accuracy} (95 % interval, {len(verdict.answers)} seeds, "
-            f"{verdict.images:,} images), trained on the validation images too; true classes down, predicted across, "
-            "summed over the seeds:",
+            f"{verdict.images:,} images), trained on the validation images too{longer}; true classes down, predicted "
+            "across, summed over the seeds:",
             str(_confusion_table(verdict)),
         ]
     return "\n".join(lines)
+
+
+def _trained_as_confirmed(answer: Answer) -> bool:
+    """Whether the final networks were trained as long as those that the winner was chosen by."""
+    confirmed = next(new_seeds(answer.winner.trial, 1))
+    return answer.finals[0].hparams == confirmed
 
 
 def _candidates_table(candidates: Sequence[Candidate]) -> PrettyTable:
@@ -174,6 +212,7 @@ def _record(answer: Answer) -> dict[str, Any]:
         "candidates": {candidate.trial.id: _mean_record(candidate.accuracy) for candidate in answer.candidates},
         "seeds": len(answer.verdicts[0].answers),
         "seconds": answer.winner.seconds,
+        "final_epochs": answer.finals[0].hparams.epochs,
         "classes": list(answer.verdicts[0].classes),
         "tests": [_verdict_record(verdict) for verdict in answer.verdicts],
     }

@@ -143,11 +143,16 @@ def _confirmed(trials: list[Trial], confirmed: Any) -> list[str]:
     numbers, tied = {trial.id: trial.number for trial in trials}, len(confirmed["tied"])
     winner = confirmed["winner"]
     how = "better than the others" if tied == 1 else f"of {tied} that tie, the one that trains fastest"
+    epochs = (
+        f", after {confirmed['final_epochs']} epochs on the validation images too"
+        if "final_epochs" in confirmed
+        else ""
+    )
     return [
         f"Confirmed with {confirmed['seeds']} new seeds: trial {numbers.get(winner, winner)}, {how}; validation "
         f"accuracy {_percent(confirmed['candidates'][winner])}.",
         *(
-            f"Test accuracy {_percent(test)} (95 % interval) of {test['images']:,} images of {test['data']}."
+            f"Test accuracy {_percent(test)} (95 % interval) of {test['images']:,} images of {test['data']}{epochs}."
             for test in confirmed["tests"]
         ),
     ]

@@ -11,12 +11,13 @@ from conftest import MakeFolder
 from filelock import FileLock
 
 from cifar import data, ledger, model_file, retrain
-from cifar.best import best
+from cifar.best import Budget, best
 from cifar.errors import RequestError
 from cifar.result import Result
 from cifar.run import run_trial
 
 SEEDS = 2
+BUDGET = Budget(SEEDS)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_leaders_are_trained_again_and_the_winner_is_tested_once(
     experiment: Path, trainings: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert best(experiment, "digits", SEEDS, None, force=False) == 0
+    assert best(experiment, "digits", BUDGET, None, force=False) == 0
     digits = data.load("digits")
     assert trainings == [len(data.split(digits).train)] * 4 + [len(digits.labels)] * 2  # two ties, the final networks
     record = json.loads((experiment / "best.json").read_text())
@@ -73,12 +74,12 @@ def test_the_leaders_are_trained_again_and_the_winner_is_tested_once(
 
 
 def test_what_is_trained_is_not_trained_again_and_each_reading_counts(experiment: Path, trainings: list[int]) -> None:
-    best(experiment, "digits", SEEDS, None, force=False)
+    best(experiment, "digits", BUDGET, None, force=False)
     first = json.loads((experiment / "best.json").read_text())
     trainings.clear()
     with pytest.raises(RequestError, match="--force replaces it, and reads the test images once more"):
-        best(experiment, "digits", SEEDS, None, force=False)
-    best(experiment, "digits", SEEDS, None, force=True)
+        best(experiment, "digits", BUDGET, None, force=False)
+    best(experiment, "digits", BUDGET, None, force=True)
     assert trainings == []
     assert json.loads((experiment / "best.json").read_text()) == first
     assert len(ledger.read(experiment)) == 2
@@ -94,15 +95,15 @@ def test_after_an_interruption_it_goes_on(
 
     monkeypatch.setattr(retrain, "run_trial", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        best(experiment, "digits", SEEDS, None, force=False)
+        best(experiment, "digits", BUDGET, None, force=False)
     assert ledger.read(experiment) == []
     monkeypatch.setattr(retrain, "run_trial", counted)
-    assert best(experiment, "digits", SEEDS, None, force=False) == 0
+    assert best(experiment, "digits", BUDGET, None, force=False) == 0
     assert len(trainings) == 6
 
 
 def test_another_folder_is_tested_beside_the_first(experiment: Path, make_folder: MakeFolder) -> None:
-    best(experiment, "digits", SEEDS, str(make_folder({"7": 3, "1": 2})), force=False)
+    best(experiment, "digits", BUDGET, str(make_folder({"7": 3, "1": 2})), force=False)
     first, second = json.loads((experiment / "best.json").read_text())["tests"]
     assert (first["data"], second["data"]) == ("digits", "pictures")
     assert second["images"] == 5
@@ -121,20 +122,20 @@ def test_a_leader_that_diverges_with_another_seed_is_no_winner(
         return diverged if hparams.width == 4 else counted(hparams, *others)
 
     monkeypatch.setattr(retrain, "run_trial", narrow_diverges)
-    assert best(experiment, "digits", SEEDS, None, force=False) == 0
+    assert best(experiment, "digits", BUDGET, None, force=False) == 0
     assert "trial 0 is out: training again with seed 1000 ended diverged" in capsys.readouterr().err
     assert json.loads((experiment / "best.json").read_text())["winner"] == "trial1"
 
 
 @pytest.mark.parametrize("damaged", ["trial0-seed1000/result.json", "trial0-seed1000/validation.npz"])
 def test_what_was_left_damaged_is_trained_again(experiment: Path, trainings: list[int], damaged: str) -> None:
-    best(experiment, "digits", SEEDS, None, force=False)
+    best(experiment, "digits", BUDGET, None, force=False)
     first = json.loads((experiment / "best.json").read_text())
     trainings.clear()
     for name in (damaged, f"{first['winner']}-final-seed1000/model.pt"):
         path = experiment / "confirmed" / name
         path.write_bytes(path.read_bytes()[:20])
-    best(experiment, "digits", SEEDS, None, force=True)
+    best(experiment, "digits", BUDGET, None, force=True)
     assert len(trainings) == 2
     assert json.loads((experiment / "best.json").read_text())["candidates"] == first["candidates"]
 
@@ -144,14 +145,14 @@ def test_pictures_that_the_networks_know_are_no_test(make_folder: MakeFolder, tm
     known = {"fingerprint": data.load(folder).fingerprint}
     experiment = fake.make(tmp_path / "known", [{"accuracy": 0.8, "fingerprints": known}])
     with pytest.raises(RequestError, match=r"32 of the 40 pictures in .* are among those that the networks"):
-        best(experiment, folder, SEEDS, folder, force=False)
+        best(experiment, folder, BUDGET, folder, force=False)
 
 
 def test_a_training_that_fails_ends_it_with_its_reason(
     experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(retrain, "run_trial", lambda *_: (Result("diverged", "training loss is nan"), None))
-    assert best(experiment, "digits", SEEDS, None, force=False) == 1
+    assert best(experiment, "digits", BUDGET, None, force=False) == 1
     assert "error: no leading trial trains again" in capsys.readouterr().err
 
 
@@ -160,18 +161,43 @@ def test_what_cannot_be_confirmed_is_refused_before_training(
 ) -> None:
     strange, other_data = str(make_folder({"7": 3, "whale": 2})), str(make_folder({"a": 20, "b": 20}, name="other"))
     for expected, arguments in {
-        "--seeds must be at least 2, got 1": (experiment, "digits", 1, None),
-        "classes that the experiment's data lack: whale": (experiment, "digits", SEEDS, strange),
-        "no such folder": (experiment, "digits", SEEDS, "nowhere"),
-        "the data have changed since trial 0": (experiment, other_data, SEEDS, None),
-        "has finished": (fake.make(tmp_path / "empty", []), "digits", SEEDS, None),
+        "classes that the experiment's data lack: whale": (experiment, "digits", BUDGET, strange),
+        "no such folder": (experiment, "digits", BUDGET, "nowhere"),
+        "the data have changed since trial 0": (experiment, other_data, BUDGET, None),
+        "has finished": (fake.make(tmp_path / "empty", []), "digits", BUDGET, None),
     }.items():
         with pytest.raises(RequestError, match=expected):
             best(*arguments, force=False)
     assert trainings == []
 
 
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ((1,), "--seeds must be at least 2, got 1"),
+        ((2, 0), "--final-epochs must be an integer from 1 to 100000, got 0"),
+    ],
+)
+def test_a_budget_too_small_is_refused(budget: tuple[int, ...], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Budget(*budget)
+
+
+def test_the_final_networks_may_train_longer_than_the_searchs(
+    tmp_path: Path, trainings: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    digits = {"fingerprint": data.load("digits").fingerprint}
+    trial = {"accuracy": 0.8, "params": {"width": 4.0, "lr": 0.01}, "epochs": 1, "fingerprints": digits}
+    experiment = fake.make(tmp_path / "made", [trial])
+    assert best(experiment, "digits", Budget(2, final_epochs=3), None, force=False) == 0
+    saved = model_file.load(experiment / "best.pt")
+    assert (saved.hparams.epochs, saved.hparams.images_per_epoch) == (3, 0)
+    assert list(saved.accuracy) == ["test"]  # the validation accuracy is of other trainings
+    assert "trained on the validation images too, for 3 epochs of all images" in capsys.readouterr().out
+    assert json.loads((experiment / "best.json").read_text())["final_epochs"] == 3
+
+
 def test_two_at_once_do_not_disturb_each_other(experiment: Path) -> None:
     (experiment / "confirmed").mkdir()
     with FileLock(experiment / "confirmed" / ".lock"), pytest.raises(RequestError, match="another cifar best"):
-        best(experiment, "digits", SEEDS, None, force=False)
+        best(experiment, "digits", BUDGET, None, force=False)

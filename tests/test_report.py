@@ -14,7 +14,7 @@ import yaml
 from experiments import ROOT
 
 from cifar import config, data, model_file, top_models
-from cifar.best import best
+from cifar.best import Budget, best
 from cifar.data import Dataset
 from cifar.errors import RequestError
 from cifar.hparams import Hparams
@@ -106,7 +106,7 @@ def test_after_cifar_best_the_page_has_the_test_images_verdict(tmp_path: Path) -
     digits = {"fingerprint": data.load("digits").fingerprint}
     trial = {"accuracy": 0.8, "params": {"width": 4.0, "lr": 0.01}, "epochs": 1, "fingerprints": digits}
     experiment = fake.make(tmp_path / "made", [trial, {"accuracy": 0.5, "fingerprints": digits}])
-    best(experiment, "digits", 2, None, force=False)
+    best(experiment, "digits", Budget(2), None, force=False)
     report(experiment, tmp_path / "report.html", "digits", running=False)
     text = Page(tmp_path / "report.html").text
     assert "Confirmed with 2 new seeds: trial 0, better than the others" in text
