@@ -134,7 +134,7 @@ class Hparams:
         for spec in fields(self):
             value = getattr(self, spec.name)
             if value is None:  # model comes first, so it has passed its rule
-                value = default(spec, self.model)
+                value = _default(spec, self.model)
             object.__setattr__(self, spec.name, spec.metadata["rule"](spec.name, value))
         if self.accumulate > self.batch_size:
             raise RequestError(f"accumulate must be at most batch_size ({self.batch_size}), got {self.accumulate}")
@@ -147,13 +147,15 @@ class Hparams:
     def from_params(cls, params: Mapping[str, object]) -> Hparams:
         """Hparams from a tuner's params or a command line; an unknown name is a RequestError."""
         known = [spec.name for spec in fields(cls)]
-        for name in params:
+        for name, value in params.items():
             if name not in known:
                 raise RequestError(f"unknown hyperparameter {name!r}; known are {', '.join(known)}")
+            if value is None:
+                raise RequestError(f"{name} must have a value, got None")
         return cls(**params)  # type: ignore[arg-type]
 
 
-def default(spec: Field[Any], model: object) -> object:
+def _default(spec: Field[Any], model: object) -> object:
     recipe = RECIPES.get(str(model), {})
     return recipe.get(spec.name, spec.metadata["default"])
 

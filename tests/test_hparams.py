@@ -45,6 +45,7 @@ def test_width_defaults_to_the_networks_own(model: str, width: int) -> None:
         ({"model": [1]}, "model must be one of"),
         ({"optimizer": "adamw"}, "optimizer must be one of sgd, adam, got 'adamw'"),
         ({"weight_decay": -0.1}, "weight_decay must be a number of at least 0, got -0.1"),
+        ({"lr": None}, "lr must have a value, got None"),
         ({"nesterov": 1}, "nesterov must be true or false, got 1"),
         ({"label_smoothing": 1.0}, "label_smoothing must be a number from 0 to below 1, got 1.0"),
         ({"shift": 32}, "shift must be an integer from 0 to 31, got 32"),
