@@ -128,7 +128,7 @@ class Hparams:
         "decay per step of the exponential average to which the weights return; 0: no average",
     )
     mirrored: bool = _hparam(False, _flag, "classify an image by the mean logits of itself and its mirror image")
-    seed: int = _hparam(0, _integer(0, 2**32 - 1), "seed of initial weights and of the order of images")
+    seed: int = _hparam(0, _integer(0, 2**32 - 1), "seed of initial weights, and of the order and views of images")
 
     def __post_init__(self) -> None:
         for spec in fields(self):
