@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cifar.hparams import WIDTHS, Hparams
-from cifar.models import Fast, Net, Norm, Whitening, build_model, layer_sizes, parameter_count
+from cifar.models import Fast, Group, Net, Norm, Whitening, build_model, layer_sizes, parameter_count
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,17 @@ def test_fast_takes_its_whitening_from_the_images_it_looks_at() -> None:
     assert not torch.equal(network.whiten.weight, before)
     assert "whiten.weight" in network.state_dict()
     assert not any(parameter is network.whiten.weight for parameter in network.parameters())
+
+
+def test_only_a_trained_network_mirrors_its_images() -> None:
+    network = build_model(Hparams(width=4, mirrored=True), classes=10)
+    images = torch.rand(5, 3, 32, 32) * 2 - 1
+    assert torch.equal(network.train()(images), network.logits(images))
+    assert not torch.equal(network.eval()(images), network.logits(images))
+
+
+@pytest.mark.parametrize(("channels_in", "channels_out"), [(3, 5), (5, 3)])
+def test_a_groups_convolutions_begin_as_the_identity(channels_in: int, channels_out: int) -> None:
+    x, shared = torch.rand(2, channels_in, 8, 8), min(channels_in, channels_out)
+    group = Group(channels_in, channels_out)
+    torch.testing.assert_close(group.conv1(x)[:, :shared], x[:, :shared])
