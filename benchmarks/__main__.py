@@ -19,16 +19,16 @@ def main() -> int:
     options = parser.parse_args()
     quick, data_name = options.quick, options.data or machine.choose_data()
     if quick:
-        machine.patience_left = 30.0
+        machine.patience_left = 15.0
     data.load(data_name)
     stem = RESULTS / ("benchmarks-quick" if quick else "benchmarks")
     report = Report(stem, "Benchmarks", machine.describe("make bench-quick" if quick else "make bench", data_name))
 
     measured = (speed.measure(row, data_name, pairs=3 if quick else 5) for row in speed.rows(quick))
     report.table("Images per second, beside the tutorial's loop", "speed", speed.HEADER, measured)
-    started = startup.measure(data_name, rounds=2 if quick else 9)
+    started = startup.measure(data_name, rounds=1 if quick else 9)
     report.table("Start-up", "startup", startup.HEADER, started)
-    memories = (memory.measure(data_name, trials) for trials in (1, 2, 4))
+    memories = (memory.measure(data_name, trials) for trials in ((1, 2) if quick else (1, 2, 4)))
     report.table("Memory", "memory", memory.HEADER, memories)
     points = list(growth.measure(data_name, quick))
     report.table("Growth", "growth", growth.HEADER, points)

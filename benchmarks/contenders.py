@@ -29,7 +29,7 @@ class Work:
 
 
 class Contender:
-    """One of several trials at once, `cifar`'s or the tutorial's, ready to train in a process of its own.
+    """One of several trials at once, `cifar`'s or the tutorial's, in a process of its own; ready to train once entered.
 
     It is a plain script's process: in children of multiprocessing the tutorial's loop is a third slower.
     """
@@ -42,7 +42,6 @@ class Contender:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._line()
 
     def start(self) -> None:
         assert self._process.stdin is not None
@@ -58,6 +57,7 @@ class Contender:
         return self._process.stdout.readline()
 
     def __enter__(self) -> Contender:
+        self._line()
         return self
 
     def __exit__(self, *_: object) -> None:

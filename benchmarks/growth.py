@@ -82,7 +82,7 @@ def flops(width: int) -> float:
 def measure(data_name: str, quick: bool) -> Iterator[Point]:
     peak = matrix_rate()
     for varied, values in _SEVERAL.items():
-        for value in values[:-1:3] if quick else values:
+        for value in values[:-1:4] if quick else values:
             width = value if varied == "width" else 6
             batch_size = value if varied == "batch" else 64
             images = value if varied == "images" else 45_000

@@ -66,8 +66,10 @@ def measure(row: Row, data_name: str, pairs: int) -> Measured:
     """Tutorial, cifar, tutorial, cifar ...; a pair between which others used the machine is measured again, once."""
     work, measured, quiet = Work(data_name, row.hparams, row.steps), list[tuple[float, float]](), True
     with ExitStack() as stack:
-        reference = stack.enter_context(Contender("tutorial", work))
-        trials = [stack.enter_context(Contender("cifar", work, row.at_once)) for _ in range(row.at_once)]
+        reference = Contender("tutorial", work)
+        trials = [Contender("cifar", work, row.at_once) for _ in range(row.at_once)]
+        for contender in (reference, *trials):
+            stack.enter_context(contender)
         for _ in range(pairs):
             pair, was_quiet = machine.when_quiet(lambda: (_train([reference]), _train(trials)))
             quiet = quiet and was_quiet

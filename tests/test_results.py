@@ -46,6 +46,14 @@ def test_seconds_of_whole_searches() -> None:
     assert sorted(re.findall(r"\| (\d+) \|", after)) == sorted(peers)
 
 
+def test_the_tutorials_recipe() -> None:
+    results = (ROOT / "results" / "README.md").read_text()
+    accuracy, seconds = re.findall(r"What the tutorial's recipe gives here: ([\d.]+ %).*? in (\d+ seconds)", README)[0]
+    assert f"Test accuracy {accuracy} " in results
+    assert f"{seconds} from start to end" in results
+    assert f"| {seconds} after the download |" in README
+
+
 def test_every_file_that_the_readme_names_is_there() -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", README)
     assert links
