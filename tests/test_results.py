@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.accuracy import standard_error
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -65,6 +67,18 @@ def test_what_tpe_gains_over_random_search() -> None:
     (net_nni, net_ours), (fast_nni, fast_ours) = gains.values()
     claim = (
         f"{net_nni:.1f} points in 60 trials and {fast_nni:.1f} in 30, where {net_ours:.1f} and {fast_ours:.1f} are to"
+    )
+    assert claim in " ".join(README.split())
+
+
+def test_fast_beside_airbench94() -> None:
+    ours, airbench = (
+        (fmean(runs["accuracies"]), standard_error(runs["accuracies"]), fmean(runs["seconds"]))
+        for runs in figures("yardstick")["yardstick"]
+    )
+    claim = (
+        f"{ours[0]:.1%} ± {ours[1]:.1%} of the validation images against {airbench[0]:.1%} ± {airbench[1]:.1%}, "
+        f"in {ours[2]:.0f} seconds against {airbench[2]:.0f}"
     )
     assert claim in " ".join(README.split())
 
