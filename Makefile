@@ -20,13 +20,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install   ## a whole search on the embedded digits, with its table (about 2 minutes)
 	$(BIN)/cifar search --data digits --max-trials 20
 
-test: install   ## the tests (about 10 minutes)
+test: install   ## the tests (10 to 12 minutes)
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: install  ## more real experiments: full disks, killed tuners, exhausted spaces (about 5 minutes)
 	$(BIN)/python -m pytest -m slow
 
-bench: install  ## speed, start-up, memory, growth and accuracy beside the tutorial's loop (about 40 minutes)
+bench: install  ## speed, start-up, memory, growth and accuracy beside the tutorial's loop (about an hour)
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.accuracy
 

@@ -2,6 +2,7 @@
 
 Both train on the training images and are judged by the validation images: with airbench94's own recipe on a GPU; on a
 CPU with a quarter of its width, half of its batch and four epochs, in bfloat16 where airbench94 has float16.
+`make bench-searches` installs it.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cifar.data import epoch_generator
 from cifar.hparams import Hparams
 
 
@@ -16,8 +17,8 @@ class Augmentation:
         # both, where chance would show half of the images twice the same way.
         first = torch.Generator().manual_seed(hparams.seed)
         flipped = torch.randint(2, (images,), generator=first) == epoch % 2
-        own = torch.Generator().manual_seed((hparams.seed * 1_000_003 + epoch) % 2**32)
-        shifts = torch.randint(-hparams.shift, hparams.shift + 1, (2, images), generator=own)
+        generator = epoch_generator(hparams.seed, epoch)
+        shifts = torch.randint(-hparams.shift, hparams.shift + 1, (2, images), generator=generator)
         self.flipped = (flipped if hparams.flip else torch.zeros_like(flipped)).to(device)
         self.down, self.right = shifts.to(device)
 

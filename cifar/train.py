@@ -16,7 +16,7 @@ from tqdm import tqdm
 from cifar.augmentation import Augmentation
 from cifar.cpu_step import CpuStep, keep_freed_memory
 from cifar.cuda_step import CudaGraphStep
-from cifar.data import Dataset, Splits, batches, normalise
+from cifar.data import Dataset, Splits, batches, epoch_generator, normalise
 from cifar.hparams import Hparams
 from cifar.models import Net, Network, build_model
 from cifar.optimizers import Adam, Optimizer, Sgd
@@ -97,10 +97,7 @@ def train(
 
 
 def _shuffled(index: Tensor, seed: int, epoch: int) -> Tensor:
-    # Seeded by the epoch too, so that a continued trial sees the order that an uninterrupted one would.
-    # The generator keeps 32 bits of its seed; a prime spreads seeds and epochs over them.
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)
-    return index[torch.randperm(len(index), generator=generator).to(index.device)]
+    return index[torch.randperm(len(index), generator=epoch_generator(seed, epoch)).to(index.device)]
 
 
 def new_step(model: nn.Module, optimizer: Optimizer, hparams: Hparams) -> Step:

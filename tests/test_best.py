@@ -13,6 +13,7 @@ from filelock import FileLock
 from cifar import data, ledger, model_file, retrain
 from cifar.best import Budget, best
 from cifar.errors import RequestError
+from cifar.hparams import Hparams
 from cifar.result import Result
 from cifar.run import run_trial
 
@@ -181,6 +182,13 @@ def test_what_cannot_be_confirmed_is_refused_before_training(
 def test_a_budget_too_small_is_refused(budget: tuple[int, ...], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         Budget(*budget)
+
+
+def test_final_networks_see_all_images_where_the_search_drew_fewer() -> None:
+    searched = Hparams(epochs=5, images_per_epoch=20)
+    longer = Budget(2, final_epochs=3).of_finals(searched)
+    assert (longer.epochs, longer.images_per_epoch) == (3, 0)
+    assert Budget(2).of_finals(searched) == searched
 
 
 def test_the_final_networks_may_train_longer_than_the_searchs(
