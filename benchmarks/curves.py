@@ -101,6 +101,7 @@ def plot(curves: list[Curve], path: Path) -> None:
         (line,) = axis.semilogx(curve.seconds, [100 * value for value in curve.accuracies], "o-", markersize=4)
         place = (curve.seconds[-1], 100 * curve.accuracies[-1])
         axis.annotate(curve.name, place, (6, -3), textcoords="offset points", color=line.get_color())
+    axis.xaxis.set_major_formatter("{x:g}")
     axis.set_xlabel("seconds of training and validation, two cores")
     axis.set_ylabel("validation accuracy, %")
     axis.margins(x=0.15)
