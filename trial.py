@@ -34,7 +34,7 @@ def main() -> int:
     except RequestError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except nni_trial.ManagerGone as error:
+    except (nni_trial.ManagerGone, nni_trial.KilledTooOften) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

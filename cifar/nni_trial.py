@@ -25,7 +25,8 @@ from typing import Any
 
 from cifar import board, model_file, store, top_models, validation
 from cifar.data import Dataset, Splits
-from cifar.files import write_json
+from cifar.errors import RequestError
+from cifar.files import read_json, write_json
 from cifar.hparams import Hparams
 from cifar.result import Result
 from cifar.run import Trained
@@ -39,6 +40,10 @@ _params_are_recorded = True
 
 class ManagerGone(Exception):
     """NNI's manager no longer answers: it was killed, or the machine it runs on is out of reach."""
+
+
+class KilledTooOften(Exception):
+    """Somebody, the kernel for want of memory for instance, kills this trial whenever it is started."""
 
 
 def running() -> bool:
@@ -57,29 +62,44 @@ def next_params() -> dict[str, object]:
     global _params_are_recorded
     if not running():
         return {}
+    if reason := os.environ.get("CIFAR_GIVE_UP"):
+        raise KilledTooOften(reason)
     bypass_proxies()
-    import requests  # takes time, which a standalone trial need not spend
-
     trial = _nni_trial()
-    try:
-        received = trial.get_next_parameter()
-    except requests.ConnectionError:
-        raise ManagerGone(_GONE) from None
-    if received is None:
-        raise ManagerGone(_GONE)
+    received = None if _restarted() else _received()
     record = _recorded()
     _params_are_recorded = record is not None
     if record is None:
+        if received is None:
+            raise ManagerGone(_GONE)
         logger.warning("NNI's record of this trial could not be read: its parameters may be shown for another trial")
         record = trial._params
     else:
-        if record["parameters"] != received:
+        if received is not None and record["parameters"] != received:
             logger.warning("NNI handed out another trial's parameters; using those it recorded for this one")
         # Metrics carry this id. With the recorded one, table, export and tuner agree on what ran.
         trial._params = record
     _write("params.json", _params_file(record))
     parameters: dict[str, object] = record["parameters"]
     return parameters
+
+
+def _restarted() -> bool:
+    """Whether the manager that runs now has started this trial before, see preload/restarts.js."""
+    return "CIFAR_RESTARTS" in os.environ
+
+
+def _received() -> dict[str, object]:
+    """What NNI hands out to this trial. It may ask once: a second time it would take another trial's parameters."""
+    import requests  # takes time, which a standalone trial need not spend
+
+    try:
+        received: dict[str, object] | None = _nni_trial().get_next_parameter()
+    except requests.ConnectionError:
+        raise ManagerGone(_GONE) from None
+    if received is None:
+        raise ManagerGone(_GONE)
+    return received
 
 
 def experiment_id() -> str | None:
@@ -116,12 +136,12 @@ def report_epoch(epoch: int, metrics: dict[str, float], last: bool = False) -> N
 def finished_before() -> Result | None:
     """The result of an earlier start of this trial, whose end the manager did not live to note.
 
-    It is not trained again. Its final result is sent again, since no tuner may have heard it: after a resume the tuner
-    hears of ended trials only. NNI shows the first of two, and they are the same.
+    It is not trained again. After a resume its final result is sent again, since no tuner may have heard it: the tuner
+    then hears of ended trials only. NNI shows the first of two, and they are the same.
     """
     result = _earlier_result()
-    if result and result.metrics:
-        _send(_nni_trial().report_final_result, result.metrics)
+    if result:
+        _report_final(result)
     return result
 
 
@@ -155,13 +175,15 @@ def finish(result: Result) -> None:
     if not running():
         return
     _write_result(result)
-    if result.status == "interrupted":
-        return  # NNI runs it again when the experiment is resumed
-    if result.metrics:
+    if result.status != "interrupted":  # or NNI runs it again when the experiment is resumed
+        _report_final(result)
+
+
+def _report_final(result: Result) -> None:
+    heard = _restarted() and _ask_manager(f"metric-data/{os.environ['NNI_TRIAL_JOB_ID']}?type=FINAL")
+    if result.metrics and not heard:  # a tuner dies of hearing it twice
         _send(_nni_trial().report_final_result, result.metrics)
-    checkpoint = checkpoint_path()
-    if checkpoint:
-        checkpoint.unlink(missing_ok=True)
+    (_directory() / "checkpoint.pt").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -178,6 +200,9 @@ def recording_errors() -> Iterator[None]:
         raise
     except ManagerGone as error:
         _write_result(Result("interrupted", str(error)))
+        raise
+    except KilledTooOften as error:
+        _write_result(Result("error", str(error)))
         raise
     except Exception as error:
         _write_result(Result("error", f"{type(error).__name__}: {error}"))
@@ -222,14 +247,21 @@ def _recorded() -> Any:
 
 def _earlier_result() -> Result | None:
     """What result.json holds, where that is final; another one is removed, since this start replaces it."""
-    path = _directory() / "result.json" if running() else None
-    if path is None or not path.exists():
+    if not running():
         return None
-    earlier = json.loads(path.read_bytes())
-    if earlier["status"] in ("interrupted", "error"):
-        path.unlink()
-        return None
-    return Result(earlier["status"], earlier["reason"], earlier["metrics"], earlier["epochs"], earlier["seconds"])
+    path = _directory() / "result.json"
+    try:
+        earlier = read_json(path)
+        if earlier is None:
+            return None
+        result = Result(earlier["status"], earlier["reason"], earlier["metrics"], earlier["epochs"], earlier["seconds"])
+    except (RequestError, KeyError, TypeError) as error:
+        logger.warning("this trial's result cannot be read, it runs again: %r", error)
+    else:
+        if result.status not in ("interrupted", "error"):
+            return result
+    path.unlink()
+    return None
 
 
 def _experiment_goes_on() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from experiments import Search, Start, project_config, wait_until_gone
+from experiments import ROOT, Search, Start, project_config, wait_until_gone
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from cifar.data import Dataset
 
 MakeFolder = Callable[..., Path]
+
+QUICK = f"{sys.executable} {ROOT / 'tests' / 'quick_trial.py'}"
 
 # No time is asserted in a test: on a busy machine that would be a coin's toss.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -73,6 +76,16 @@ def config_path(tmp_path: Path) -> Path:
     path = tmp_path / "config.yml"
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+@pytest.fixture
+def quick_config_path(config_path: Path) -> Path:
+    """Trials of a second or two, which train nothing."""
+    config = yaml.safe_load(config_path.read_text())
+    del config["searchSpaceFile"]
+    config |= {"trialCommand": QUICK, "searchSpace": {"lr": {"_type": "uniform", "_value": [0.1, 0.9]}}}
+    config_path.write_text(yaml.safe_dump(config))
+    return config_path
 
 
 @pytest.fixture

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +108,25 @@ class Search:
     def manager(self) -> psutil.Process:
         (manager,) = processes.find(self.directory, "manager")
         return manager
+
+
+def database(search: Search, query: str) -> list[Any]:
+    with closing(sqlite3.connect(search.directory / "db" / "nni.sqlite")) as connection:
+        return connection.execute(query).fetchall()
+
+
+def assert_numbered_and_paired(search: Search) -> None:
+    """Every trial has a number and a parameter id of its own, and one result, which belongs to its parameters."""
+    events = database(search, "select trialJobId, sequenceId, data from TrialJobEvent where data like '{%'")
+    numbers = {(trial, number) for trial, number, _ in events}
+    ids = {(trial, json.loads(data)["parameter_id"]) for trial, _, data in events}
+    trials = search.trials()
+    assert sorted(number for _, number in numbers) == list(range(len(trials)))
+    assert sorted(number for _, number in ids) == list(range(len(trials)))
+    recorded = {trial: json.loads(data)["parameters"] for trial, _, data in events}
+    assert {trial.id: trial.params for trial in trials} == recorded
+    finals = database(search, "select distinct trialJobId, data from MetricData where type = 'FINAL'")
+    assert len(finals) == len(trials)
 
 
 def descendants_of(experiments: Path) -> list[list[str]]:

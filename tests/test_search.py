@@ -2,59 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
-import sys
 import time
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import requests
 import yaml
-from experiments import ROOT, Search, Start, free_port, nothing_is_left, wait_until_gone
+from experiments import (
+    Search,
+    Start,
+    assert_numbered_and_paired,
+    free_port,
+    nothing_is_left,
+    wait_until_gone,
+)
 
 from cifar import processes, store
 from cifar.store import Trial
 
-QUICK = f"{sys.executable} {ROOT / 'tests' / 'quick_trial.py'}"
-
 WRONG_VALUES = "--data nowhere --port 99999 --max-trials 0 --epochs 0 --duration 5x --tuner GP"
-
-
-@pytest.fixture
-def quick_config_path(config_path: Path) -> Path:
-    """Trials of a second or two, which train nothing."""
-    config = yaml.safe_load(config_path.read_text())
-    del config["searchSpaceFile"]
-    config |= {"trialCommand": QUICK, "searchSpace": {"lr": {"_type": "uniform", "_value": [0.1, 0.9]}}}
-    config_path.write_text(yaml.safe_dump(config))
-    return config_path
-
-
-def database(search: Search, query: str) -> list[Any]:
-    with closing(sqlite3.connect(search.directory / "db" / "nni.sqlite")) as connection:
-        return connection.execute(query).fetchall()
-
-
-def assert_numbered_and_paired(search: Search) -> None:
-    """Every trial has a number and a parameter id of its own, and one result, which belongs to its parameters."""
-    events = database(search, "select trialJobId, sequenceId, data from TrialJobEvent where data like '{%'")
-    numbers = {(trial, number) for trial, number, _ in events}
-    ids = {(trial, json.loads(data)["parameter_id"]) for trial, _, data in events}
-    trials = search.trials()
-    assert sorted(number for _, number in numbers) == list(range(len(trials)))
-    assert sorted(number for _, number in ids) == list(range(len(trials)))
-    recorded = {trial: json.loads(data)["parameters"] for trial, _, data in events}
-    assert {trial.id: trial.params for trial in trials} == recorded
-    finals = database(search, "select distinct trialJobId, data from MetricData where type = 'FINAL'")
-    assert len(finals) == len(trials)
 
 
 def assert_resumes(resumed: Search, trials: int) -> None:

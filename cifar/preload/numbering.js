@@ -1,18 +1,7 @@
 // When NNI resumes an experiment, it looks at the trials that were running to see which numbers are taken. Where none
 // was, it starts again at 1, and two trials share a number and a parameter id. Preloaded into NNI's manager
 // (NODE_OPTIONS=--require), this makes it look at all trials.
-const Module = require("module");
-const load = Module._load;
-Module._load = function (...args) {
-  const loaded = load.apply(this, args);
-  if (loaded && loaded.NNIManager) {
-    Module._load = load;
-    countAllTrials(loaded.NNIManager.prototype);
-  }
-  return loaded;
-};
-
-function countAllTrials(manager) {
+require("./when_loaded.js")("NNIManager", (manager) => {
   const addRecoveredTrialJob = manager.addRecoveredTrialJob;
   manager.addRecoveredTrialJob = function (jobs) {
     const recovered = addRecoveredTrialJob.call(this, jobs);
@@ -21,4 +10,4 @@ function countAllTrials(manager) {
     this.experimentProfile.nextSequenceId = Math.max(-1, ...jobs.map((job) => job.sequenceId ?? -1)) + 1;
     return recovered;
   };
-}
+});
