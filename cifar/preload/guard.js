@@ -1,0 +1,46 @@
+// NNI's web server does what it is asked, whoever asks. Preloaded into its manager, this refuses what neither its page
+// nor its tuner and trials ever ask: what a foreign web page sends through the user's browser, paths that lead out of a
+// trial's directory, and a second configuration, which the next resume would run.
+const http = require("http");
+
+const SITES = [undefined, "same-origin", "none"]; // Sec-Fetch-Site of programs, of the page itself, of an address typed in
+const everyHost = process.env.CIFAR_NNI_HOST && process.env.CIFAR_NNI_HOST !== "127.0.0.1";
+let configured = false;
+
+function refusal(request) {
+  const { method, headers } = request;
+  const path = decoded(request.url).split("?")[0];
+  const site = headers["sec-fetch-site"];
+  if (!everyHost && !/^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/.test(headers.host || ""))
+    return "this server is known as localhost alone"; // else a foreign name may be made to lead here
+  if (!SITES.includes(site) && !(method === "GET" && headers["sec-fetch-mode"] === "navigate"))
+    return "another site's page may not ask this";
+  if (!site && headers.origin && headers.origin.split("://")[1] !== headers.host)
+    return "another site's page may not ask this";
+  if (path.split(/[/\\]/).includes("..")) return "the path leads elsewhere";
+  if (method === "PUT" && path.endsWith("/experiment/cluster-metadata")) return "this would end the experiment";
+  if (method === "POST" && path.endsWith("/nni/experiment")) {
+    if (configured) return "the experiment has its configuration";
+    configured = true;
+  }
+  return null;
+}
+
+function decoded(url) {
+  try {
+    return decodeURIComponent(url);
+  } catch {
+    return url; // the server itself refuses it
+  }
+}
+
+if (process.argv.includes("--experiment-id")) {
+  const emit = http.Server.prototype.emit;
+  http.Server.prototype.emit = function (event, request, answer) {
+    const reason = ["request", "upgrade"].includes(event) ? refusal(request) : null;
+    if (!reason) return emit.apply(this, arguments);
+    if (event === "upgrade") return answer.destroy(); // a socket
+    answer.writeHead(403, { "Content-Type": "text/plain" }).end(`${reason}\n`);
+    return true;
+  };
+}
