@@ -30,10 +30,11 @@ class _Damaged(Exception):
 
 @dataclass(frozen=True)
 class Cached:
-    """A part mapped from disk, and the SHA-256 of its pixels, labels and class names."""
+    """A part mapped from disk, the SHA-256 of its pixels, labels and class names, and where it lies."""
 
     decoded: Decoded
     fingerprint: str
+    entry: Path
 
 
 def directory() -> Path:
@@ -67,6 +68,15 @@ def fetch(source: Source, part: Part) -> Cached:
             return _open(entry)
 
 
+def reopen(entry: Path, fingerprint: str) -> Cached | None:
+    """What was fetched from this place before, whatever has become of its source; None where it is not there now."""
+    try:
+        cached = _open(entry)
+    except (FileNotFoundError, _Damaged):
+        return None
+    return cached if cached.fingerprint == fingerprint else None
+
+
 def _store(entry: Path, decoded: Decoded) -> None:
     with new_directory(entry) as new:
         np.save(new / "images.npy", decoded.images)
@@ -93,7 +103,7 @@ def _open(entry: Path) -> Cached:
             raise _Damaged("its content does not match its fingerprint")
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise _Damaged(error) from None
-    return Cached(decoded, fingerprint)
+    return Cached(decoded, fingerprint, entry)
 
 
 def _map(path: Path) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from cifar.files import existing
 logger = logging.getLogger(__name__)
 
 VAL_SHARE = 0.1  # of each class's training images
+_PREPARED = "CIFAR_PREPARED"
 _CHUNK = 256  # images made ready at once: small batches share the cost, and a core's cache holds them
 
 
@@ -65,35 +67,60 @@ def check(data: str) -> None:
         raise RequestError(f"data {data!r} cannot be read: {error}") from None
 
 
+def prepare(data: str) -> dict[str, str]:
+    """Decode the training images of `data` for trials to come.
+
+    Returns what their environment is to hold, so that all of them get the same images even if somebody changes or
+    removes a folder while they run.
+    """
+    cached = _fetch(data, "train")
+    return {"CIFAR_DATA": data, _PREPARED: f"{cached.fingerprint} {cached.entry}"}
+
+
 def load(data: str) -> Dataset:
-    """The training images of `data`, decoded and cached at the first call.
+    """The training images of `data`, decoded and cached at the first call, or those that were prepared.
 
     Raises RequestError where they cannot be had.
     """
-    return _load(data, "train")
+    prepared = os.environ.get(_PREPARED)
+    if prepared and data == os.environ.get("CIFAR_DATA"):
+        return _dataset(data, _fetch_prepared(data, *prepared.split(" ", 1)))
+    return _dataset(data, _fetch(data, "train"))
 
 
 def load_test(data: str) -> Dataset:
     """The test images, for a final verdict only: no trial of an experiment may call this."""
-    return _load(data, "test")
+    return _dataset(data, _fetch(data, "test"))
 
 
 def load_test_folder(folder: str) -> Dataset:
     """A folder's pictures as a further set of test images: all of them, or those in its test/ where there is one."""
     if not Path(folder).is_dir():
         raise RequestError(f"a further set of test images must be a folder of pictures, got {folder!r}: no such folder")
-    return _load(folder, "test", sources.FolderToTest(Path(folder)))
+    return _dataset(folder, _fetch(folder, "test", sources.FolderToTest(Path(folder))))
 
 
-def _load(data: str, part: sources.Part, source: sources.Source | None = None) -> Dataset:
+def _fetch_prepared(data: str, fingerprint: str, entry: str) -> cache.Cached:
+    if cached := cache.reopen(Path(entry), fingerprint):
+        return cached
+    cached = _fetch(data, "train")
+    if cached.fingerprint != fingerprint:
+        raise RequestError(f"data {data!r} have changed since the search began: its trials would not compare")
+    return cached
+
+
+def _fetch(data: str, part: sources.Part, source: sources.Source | None = None) -> cache.Cached:
     try:
         source = source or sources.parse(data, cache.directory() / "download")
-        cached = cache.fetch(source, part)
+        return cache.fetch(source, part)
     except OSError as error:
         place = cache.directory()
         free = shutil.disk_usage(existing(place)).free / 2**20
         why = f"{error}; {free:,.0f} MB are free for the cache in {place}"
         raise RequestError(f"data {data!r} cannot be read or cached: {why}") from None
+
+
+def _dataset(data: str, cached: cache.Cached) -> Dataset:
     decoded = cached.decoded
     if decoded.skipped:
         logger.warning("%s: %d files are no readable images and are left out", data, decoded.skipped)

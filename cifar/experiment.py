@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -18,7 +17,7 @@ import requests
 from cifar import processes, store
 from cifar.config import seconds
 from cifar.errors import RequestError
-from cifar.files import write_json
+from cifar.files import read_json, write_json
 from cifar.nni_trial import bypass_proxies
 
 Action = Literal["create", "resume", "view"]
@@ -74,15 +73,17 @@ class Experiment:
 
 
 @contextlib.contextmanager
-def running(config: Any, action: Action, experiment_id: str, data: str, port: int, host: str) -> Iterator[Experiment]:
+def running(
+    config: Any, action: Action, experiment_id: str, environment: dict[str, str], port: int, host: str
+) -> Iterator[Experiment]:
     """Run an experiment, its web page on this machine alone unless `host` says otherwise, while the block lasts.
 
-    The trials inherit `data` through CIFAR_DATA, and this Python through PATH. When the block ends all that was
-    started is stopped, and at once where the user insists by a KeyboardInterrupt.
+    The trials inherit `environment`, and this Python through PATH. When the block ends all that was started is stopped,
+    and at once where the user insists by a KeyboardInterrupt.
     """
     directory = Path(config.experiment_working_directory) / experiment_id
     try:
-        experiment = _start(config, action, experiment_id, data, port, host)
+        experiment = _start(config, action, experiment_id, environment, port, host)
         yield experiment
         experiment.stop()
     except BaseException as error:
@@ -91,10 +92,12 @@ def running(config: Any, action: Action, experiment_id: str, data: str, port: in
         raise
 
 
-def _start(config: Any, action: Action, experiment_id: str, data: str, port: int, host: str) -> Experiment:
+def _start(
+    config: Any, action: Action, experiment_id: str, environment: dict[str, str], port: int, host: str
+) -> Experiment:
     import nni.experiment
 
-    _set_environment(data, host)
+    _set_environment(environment, host)
     logs = (Path(config.experiment_working_directory) / experiment_id / "log").glob("*.log")
     log_starts = {path.name: path.stat().st_size for path in logs}
     experiment = nni.experiment.Experiment(config, experiment_id)
@@ -112,9 +115,9 @@ def _start(config: Any, action: Action, experiment_id: str, data: str, port: int
     return Experiment(experiment, port, log_starts)
 
 
-def _set_environment(data: str, host: str) -> None:
+def _set_environment(environment: dict[str, str], host: str) -> None:
     bypass_proxies()
-    os.environ["CIFAR_DATA"] = data
+    os.environ.update(environment)
     os.environ["CIFAR_NNI_HOST"] = host
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     preloads = [f'--require "{path}"' for path in sorted(_PRELOADS.glob("*.js"))]
@@ -136,5 +139,5 @@ def remember_data(directory: Path, data: str) -> None:
 
 def remembered_data(directory: Path) -> str | None:
     """The data that an experiment is about; None where NNI's own command started it."""
-    path = directory / "search.json"
-    return str(json.loads(path.read_bytes())["data"]) if path.exists() else None
+    remembered = read_json(directory / "search.json")
+    return str(remembered["data"]) if remembered else None

@@ -47,7 +47,7 @@ class Prepared:
     config: Any
     action: Action
     id: str
-    data: str
+    environment: dict[str, str]  # in which trials find their data
     port: int
     host: str
     claims: tuple[BaseFileLock, ...]
@@ -83,12 +83,12 @@ def check_new(request: Request) -> tuple[Any, str, tuple[int, BaseFileLock]]:
 def prepare_new(request: Request) -> Prepared:
     """What a new experiment needs. Raises RequestError with every problem at once."""
     loaded, name, (port, port_claim) = check_new(request)
-    data.load(name)  # decoded once, before any trial wants it
+    environment = data.prepare(name)
     choose_concurrency(loaded, name, request.auto_concurrency, loaded.max_trial_number)
     experiment_id = new_id()
     claim = claims.try_claim(f"experiment-{experiment_id}")
     assert claim is not None  # nobody else knows the id
-    return Prepared(loaded, "create", experiment_id, name, port, request.host, (claim, port_claim))
+    return Prepared(loaded, "create", experiment_id, environment, port, request.host, (claim, port_claim))
 
 
 def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
@@ -110,13 +110,14 @@ def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
     assert loaded and name and claimed
     processes.end(directory)
     trials = store.read_trials(directory)
+    environment = data.prepare(name)
     _refuse_changed_data(data.load(name), trials)
     remaining = _count_remaining(loaded, trials)
     choose_concurrency(loaded, name, request.auto_concurrency, remaining, store.read_seconds(directory))
     config.move_seed(loaded, len(trials))
     store.write_config(directory, loaded.json())
     port, port_claim = claimed
-    return Prepared(loaded, "resume", directory.name, name, port, request.host, (claim, port_claim))
+    return Prepared(loaded, "resume", directory.name, environment, port, request.host, (claim, port_claim))
 
 
 def prepare_view(request: Request, experiment_id: str) -> Prepared:
@@ -124,7 +125,7 @@ def prepare_view(request: Request, experiment_id: str) -> Prepared:
     directory, claim = claim_stopped(request.config_path, experiment_id)
     port, port_claim = claim_port(request.port, request.host)
     loaded = config.load_shown(directory)
-    return Prepared(loaded, "view", directory.name, "", port, request.host, (claim, port_claim))
+    return Prepared(loaded, "view", directory.name, {}, port, request.host, (claim, port_claim))
 
 
 def claim_stopped(config_path: Path, experiment_id: str) -> tuple[Path, BaseFileLock]:

@@ -27,7 +27,7 @@ _EXPOSED = (
 
 def search(prepared: Prepared, keep_open: bool, resume_command: str) -> int:
     """Run an experiment to its end. Returns 0, 1 where it failed or could not go on, 130 where it was interrupted."""
-    remember_data(prepared.directory, prepared.data)
+    remember_data(prepared.directory, prepared.environment["CIFAR_DATA"])
     try:
         with noting_interrupt() as interrupted, _started(prepared) as experiment:
             trouble = follow(experiment, interrupted)
@@ -59,7 +59,7 @@ def view(prepared: Prepared) -> int:
 @contextmanager
 def _started(prepared: Prepared) -> Iterator[Experiment]:
     config, port, host = prepared.config, prepared.port, prepared.host
-    with running(config, prepared.action, prepared.id, prepared.data, port, host) as experiment:
+    with running(config, prepared.action, prepared.id, prepared.environment, port, host) as experiment:
         if host != LOOPBACK:
             print(_EXPOSED.format(port=port), file=sys.stderr)
         print(f"experiment {experiment.id}, web page {experiment.url}", file=sys.stderr)
