@@ -27,6 +27,7 @@ class Checkpoint:
         self.identity = {**identity, "format": _FORMAT}
 
     def save(self, model: nn.Module, optimizer: Optimizer, history: list[EpochMetrics], predictions: Tensor) -> None:
+        """Replace what was saved. A disk that is full costs the repetition of what is not saved, and not the trial."""
         state = {
             "identity": self.identity,
             "model": model.state_dict(),
@@ -34,8 +35,11 @@ class Checkpoint:
             "history": [asdict(metrics) for metrics in history],
             "predictions": predictions,
         }
-        with new_file(self.path) as temporary:
-            torch.save(state, temporary)
+        try:
+            with new_file(self.path) as temporary:
+                torch.save(state, temporary)
+        except (OSError, RuntimeError) as error:  # PyTorch says by either that it cannot write
+            logger.warning("checkpoint %s cannot be written: %s", self.path, error)
 
     def restore(self, model: nn.Module, optimizer: Optimizer) -> tuple[list[EpochMetrics], Tensor] | None:
         """Load what was saved into `model` and `optimizer`, and return the epochs behind it and their last predictions.

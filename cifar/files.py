@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import secrets
 import shutil
@@ -16,6 +17,8 @@ import torch
 
 from cifar.errors import RequestError
 
+_CHECKSUM = "checksum"
+
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
@@ -28,19 +31,34 @@ def new_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Replace `path` in one step; NaN and infinity are a ValueError, since strict JSON has none."""
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace `path` in one step; NaN and infinity are a ValueError, since strict JSON has none.
+
+    A checksum goes with the content: a disk's wrong bit makes another number of one, and still good JSON.
+    """
+    text = json.dumps(content | {_CHECKSUM: _checksum(content)}, indent=2, allow_nan=False) + "\n"
     with new_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any] | None:
     """What a JSON file holds, None where there is no such file; RequestError where it is damaged."""
+    if not path.exists():
+        return None
     try:
-        return json.loads(path.read_bytes()) if path.exists() else None
+        content = json.loads(path.read_bytes())
     except ValueError as error:
         raise RequestError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise RequestError(f"{path} is damaged: it holds no object")
+    if content.pop(_CHECKSUM, None) not in (None, _checksum(content)):  # a file that others wrote has none
+        raise RequestError(f"{path} is damaged: its content does not match its checksum")
+    return content
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    as_read = json.loads(json.dumps(content))  # JSON knows neither tuples nor numbers as keys
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:

@@ -223,7 +223,7 @@ def _select(experiment: Path, table: str, query: str) -> list[Any]:
 def _parsed(experiment: Path, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise RequestError(f"{_database(experiment)} is damaged: {error}") from None
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from cifar import nni_trial, store
+from cifar.files import read_json
 from cifar.hparams import Hparams
 
 ROOT = Path(__file__).parent.parent
@@ -138,7 +139,8 @@ def managers() -> Iterator[list[Manager]]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text())
+    content = read_json(path)
+    assert content is not None
     return content
 
 
