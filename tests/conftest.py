@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from PIL import Image
 from cifar.data import Dataset
 
 MakeFolder = Callable[..., Path]
+Record = Callable[[str, int, str], None]
 
 QUICK = f"{sys.executable} {ROOT / 'tests' / 'quick_trial.py'}"
 
@@ -57,6 +59,19 @@ def make_folder(tmp_path: Path) -> MakeFolder:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def record() -> Record:
+    """Add a fault, how often it was injected and what came of it to the file that $CIFAR_FAULTS names, if it does."""
+    path = os.environ.get("CIFAR_FAULTS")
+
+    def add(fault: str, times: int, outcome: str) -> None:
+        if path:
+            with Path(path).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"fault": fault, "times": times, "outcome": outcome}) + "\n")
+
+    return add
 
 
 @pytest.fixture

@@ -1,0 +1,100 @@
+"""Many trials, many experiments, many results: what they take."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fake_experiments
+import psutil
+import pytest
+import yaml
+from conftest import Record
+from experiments import ROOT, Search, Start, assert_numbered_and_paired, nothing_is_left
+
+from cifar import processes
+
+MEGABYTE = 2**20
+
+
+def set_config(config_path: Path, **changes: object) -> None:
+    config = yaml.safe_load(config_path.read_text())
+    config.pop("assessor", None)
+    config_path.write_text(yaml.safe_dump(config | changes))
+
+
+def run(*arguments: str) -> float:
+    """Seconds that a command takes."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "cifar", *arguments], cwd=ROOT, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+@pytest.mark.slow
+def test_five_hundred_trials_eight_at_once(
+    search: Start, quick_config_path: Path, tmp_path: Path, record: Record
+) -> None:
+    set_config(quick_config_path, trialConcurrency=8)
+    one = search("--data", "digits", "--max-trials", "500", CIFAR_TEST_SECONDS="0")
+    one.wait_until_started(8)
+    began, memory = time.perf_counter(), list[dict[str, float]]()
+    while one.process.poll() is None:
+        memory.append(resident(one))
+        time.sleep(2)
+    seconds = time.perf_counter() - began
+    assert one.process.returncode == 0, one.err
+    assert "500 trials: 500 ok" in one.out
+    assert_numbered_and_paired(one)
+    assert nothing_is_left(tmp_path)
+    listing = run("trials", one.id, "--config", str(quick_config_path))
+    report = run("report", one.id, "--config", str(quick_config_path), "--out", str(tmp_path / "report.html"))
+    peak = {name: max(sample.get(name, 0) for sample in memory) for name in ("manager", "search")}
+    outcome = (
+        f"500 ok, {seconds / 500:.1f} s per trial; at most {peak['manager']:.0f} MB in NNI's manager, "
+        f"{peak['search']:.0f} in cifar search; cifar trials {listing:.1f} s, cifar report {report:.0f} s"
+    )
+    record("500 trials of nearly nothing, 8 at once", 500, outcome)
+
+
+def resident(search: Search) -> dict[str, float]:
+    """Megabytes in memory, of NNI's manager and of the search's own process."""
+    managers = processes.find(search.directory, "manager")
+    pids = {"search": search.process.pid} | ({"manager": managers[0].pid} if managers else {})
+    found = dict[str, float]()
+    for name, pid in pids.items():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found[name] = psutil.Process(pid).memory_info().rss / MEGABYTE
+    return found
+
+
+@pytest.mark.slow
+def test_eight_experiments_at_once(search: Start, config_path: Path, tmp_path: Path, record: Record) -> None:
+    set_config(config_path, trialCommand="python trial.py --epochs 2", trialConcurrency=1)
+    searches = [search("--data", "digits", "--max-trials", "4") for _ in range(8)]
+    codes = [one.wait(600) for one in searches]
+    assert codes == [0] * 8, [one.err for one in searches]
+    assert len({one.id for one in searches}) == len({port(one) for one in searches}) == 8
+    for one in searches:
+        assert "4 trials: 4 ok" in one.out
+        assert_numbered_and_paired(one)
+    assert nothing_is_left(tmp_path)
+    record("8 experiments of 4 trials at once", 8, "32 of 32 trials ok, each experiment with its own port")
+
+
+def port(search: Search) -> str:
+    found = re.search(r"web page http://127.0.0.1:(\d+)", search.err)
+    assert found
+    return found[1]
+
+
+@pytest.mark.slow
+def test_ten_thousand_trials_are_listed(config_path: Path, tmp_path: Path, record: Record) -> None:
+    trials = [{"accuracy": 0.3 + number % 601 / 1000} for number in range(10_000)]
+    fake_experiments.make(tmp_path / "experiments" / "many", trials)
+    seconds = run("trials", "many", "--config", str(config_path))
+    assert seconds < 2  # the one bound on time in these tests: it is promised
+    record("an experiment of 10,000 trials (made)", 1, f"cifar trials lists them in {seconds:.1f} s")
