@@ -77,6 +77,7 @@ def undisturbed_accuracy(trial: store.Trial) -> float:
     return result.metrics["default"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_killed_whenever_it_starts_gives_up_and_says_so(
     dying_search: Start, config_path: Path, tmp_path: Path
 ) -> None:

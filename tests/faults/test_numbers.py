@@ -27,6 +27,7 @@ def write_config(config_path: Path, space: dict[str, Any], command: str, trials:
     config_path.write_text(yaml.safe_dump(config | changes | {"tuner": {"name": "GridSearch"}}))
 
 
+@pytest.mark.slow
 def test_every_extreme_ends_in_a_finite_result_with_a_reason(
     search: Start, config_path: Path, tmp_path: Path, record: Record
 ) -> None:
@@ -65,6 +66,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 def test_what_no_trial_could_train_with_is_refused_before_anything_starts(
     search: Start, config_path: Path, tmp_path: Path, record: Record
 ) -> None:

@@ -70,6 +70,7 @@ def folder_search(search: Start, config_path: Path) -> Callable[[Path], Search]:
     return lambda folder: search("--data", str(folder), "--max-trials", "4")
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_whatever_becomes_of_its_folder(
     folder_search: Callable[[Path], Search], search: Start, messy: Path, tmp_path: Path, record: Record
 ) -> None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+from urllib.parse import urlsplit
 
 import pytest
 import requests
-from experiments import Search, Start, free_port
+from experiments import ROOT, Search, Start, free_port
+from playwright.sync_api import sync_playwright
 
 from cifar import store
 
+CHROMIUM = shutil.which("chromium")
 API = "/api/v1/nni"
 ATTACK = {"trialCommand": "touch owned"}
 NETWORK = pytest.mark.skipif(
@@ -104,6 +114,7 @@ def neighbour() -> Iterator[tuple[str, list[str]]]:
 
 
 @NETWORK
+@pytest.mark.slow
 def test_another_machine_reaches_nothing_of_a_search(
     running: tuple[Search, str], neighbour: tuple[str, list[str]]
 ) -> None:
@@ -121,3 +132,123 @@ def reaches(inside: list[str], address: str, port: int) -> bool:
     run = subprocess.run([*inside, "python3", "-c", connect], capture_output=True, text=True)
     assert run.returncode == 0 or "Error: " in run.stderr, run.stderr
     return run.returncode == 0
+
+
+@pytest.mark.slow
+def test_no_secret_of_the_environment_reaches_a_file(search: Start, config_path: Path, tmp_path: Path) -> None:
+    secret = "hunter2-is-not-for-anybodys-eyes"
+    one = search("--data", "digits", "--max-trials", "3", CLOUD_TOKEN=secret)
+    assert one.wait(120) == 0, one.err
+    report = tmp_path / "report.html"
+    command = [sys.executable, "-m", "cifar", "report", one.id, "--config", str(config_path), "--out", str(report)]
+    run = subprocess.run(command, cwd=ROOT, env=os.environ | {"CLOUD_TOKEN": secret}, capture_output=True, check=True)
+    said = [one.out.encode(), one.err.encode(), run.stdout, run.stderr]
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert report in written and len(written) > 20
+    assert not [path for path in written if secret.encode() in path.read_bytes()]
+    assert not [text for text in said if secret.encode() in text]
+
+
+SSH = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("/usr/sbin/sshd") is None, reason="needs root and Debian's openssh-server"
+)
+PROXY = pytest.mark.skipif(shutil.which("/usr/sbin/nginx") is None, reason="needs nginx (Debian's package nginx-light)")
+
+
+@contextmanager
+def server(command: list[str], port: int) -> Iterator[None]:
+    """A server in the foreground, while the block lasts."""
+    with TemporaryFile("w+") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while not listens(port):
+                said.seek(0)
+                assert process.poll() is None and time.monotonic() < deadline, said.read()
+                time.sleep(0.1)
+            yield
+        finally:
+            process.terminate()
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+@SSH
+@pytest.mark.slow
+def test_the_page_is_reached_through_an_ssh_tunnel_alone(running: tuple[Search, str], tmp_path: Path) -> None:
+    key, host_key, known = tmp_path / "key", tmp_path / "host_key", tmp_path / "known_hosts"
+    for path in (key, host_key):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    (tmp_path / "authorized_keys").write_bytes(key.with_suffix(".pub").read_bytes())
+    Path("/run/sshd").mkdir(exist_ok=True)
+    door, port = free_port(), free_port()
+    options = {
+        "HostKey": host_key, "AuthorizedKeysFile": tmp_path / "authorized_keys", "StrictModes": "no", "PidFile": "none",
+        "PasswordAuthentication": "no", "ListenAddress": f"127.0.0.1:{door}", "UsePAM": "no",
+    }  # fmt: skip
+    sshd = ["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *(f"-o{name}={value}" for name, value in options.items())]
+    tunnel = ["ssh", "-N", "-F", "none", "-i", str(key), "-o", f"UserKnownHostsFile={known}"]
+    tunnel += ["-o", "StrictHostKeyChecking=accept-new", "-p", str(door)]
+    tunnel += ["-L", f"{port}:{running[1].removeprefix('http://')}", "root@127.0.0.1"]
+    with server(sshd, door), server(tunnel, port):
+        assert asked("GET", f"http://127.0.0.1:{port}{API}/check-status", {}) == 200
+        assert asked("GET", f"http://localhost:{port}/oview", {}) == 200
+        assert asked("POST", f"http://127.0.0.1:{port}{API}/experiment", {}) == 403
+
+
+NGINX = """
+daemon off; user root; pid {home}/nginx.pid; error_log stderr;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {home}/body; proxy_temp_path {home}/proxy; fastcgi_temp_path {home}/fastcgi;
+  uwsgi_temp_path {home}/uwsgi; scgi_temp_path {home}/scgi;
+  server {{
+    listen 127.0.0.1:{port};
+{location}
+  }}
+}}
+"""
+
+
+@PROXY
+@pytest.mark.slow
+def test_the_page_is_shown_behind_a_password_under_a_prefix(running: tuple[Search, str], tmp_path: Path) -> None:
+    """With the lines that SECURITY.md gives."""
+    one, url = running
+    port, home = free_port(), tmp_path / "nginx"
+    home.mkdir(mode=0o755)
+    found = re.search(r"```nginx\n(.*?)```", (ROOT / "SECURITY.md").read_text(), re.DOTALL)
+    assert found
+    location = found[1].replace("/etc/nginx/nni.password", str(home / "password"))
+    location = location.replace("127.0.0.1:8080", url.removeprefix("http://"))
+    hashed = subprocess.run(["openssl", "passwd", "-apr1", "secret"], check=True, capture_output=True, text=True)
+    (home / "password").write_text(f"me:{hashed.stdout}")
+    (home / "nginx.conf").write_text(NGINX.format(home=home, port=port, location=location))
+    proxied = f"http://127.0.0.1:{port}/nni"
+    with server(["/usr/sbin/nginx", "-c", str(home / "nginx.conf"), "-p", str(home)], port):
+        assert asked("GET", f"{proxied}/", {}) == 401
+        password = {"Authorization": "Basic " + base64.b64encode(b"me:secret").decode()}
+        assert asked("GET", f"{proxied}{API}/check-status", password) == 200
+        foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "http://evil.example"}
+        assert asked("POST", f"{proxied}{API}/trial-jobs", password | foreign) == 403
+        assert asked("PUT", f"{proxied}{API}/experiment/cluster-metadata", password) == 403
+        if CHROMIUM:
+            assert rows_shown(f"{proxied}/detail", tmp_path / "proxied.png") == len(one.trials())
+
+
+def rows_shown(url: str, picture: Path) -> int:
+    """How many trials NNI's page lists there."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(http_credentials={"username": "me", "password": "secret"})
+        page.route(lambda address: urlsplit(address).hostname != "127.0.0.1", lambda route: route.abort())
+        page.goto(url)
+        page.wait_for_selector(".ms-DetailsRow")
+        page.screenshot(path=picture)
+        rows = page.locator(".ms-DetailsRow").count()
+        browser.close()
+    return rows

@@ -56,9 +56,9 @@ def test_nothing_grows_but_the_results(search: Start, config_path: Path, tmp_pat
     per_trial = (disk[-1][1] - disk[0][1]) / (disk[-1][0] - disk[0][0])
     assert per_trial < 1
     outcome = (
-        f"from the second third to the last: memory of search, manager and tuner {first.memory:.0f} to {last.memory:.0f} "
-        f"MB, open files {first.handles:.0f} to {last.handles:.0f}, temporary files {first.temporary:.0f} to "
-        f"{last.temporary:.0f}; disk {per_trial * 1024:.0f} KB per trial"
+        f"from the second third to the last: memory of search, manager and tuner {first.memory:.0f} MB "
+        f"to {last.memory:.0f}, open files {first.handles:.0f} to {last.handles:.0f}, temporary files "
+        f"{first.temporary:.0f} to {last.temporary:.0f}; disk {per_trial * 1024:.0f} KB per trial"
     )
     record(f"{SECONDS / 60:.0f} minutes of trials back to back", len(trials), outcome)
 
