@@ -134,7 +134,7 @@ class Folder:
     def __init__(self, directory: Path) -> None:
         self.directory = directory.resolve()
         path_hash = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:8]
-        self.name = f"folder-{re.sub(r'[^A-Za-z0-9_-]+', '-', self.directory.name)}-{path_hash}"
+        self.name = f"folder-{re.sub(r'[^A-Za-z0-9_-]+', '-', self.directory.name)[:100]}-{path_hash}"
 
     def key(self, part: Part) -> str:
         listing = hashlib.sha256(_DECODING.encode())

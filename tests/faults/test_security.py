@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from conftest import MakeFolder
 from experiments import ROOT, Search, Start, free_port
 from playwright.sync_api import sync_playwright
 
-from cifar import store
+from cifar import data, store
 
 CHROMIUM = shutil.which("chromium")
 API = "/api/v1/nni"
@@ -147,6 +148,26 @@ def test_no_secret_of_the_environment_reaches_a_file(search: Start, config_path:
     assert report in written and len(written) > 20
     assert not [path for path in written if secret.encode() in path.read_bytes()]
     assert not [text for text in said if secret.encode() in text]
+
+
+STRANGE = ["...", "~", "$HOME", "a\\..\\b", "%2e%2e", "..\n", "-rf", "x" * 250]
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_folder_is_only_read_and_what_is_decoded_stays_in_the_cache(
+    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder, cache = make_folder({f"class {name[:99]}": 5, "dog": 5}, name=name), tmp_path / "cache"
+    before = files(tmp_path)
+    monkeypatch.setenv("CIFAR_CACHE", str(cache))
+    data.load(str(folder))
+    assert {path: size for path, size in files(tmp_path).items() if cache not in path.parents} == before
+    (entry,) = cache.glob("*/train-*/images.npy")
+    assert re.fullmatch(r"folder-[A-Za-z0-9_-]*-[0-9a-f]{8}", entry.parent.parent.name)
+
+
+def files(directory: Path) -> dict[Path, int]:
+    return {path: path.stat().st_size for path in directory.rglob("*") if path.is_file()}
 
 
 SSH = pytest.mark.skipif(
