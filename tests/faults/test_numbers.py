@@ -22,7 +22,8 @@ EXTREMES: dict[str, list[float]] = {
 
 def write_config(config_path: Path, space: dict[str, Any], command: str, trials: int) -> None:
     config = yaml.safe_load(config_path.read_text())
-    del config["searchSpaceFile"], config["assessor"]
+    config.pop("searchSpaceFile", None)
+    config.pop("assessor", None)
     changes = {"searchSpace": space, "trialCommand": command, "maxTrialNumber": trials}
     config_path.write_text(yaml.safe_dump(config | changes | {"tuner": {"name": "GridSearch"}}))
 
@@ -53,7 +54,7 @@ def test_every_extreme_ends_in_a_finite_result_with_a_reason(
 
 
 REFUSED = [
-    ("lr", [0.0, 0.1], "search space: lr: lr must be a number above 0, got 0"),
+    ("lr", [0.0, 0.1], "search space: lr must be a number above 0, got 0.0"),
     ("lr", [-0.1, 0.1], "lr must be a number above 0, got -0.1"),
     ("lr", [math.nan, 0.1], "nan"),
     ("lr", [math.inf, 0.1], "inf"),
@@ -74,7 +75,7 @@ def test_what_no_trial_could_train_with_is_refused_before_anything_starts(
         write_config(config_path, {name: {"_type": "choice", "_value": values}}, "python trial.py --epochs 1", 2)
         one = search("--data", "digits")
         assert one.wait() == 2, (name, values)
-        assert message in one.err.lower().replace("nan", "nan"), one.err
+        assert message in one.err.lower(), one.err
         assert "Traceback" not in one.err
         assert not one.experiments.exists()
     record(
@@ -89,18 +90,18 @@ def test_a_trial_without_memory_ends_with_chance_and_says_so(
     search: Start, config_path: Path, tmp_path: Path, record: Record
 ) -> None:
     """The kernel's limit on a process stands for a machine or a GPU that is too small."""
-    space = {"width": {"_type": "choice", "_value": [4, 1024]}}
+    space = {"width": {"_type": "choice", "_value": [4, 200]}}
     (tmp_path / "limited.py").write_text(
-        "import resource, runpy, sys\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (12 * 2**30, 12 * 2**30))\n"
-        "sys.argv = ['trial.py', *sys.argv[1:]]\n"
+        "import resource, runpy, sys, torch\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)\n"
         "sys.path.insert(0, '.')\n"
         "runpy.run_path('trial.py', run_name='__main__')\n"
     )
-    write_config(config_path, space, f"python {tmp_path / 'limited.py'} --epochs 1 --batch_size 1024 --model wide", 2)
+    write_config(config_path, space, f"python {tmp_path / 'limited.py'} --epochs 1", 2)
     one = search("--data", "digits")
     assert one.wait(240) == 0, one.err
-    assert {trial.params["width"]: trial.status for trial in one.trials()} == {4: "ok", 1024: "out_of_memory"}
+    assert {trial.params["width"]: trial.status for trial in one.trials()} == {4: "ok", 200: "out_of_memory"}
     print(json.dumps([trial.result for trial in one.trials()], indent=1))
     assert nothing_is_left(tmp_path)
     record("a network that does not fit into memory", 1, "out_of_memory, the accuracy of guessing; the search goes on")
