@@ -11,22 +11,17 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from cifar import model_file, processes, store
-from cifar.best import Budget, best
-from cifar.config import Changes, experiments_directory
-from cifar.doctor import doctor
+from cifar import processes, store
 from cifar.errors import RequestError
-from cifar.export import export
 from cifar.files import refuse_to_replace
-from cifar.inspection import describe
 from cifar.interrupts import listen
-from cifar.leaderboard import as_csv, as_json, leaderboard
 from cifar.ports import EVERYWHERE, LOOPBACK
-from cifar.predict import print_predictions
-from cifar.prepare import Request, prepare_new, prepare_resumed, prepare_view, same_data
-from cifar.search import search, view
+
+# Each command imports what it needs when it runs: PyTorch and NNI take seconds, a leaderboard needs neither.
+if TYPE_CHECKING:
+    from cifar.prepare import Request
 
 
 def main() -> int:
@@ -144,6 +139,9 @@ def _concurrency(text: str) -> int | str:
 
 
 def run_search(options: argparse.Namespace) -> int:
+    from cifar.prepare import prepare_new, prepare_resumed, prepare_view
+    from cifar.search import search, view
+
     request = _request(options)
     if options.ui_only:
         with prepare_view(request, options.ui_only) as shown:
@@ -156,10 +154,14 @@ def run_search(options: argparse.Namespace) -> int:
 
 
 def run_doctor(options: argparse.Namespace) -> int:
+    from cifar.doctor import doctor
+
     return doctor(_request(options))
 
 
 def run_trials(options: argparse.Namespace) -> int:
+    from cifar.leaderboard import as_csv, as_json, leaderboard
+
     directory = _experiment(options)
     _runs(directory)
     trials = store.read_trials(directory)
@@ -168,6 +170,9 @@ def run_trials(options: argparse.Namespace) -> int:
 
 
 def run_best(options: argparse.Namespace) -> int:
+    from cifar.best import Budget, best
+    from cifar.prepare import same_data
+
     directory = _experiment(options)
     _runs(directory)
     budget = Budget(options.seeds, options.final_epochs)
@@ -179,6 +184,8 @@ def run_report(options: argparse.Namespace) -> int:
         from cifar.report import report
     except ImportError as error:
         raise RequestError(f"a report needs the package {error.name}: pip install -e '.[report]'") from None
+    from cifar.prepare import same_data
+
     directory = _experiment(options)
     out = options.out or Path(f"report-{directory.name}.html")
     refuse_to_replace(out, options.force)
@@ -188,6 +195,8 @@ def run_report(options: argparse.Namespace) -> int:
 
 
 def _experiment(options: argparse.Namespace) -> Path:
+    from cifar.config import experiments_directory
+
     if options.config != Path("config.yml") and not options.config.exists():
         raise RequestError(f"{options.config}: no such file")
     directory = store.find(options.id, experiments_directory(options.config))
@@ -205,14 +214,22 @@ def _runs(experiment: Path) -> bool:
 
 
 def run_data(options: argparse.Namespace) -> int:
+    from cifar.inspection import describe
+
     return describe(options.data, options.preview, options.force)
 
 
 def run_predict(options: argparse.Namespace) -> int:
+    from cifar import model_file
+    from cifar.predict import print_predictions
+
     return print_predictions(model_file.load(options.model), options.images, options.top, options.json)
 
 
 def run_export(options: argparse.Namespace) -> int:
+    from cifar import model_file
+    from cifar.export import export
+
     refuse_to_replace(options.out, options.force)
     export(model_file.load(options.model), options.out)
     print(f"model: {options.out}")
@@ -220,6 +237,9 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> Request:
+    from cifar.config import Changes
+    from cifar.prepare import Request
+
     auto = options.concurrency == "auto"
     changes = Changes(
         name=options.name,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cifar import store
 from cifar.algorithms import SEEDED_TUNERS, tuner_problem
 from cifar.errors import RequestError
@@ -89,9 +91,11 @@ def _checked(read: Callable[[], Any], changes: Changes, found: list[str], failur
 def experiments_directory(path: Path) -> Path:
     """Where the experiments that `path` describes lie, whatever else may be wrong with it."""
     try:
-        return Path(_canonical(_read(path)).experiment_working_directory)
-    except Exception:  # NNI's readers raise nearly anything; its own list may still know the experiment
-        return Path("nni-experiments").absolute()
+        content = yaml.safe_load(path.read_bytes())
+        place = Path(content.get("experimentWorkingDirectory", "~/nni-experiments")).expanduser()
+    except (OSError, yaml.YAMLError, AttributeError, TypeError, RuntimeError):  # NNI's own list may know the experiment
+        place = Path("nni-experiments")
+    return path.parent.joinpath(place).resolve()
 
 
 def move_seed(config: Any, trials: int) -> None:

@@ -11,13 +11,14 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from cifar.errors import RequestError
 
-_CHECKSUM = "checksum"
+if TYPE_CHECKING:
+    import torch
+
+_CHECKSUM = b',\n  "checksum": "'  # of all that stands before it
 
 
 @contextlib.contextmanager
@@ -36,33 +37,35 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
     A checksum goes with the content: a disk's wrong bit makes another number of one, and still good JSON.
     """
-    text = json.dumps(content | {_CHECKSUM: _checksum(content)}, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(content, indent=2, allow_nan=False).removesuffix("\n}").encode()
     with new_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text + _CHECKSUM + _checksum(text).encode() + b'"\n}\n')
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """What a JSON file holds, None where there is no such file; RequestError where it is damaged."""
-    if not path.exists():
-        return None
     try:
-        content = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        content = json.loads(text)
+    except FileNotFoundError:
+        return None
     except ValueError as error:
         raise RequestError(f"{path} is damaged: {error}") from None
     if not isinstance(content, dict):
         raise RequestError(f"{path} is damaged: it holds no object")
-    if content.pop(_CHECKSUM, None) not in (None, _checksum(content)):  # a file that others wrote has none
+    if content.pop("checksum", None) not in (None, _checksum(text.rpartition(_CHECKSUM)[0])):  # others write none
         raise RequestError(f"{path} is damaged: its content does not match its checksum")
     return content
 
 
-def _checksum(content: dict[str, Any]) -> str:
-    as_read = json.loads(json.dumps(content))  # JSON knows neither tuples nor numbers as keys
-    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()[:16]
+def _checksum(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
     """What torch.save wrote, no code in it executed; a damaged or foreign file raises nearly anything."""
+    import torch  # takes seconds, and tables are read without it
+
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():  # torch.load itself checks no checksum
             raise zipfile.BadZipFile(f"{damaged} does not match its checksum")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 from collections import Counter
@@ -21,7 +22,7 @@ from cifar.validation import Answers
 def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) -> str:
     """The trials as text, those with an accuracy first, or the best `rows` of these; and how all of them ended."""
     ranked, tied = best_first(trials), ties(trials, experiment)
-    shown = ranked[:rows] if rows is not None else [*ranked, *(trial for trial in trials if trial not in ranked)]
+    shown = ranked[:rows] if rows is not None else [*ranked, *_others(trials, ranked)]
     names = _param_names(shown)
     table = plain_table(["No.", "trial", "accuracy", "tie", *names, "weights", "epochs", "seconds", "ended"])
     table.align["ended"] = "l"
@@ -47,26 +48,36 @@ def ties(trials: list[Trial], experiment: Path) -> set[str]:
     ranked = best_first(trials)
     if not ranked:
         return set()
-    answers = {trial.id: validation.load(store.trial_directory(experiment, trial.id)) for trial in ranked}
     best = ranked[0]
-    tied = {trial.id for trial in ranked if _is_tie(best, answers[best.id], trial, answers[trial.id])}
+    answers = validation.load(store.trial_directory(experiment, best.id))
+    # Of thousands of trials, few need a look into their files.
+    near = itertools.takewhile(lambda trial: not answers or validation.may_tie(answers, _behind(best, trial)), ranked)
+    tied = {trial.id for trial in near if _is_tie(best, answers, trial, experiment)}
     return tied if len(tied) > 1 else set()
 
 
-def _is_tie(best: Trial, best_answers: Answers | None, other: Trial, answers: Answers | None) -> bool:
+def _behind(best: Trial, other: Trial) -> float:
+    return (best.accuracy or 0.0) - (other.accuracy or 0.0)
+
+
+def _is_tie(best: Trial, best_answers: Answers | None, other: Trial, experiment: Path) -> bool:
     """By their answers to the same images; where these are gone, by their standard errors, which leaves more ties."""
+    answers = validation.load(store.trial_directory(experiment, other.id))
     if best_answers and answers and len(best_answers.labels) == len(answers.labels):
         return validation.is_tie(best_answers, answers)
-    margin = 1.96 * math.hypot(best.standard_error or 0.0, other.standard_error or 0.0)
-    return (best.accuracy or 0.0) - (other.accuracy or 0.0) <= margin
+    return _behind(best, other) <= 1.96 * math.hypot(best.standard_error or 0.0, other.standard_error or 0.0)
 
 
 def records(trials: list[Trial], experiment: Path) -> list[dict[str, Any]]:
     """One flat record per trial, those with an accuracy first; None for what a trial does not have."""
     ranked, tied = best_first(trials), ties(trials, experiment)
     names = _param_names(trials)
-    rest = [trial for trial in trials if trial not in ranked]
-    return [_record(trial, names, trial.id in tied) for trial in [*ranked, *rest]]
+    return [_record(trial, names, trial.id in tied) for trial in [*ranked, *_others(trials, ranked)]]
+
+
+def _others(trials: list[Trial], ranked: list[Trial]) -> list[Trial]:
+    known = {trial.id for trial in ranked}
+    return [trial for trial in trials if trial.id not in known]
 
 
 def as_json(trials: list[Trial], experiment: Path) -> str:

@@ -161,7 +161,7 @@ def best_first(trials: list[Trial]) -> list[Trial]:
 
 def trial_directory(experiment: Path, trial_id: str) -> Path:
     """NNI_OUTPUT_DIR of a local trial."""
-    return experiment / "environments" / "local-env" / "trials" / trial_id
+    return experiment / f"environments/local-env/trials/{trial_id}"
 
 
 def board_directory(experiment: Path, trial_id: str) -> Path:

@@ -50,12 +50,32 @@ def is_tie(best: Answers, other: Answers) -> bool:
     Only the images on which one is right and the other wrong say anything (McNemar's test, exact): far fewer than all,
     so that pairs are told apart which each accuracy's own standard error would not tell apart.
     """
-    from scipy.stats import binomtest  # takes a second, which a trial need not spend
-
     only_best = int(np.count_nonzero(best.correct & ~other.correct))
     only_other = int(np.count_nonzero(other.correct & ~best.correct))
+    return _chance(only_best, only_other) > _LEVEL
+
+
+def may_tie(best: Answers, difference: float) -> bool:
+    """Whether a trial whose accuracy is lower by that difference can tie with the best one, whatever its answers are.
+
+    It can do no better than be right wherever the best one is wrong: the more images differ, the less it says.
+    """
+    only_other = int(np.count_nonzero(~best.correct))
+    only_best = only_other + round(difference * len(best.labels))
+    return _chance(only_best, only_other) > _LEVEL / 5  # a fifth: the test's steps are not quite even
+
+
+def _chance(only_best: int, only_other: int) -> float:
+    """That two equally good trials differ so much in the images on which only one of them is right: binomial, exact.
+
+    SciPy has it too, but takes longer to import than a table of thousands of trials takes to print.
+    """
     differing = only_best + only_other
-    return differing == 0 or bool(binomtest(only_best, differing).pvalue > _LEVEL)
+    ways = term = 1
+    for number in range(min(only_best, only_other)):
+        term = term * (differing - number) // (number + 1)
+        ways += term
+    return min(1.0, 2 * ways / (1 << differing))
 
 
 def confusion(answers: Sequence[Answers], classes: int) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from PIL import Image
 from cifar.data import Dataset
 
 MakeFolder = Callable[..., Path]
-Record = Callable[[str, int, str], None]
+Record = Callable[..., None]
 
 QUICK = f"{sys.executable} {ROOT / 'tests' / 'quick_trial.py'}"
 
@@ -62,16 +62,18 @@ def make_folder(tmp_path: Path) -> MakeFolder:
 
 
 @pytest.fixture
-def record() -> Record:
-    """Add a fault, how often it was injected and what came of it to the file that $CIFAR_FAULTS names, if it does."""
+def record(request: pytest.FixtureRequest) -> Record:
+    """Note in the file that $CIFAR_FAULTS names, if it does, how often a test injected its fault, and figures of it."""
     path = os.environ.get("CIFAR_FAULTS")
 
-    def add(fault: str, times: int, outcome: str) -> None:
+    def note(times: int, figures: str = "") -> None:
+        test: pytest.Function = request.node
+        sentence = (test.originalname or test.name).removeprefix("test_").replace("_", " ")
         if path:
             with Path(path).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"fault": fault, "times": times, "outcome": outcome}) + "\n")
+                file.write(json.dumps({"fault": sentence, "times": times, "figures": figures}) + "\n")
 
-    return add
+    return note
 
 
 @pytest.fixture

@@ -129,6 +129,13 @@ def assert_numbered_and_paired(search: Search) -> None:
     assert len(finals) == len(trials)
 
 
+def assert_resumes(resumed: Search, trials: int) -> None:
+    """To its end, with everything right."""
+    assert resumed.wait() == 0, resumed.err
+    assert f"{trials} trials: {trials} ok" in resumed.out
+    assert_numbered_and_paired(resumed)
+
+
 def descendants_of(experiments: Path) -> list[list[str]]:
     """Command lines of managers, tuners and trials of the experiments in a directory, whoever their parent is."""
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -54,6 +55,15 @@ def test_the_first_characters_of_an_id_are_enough(cifar: Cifar, experiments: Pat
     code, out, _ = cifar("trials", "abc")
     assert code == 0
     assert "80.0% ± 1.3%" in out
+
+
+def test_a_leaderboard_waits_for_no_package_that_it_does_not_need(experiments: Path, config_path: Path) -> None:
+    """Each of these takes longer to import than thousands of trials to list."""
+    command = (
+        f"import sys; from cifar.__main__ import main; sys.argv = ['cifar', 'trials', '--config', '{config_path}']"
+    )
+    heavy = "assert not {'torch', 'nni', 'scipy', 'sklearn', 'pandas'} & {*sys.modules}, sys.modules"
+    subprocess.run([sys.executable, "-c", f"{command}; main(); {heavy}"], check=True)
 
 
 @pytest.mark.parametrize("command", ["trials", "best", "report"])

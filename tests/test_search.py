@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -16,27 +14,13 @@ import yaml
 from experiments import (
     Search,
     Start,
-    assert_numbered_and_paired,
     free_port,
     nothing_is_left,
-    wait_until_gone,
 )
 
-from cifar import processes, store
-from cifar.store import Trial
+from cifar import processes
 
 WRONG_VALUES = "--data nowhere --port 99999 --max-trials 0 --epochs 0 --duration 5x --tuner GP"
-
-
-def assert_resumes(resumed: Search, trials: int) -> None:
-    """To its end, with everything right."""
-    assert resumed.wait() == 0, resumed.err
-    assert f"{trials} trials: {trials} ok" in resumed.out
-    assert_numbered_and_paired(resumed)
-
-
-def result_lr(trial: Trial) -> tuple[float | None, float]:
-    return trial.accuracy, trial.params["lr"]
 
 
 def test_a_search_ends_by_itself_with_a_table_and_leaves_nothing(search: Start, tmp_path: Path) -> None:
@@ -63,58 +47,6 @@ def test_a_search_ends_by_itself_with_a_table_and_leaves_nothing(search: Start, 
     assert nothing_is_left(tmp_path)
 
 
-def test_an_interrupted_search_resumes_where_it_stood(search: Start, quick_config_path: Path, tmp_path: Path) -> None:
-    first = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="1")
-    first.wait_until_ended(5)
-    first.process.send_signal(signal.SIGINT)
-    assert first.wait(30) == 130, first.err
-    assert "Traceback" not in first.err
-    assert f"resume with: cifar search --config {quick_config_path} --resume {first.id}" in first.err
-    assert "saved in" in first.out
-    assert nothing_is_left(tmp_path)
-    done = [trial.id for trial in first.trials() if trial.ended]
-    begun = len(first.trials())
-
-    resumed = search("--resume", first.id, "--max-trials", "14")
-    assert_resumes(resumed, trials=14)
-    assert resumed.id == first.id
-    assert all(accuracy == lr for accuracy, lr in map(result_lr, resumed.trials()))
-    log = (resumed.directory / "log" / "dispatcher.log").read_text()
-    assert f"Replayed {len(done)} FINISHED trials" in log  # TPE keeps what it learnt
-    seed = store.read_config(resumed.directory)["tuner"]["classArgs"]["seed"]
-    assert seed == 1 + begun  # or its random stream would begin once more
-    assert nothing_is_left(tmp_path)
-
-
-def test_a_search_whose_manager_is_killed_says_so_and_resumes(
-    search: Start, quick_config_path: Path, tmp_path: Path
-) -> None:
-    port = str(free_port())
-    first = search("--data", "digits", "--max-trials", "12", "--port", port, CIFAR_TEST_SECONDS="1")
-    first.wait_until_ended(4)
-    first.manager().kill()
-    assert first.wait(30) == 1, first.err
-    assert "stopping the trials: NNI's manager has ended: stopped or killed from outside (see " in first.err
-    assert "resume with: cifar search" in first.err
-    assert nothing_is_left(tmp_path)  # neither the tuner nor the trials
-    assert_resumes(search("--resume", first.id, "--port", port), trials=12)
-
-
-@pytest.mark.slow
-def test_what_a_killed_search_and_manager_leave_is_ended_by_the_resume(
-    search: Start, quick_config_path: Path, tmp_path: Path
-) -> None:
-    port = str(free_port())
-    first = search("--data", "digits", "--max-trials", "6", "--port", port, CIFAR_TEST_SECONDS="1")
-    first.wait_until_ended(2)
-    manager = first.manager()
-    first.process.kill()
-    manager.kill()
-    assert processes.find(first.directory, "tuner") != []  # it would drive the new one out of the port
-    assert_resumes(search("--resume", first.id, "--port", port), trials=6)
-    assert nothing_is_left(tmp_path)
-
-
 @pytest.mark.slow
 def test_an_experiment_goes_on_with_the_data_it_is_about(search: Start, quick_config_path: Path) -> None:
     first = search("--data", "digits", "--max-trials", "4", "--tuner", "GridSearch")
@@ -131,59 +63,6 @@ def test_an_experiment_goes_on_with_the_data_it_is_about(search: Start, quick_co
     refused = search("--resume", first.id)
     assert refused.wait() == 2
     assert "error: a grid search cannot be resumed" in refused.err
-
-
-def test_a_second_interrupt_ends_everything_at_once(search: Start, quick_config_path: Path, tmp_path: Path) -> None:
-    one = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="60", CIFAR_TEST_STUBBORN="1")
-    one.wait_until_started(2)
-    time.sleep(2)  # until the trials have become stubborn: each would be waited for otherwise
-    one.process.send_signal(signal.SIGINT)
-    one.wait_for("stopping the trials: interrupted")
-    one.process.send_signal(signal.SIGINT)
-    assert one.wait(5) == 130
-    assert one.err.endswith(f"--resume {one.id}\ninterrupted\n")
-    assert nothing_is_left(tmp_path)
-
-
-def test_a_killed_search_takes_its_experiment_with_it(search: Start, quick_config_path: Path, tmp_path: Path) -> None:
-    one = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="60")
-    one.wait_until_started(2)
-    one.process.kill()
-    one.wait()
-    wait_until_gone(tmp_path)
-    assert nothing_is_left(tmp_path)
-
-
-def test_a_tuner_that_raises_is_noticed(search: Start, quick_config_path: Path, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os\n"
-        "if os.environ.get('SDK_PROCESS') == 'dispatcher':\n"
-        "    from nni.algorithms.hpo.tpe_tuner import TpeTuner\n"
-        "    suggest = TpeTuner.generate_parameters\n"
-        "    def generate_parameters(self, number, **others):\n"
-        "        if number == 3:\n"
-        "            raise ValueError('made to raise')\n"
-        "        return suggest(self, number, **others)\n"
-        "    TpeTuner.generate_parameters = generate_parameters\n"
-    )
-    one = search("--data", "digits", "--max-trials", "12", PYTHONPATH=str(tmp_path))
-    assert one.wait() == 1
-    log = one.directory / "log" / "dispatcher.log"
-    assert f"stopping the trials: the tuner or assessor failed: ValueError: made to raise (see {log})" in one.err
-    assert "resume with: cifar search" in one.err
-    assert nothing_is_left(tmp_path)
-    assert_resumes(search("--resume", one.id), trials=12)  # the tuner has been mended
-
-
-@pytest.mark.slow
-def test_a_killed_tuner_is_noticed(search: Start, quick_config_path: Path, tmp_path: Path) -> None:
-    one = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="60")
-    one.wait_until_started(2)
-    time.sleep(1)  # until the search has seen its tuner
-    processes.find(one.directory, "tuner")[-1].kill()  # before it comes the shell that NNI starts it with
-    assert one.wait(40) == 1
-    assert "tuner" in one.err.split("stopping the trials: ")[1]
-    assert nothing_is_left(tmp_path)
 
 
 @pytest.mark.slow
@@ -210,30 +89,6 @@ def test_a_space_that_runs_out_ends_the_search(search: Start, quick_config_path:
     assert "stopping the trials: the search space ran out after 4 of 6 trials" in one.err
     assert "4 trials: 4 ok" in one.out
     assert nothing_is_left(tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-def test_a_full_disk_ends_the_search_before_anything_is_lost(
-    search: Start, quick_config_path: Path, tmp_path: Path
-) -> None:
-    disk = tmp_path / "experiments"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(disk)], check=True)
-    try:
-        one = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="1")
-        one.wait_until_ended(2)
-        (disk / "others").write_bytes(bytes(80 * 2**20))
-        assert one.wait(40) == 1, one.err
-        assert "stopping the trials: the disk is full: " in one.err
-        assert nothing_is_left(tmp_path)
-        refused = search("--resume", one.id)
-        assert refused.wait() == 2
-        assert "error: no disk space: the search needs " in refused.err
-        (disk / "others").unlink()
-        assert_resumes(search("--resume", one.id), trials=12)
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @pytest.mark.slow

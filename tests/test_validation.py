@@ -4,6 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from cifar import validation
 from cifar.validation import Answers
@@ -53,3 +56,15 @@ def test_only_images_on_which_two_differ_tell_them_apart() -> None:
 @pytest.mark.parametrize(("wrong", "tie"), [(5, True), (6, False)])  # heads 5 times of 5: p = 0.06; 6 of 6: 0.03
 def test_few_images_tell_apart_what_chance_would_not(wrong: int, tie: bool) -> None:
     assert validation.is_tie(answers(slice(0, 0)), answers(slice(0, wrong))) == tie
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
+def test_the_test_is_the_exact_binomial_one(only_best: int, only_other: int, both: int) -> None:
+    """SciPy's own says the same."""
+    best = answers(slice(0, both + only_other))
+    other = answers(slice(only_other, both + only_other + only_best))
+    differing = only_best + only_other
+    expected = differing == 0 or binomtest(only_best, differing).pvalue > 0.05
+    assert validation.is_tie(best, other) == expected
+    if only_best >= only_other and expected:  # what ties is not left out beforehand
+        assert validation.may_tie(best, (only_best - only_other) / 1000)

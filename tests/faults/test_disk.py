@@ -14,8 +14,8 @@ import fake_experiments
 import pytest
 import torch
 import yaml
-from conftest import MakeFolder
-from experiments import Start, assert_numbered_and_paired, nothing_is_left
+from conftest import MakeFolder, Record
+from experiments import Start, assert_numbered_and_paired, assert_resumes, nothing_is_left
 
 from cifar import data, store
 from cifar.data import Dataset
@@ -52,7 +52,9 @@ def fill(directory: Path) -> Path:
 
 @MOUNTING
 @pytest.mark.slow
-def test_a_disk_that_is_full_to_the_last_byte_costs_no_result(search: Start, config_path: Path, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_to_the_last_byte_costs_no_result(
+    search: Start, config_path: Path, tmp_path: Path, record: Record
+) -> None:
     config = yaml.safe_load(config_path.read_text())
     del config["assessor"]
     config_path.write_text(yaml.safe_dump(config | {"trialCommand": "python trial.py --epochs 6"}))
@@ -69,11 +71,12 @@ def test_a_disk_that_is_full_to_the_last_byte_costs_no_result(search: Start, con
         assert one.wait() == 0, one.err
         assert "8 trials: 8 ok" in one.out
         assert_numbered_and_paired(one)
+    record(3)
 
 
 @MOUNTING
 def test_a_checkpoint_that_does_not_fit_is_done_without(
-    tiny: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, record: Record
 ) -> None:
     hparams, splits, cpu = Hparams(epochs=2, width=48), data.split(tiny), torch.device("cpu")
     with mounted(tmp_path / "small", "size=1m") as disk:
@@ -81,11 +84,12 @@ def test_a_checkpoint_that_does_not_fit_is_done_without(
         assert list(disk.iterdir()) == []  # not half of one either
     assert (result.status, result.epochs) == ("ok", 2)
     assert "checkpoint.pt cannot be written: " in caplog.text
+    record(2)
 
 
 @MOUNTING
 def test_a_cache_that_does_not_fit_is_refused_and_leaves_nothing(
-    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Record
 ) -> None:
     folder = make_folder({"cat": 200, "dog": 200})
     with mounted(tmp_path / "small", "size=512k") as disk:
@@ -95,10 +99,13 @@ def test_a_cache_that_does_not_fit_is_refused_and_leaves_nothing(
         assert [path for path in disk.rglob("*") if path.is_file() and path.stat().st_size] == []
     monkeypatch.setenv("CIFAR_CACHE", str(tmp_path / "cache"))
     assert len(data.load(str(folder)).labels) == 320
+    record(1)
 
 
 @MOUNTING
-def test_read_only_folders_are_refused_before_anything_starts(search: Start, config_path: Path, tmp_path: Path) -> None:
+def test_read_only_folders_are_refused_before_anything_starts(
+    search: Start, config_path: Path, tmp_path: Path, record: Record
+) -> None:
     with mounted(tmp_path / "experiments", "ro"):
         one = search("--data", "digits")
         assert one.wait() == 2
@@ -109,6 +116,27 @@ def test_read_only_folders_are_refused_before_anything_starts(search: Start, con
         assert "error: data 'digits' cannot be read or cached: " in one.err
         assert "Read-only file system" in one.err
     assert not one.experiments.exists() or list(one.experiments.iterdir()) == []
+    record(2)
+
+
+@MOUNTING
+@pytest.mark.slow
+def test_a_disk_that_fills_up_ends_the_search_before_anything_is_lost(
+    search: Start, quick_config_path: Path, tmp_path: Path, record: Record
+) -> None:
+    with mounted(tmp_path / "experiments", "size=96m") as disk:
+        one = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="1")
+        one.wait_until_ended(2)
+        (disk / "others").write_bytes(bytes(80 * 2**20))
+        assert one.wait(40) == 1, one.err
+        assert "stopping the trials: the disk is full: " in one.err
+        assert nothing_is_left(tmp_path)
+        refused = search("--resume", one.id)
+        assert refused.wait() == 2
+        assert "error: no disk space: the search needs " in refused.err
+        (disk / "others").unlink()
+        assert_resumes(search("--resume", one.id), trials=12)
+    record(1)
 
 
 def damaged(content: bytes) -> Iterator[bytes]:
@@ -121,7 +149,7 @@ def damaged(content: bytes) -> Iterator[bytes]:
     yield from (b"", b"{}", b"null", b"\0" * len(content), content + content)
 
 
-def test_a_damaged_file_of_a_trial_is_named_and_never_another_number(tmp_path: Path) -> None:
+def test_a_damaged_file_of_a_trial_is_named_and_never_another_number(tmp_path: Path, record: Record) -> None:
     experiment = fake_experiments.make(tmp_path / "made", [{"accuracy": 0.5}, {"accuracy": 0.7}])
     trial = store.trial_directory(experiment, "trial1")
     for path in (trial / "result.json", trial / "params.json"):
@@ -138,9 +166,10 @@ def test_a_damaged_file_of_a_trial_is_named_and_never_another_number(tmp_path: P
             else:
                 assert (second.params, second.status, second.accuracy) == (truth[1].params, "ok", 0.7)
         path.write_bytes(whole)
+    record(170)
 
 
-def test_a_damaged_database_is_named_and_never_another_result(tmp_path: Path) -> None:
+def test_a_damaged_database_is_named_and_never_another_result(tmp_path: Path, record: Record) -> None:
     experiment = fake_experiments.make(tmp_path / "made", [{"accuracy": 0.5}, {"accuracy": 0.7}])
     truth = {trial.id: trial for trial in store.read_trials(experiment)}
     path = experiment / "db" / "nni.sqlite"
@@ -155,3 +184,4 @@ def test_a_damaged_database_is_named_and_never_another_result(tmp_path: Path) ->
         for trial in trials:  # what counts comes from the trials' own files
             if trial.result is not None:
                 assert (trial.params, trial.result) == (truth[trial.id].params, truth[trial.id].result)
+    record(85)

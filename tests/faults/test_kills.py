@@ -14,11 +14,21 @@ import psutil
 import pytest
 import torch
 import yaml
-from experiments import Search, Start, assert_numbered_and_paired, nothing_is_left, wait_until_gone
+from conftest import Record
+from experiments import (
+    Search,
+    Start,
+    assert_numbered_and_paired,
+    assert_resumes,
+    free_port,
+    nothing_is_left,
+    wait_until_gone,
+)
 
 from cifar import data, processes, store
 from cifar.hparams import Hparams
 from cifar.run import run_trial
+from cifar.store import Trial
 
 DEATHS = [
     "before parameters:SIGKILL",
@@ -46,7 +56,7 @@ def dying_search(search: Start) -> Start:
 
 
 def test_a_trial_killed_at_any_moment_goes_on_to_the_result_it_would_have_had(
-    dying_search: Start, config_path: Path, tmp_path: Path
+    dying_search: Start, config_path: Path, tmp_path: Path, record: Record
 ) -> None:
     config = yaml.safe_load(config_path.read_text())
     del config["assessor"]
@@ -65,9 +75,10 @@ def test_a_trial_killed_at_any_moment_goes_on_to_the_result_it_would_have_had(
         assert len(curves[trial.id]) == 3
         assert not (store.trial_directory(one.directory, trial.id) / "checkpoint.pt").exists()
     assert nothing_is_left(tmp_path)
+    record(len(DEATHS))
 
 
-def undisturbed_accuracy(trial: store.Trial) -> float:
+def undisturbed_accuracy(trial: Trial) -> float:
     assert trial.result is not None
     dataset = data.load("digits")
     hparams = Hparams(**trial.result["hparams"])
@@ -79,7 +90,7 @@ def undisturbed_accuracy(trial: store.Trial) -> float:
 
 @pytest.mark.slow
 def test_a_trial_that_is_killed_whenever_it_starts_gives_up_and_says_so(
-    dying_search: Start, config_path: Path, tmp_path: Path
+    dying_search: Start, config_path: Path, tmp_path: Path, record: Record
 ) -> None:
     one = dying_search(["always before training:SIGKILL", "never:"], "--tuner", "Random")
     assert one.wait(120) == 0, one.err
@@ -88,6 +99,7 @@ def test_a_trial_that_is_killed_whenever_it_starts_gives_up_and_says_so(
     assert killed.reason == "killed 5 times, the last time by SIGKILL"
     assert trained.status == "ok"
     assert nothing_is_left(tmp_path)
+    record(5)
 
 
 VICTIMS: dict[processes.Role | Literal["search"], int] = {"trial": 50, "manager": 15, "tuner": 15, "search": 20}
@@ -95,7 +107,9 @@ KILLS, TRIALS = 100, 40
 
 
 @pytest.mark.slow
-def test_a_hundred_random_kills_cost_no_result(search: Start, config_path: Path, tmp_path: Path) -> None:
+def test_a_hundred_random_kills_cost_no_result(
+    search: Start, config_path: Path, tmp_path: Path, record: Record
+) -> None:
     config = yaml.safe_load(config_path.read_text())
     del config["assessor"]
     config_path.write_text(yaml.safe_dump(config | {"trialCommand": "python trial.py --epochs 8"}))
@@ -111,7 +125,6 @@ def test_a_hundred_random_kills_cost_no_result(search: Start, config_path: Path,
         if killed.total() < KILLS and one.process.poll() is None:
             killed[kill_one(chance, one)] += 1
     assert one.wait(600) == 0, one.err
-    print(f"killed: {dict(killed)}")
     assert killed.total() == KILLS
     trials = one.trials()
     assert [trial.status for trial in trials] == ["ok"] * TRIALS
@@ -119,6 +132,7 @@ def test_a_hundred_random_kills_cost_no_result(search: Start, config_path: Path,
     accuracies = {trial.id: trial.accuracy for trial in trials}
     assert accuracies == {trial.id: undisturbed_accuracy(trial) for trial in trials}
     assert nothing_is_left(tmp_path)
+    record(KILLS, ", ".join(f"{count} of the {victim}" for victim, count in killed.most_common()))
 
 
 def kill_one(chance: random.Random, search: Search) -> str:
@@ -135,3 +149,125 @@ def kill_one(chance: random.Random, search: Search) -> str:
         search.process.wait(120)
         wait_until_gone(search.experiments.parent)
     return victim
+
+
+def result_lr(trial: Trial) -> tuple[float | None, float]:
+    return trial.accuracy, trial.params["lr"]
+
+
+def test_an_interrupted_search_resumes_where_it_stood(
+    search: Start, quick_config_path: Path, tmp_path: Path, record: Record
+) -> None:
+    first = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="1")
+    first.wait_until_ended(5)
+    first.process.send_signal(signal.SIGINT)
+    assert first.wait(30) == 130, first.err
+    assert "Traceback" not in first.err
+    assert f"resume with: cifar search --config {quick_config_path} --resume {first.id}" in first.err
+    assert "saved in" in first.out
+    assert nothing_is_left(tmp_path)
+    done = [trial.id for trial in first.trials() if trial.ended]
+    begun = len(first.trials())
+
+    resumed = search("--resume", first.id, "--max-trials", "14")
+    assert_resumes(resumed, trials=14)
+    assert resumed.id == first.id
+    assert all(accuracy == lr for accuracy, lr in map(result_lr, resumed.trials()))
+    log = (resumed.directory / "log" / "dispatcher.log").read_text()
+    assert f"Replayed {len(done)} FINISHED trials" in log  # TPE keeps what it learnt
+    seed = store.read_config(resumed.directory)["tuner"]["classArgs"]["seed"]
+    assert seed == 1 + begun  # or its random stream would begin once more
+    assert nothing_is_left(tmp_path)
+    record(1)
+
+
+def test_a_search_whose_manager_is_killed_says_so_and_resumes(
+    search: Start, quick_config_path: Path, tmp_path: Path, record: Record
+) -> None:
+    port = str(free_port())
+    first = search("--data", "digits", "--max-trials", "12", "--port", port, CIFAR_TEST_SECONDS="1")
+    first.wait_until_ended(4)
+    first.manager().kill()
+    assert first.wait(30) == 1, first.err
+    assert "stopping the trials: NNI's manager has ended: stopped or killed from outside (see " in first.err
+    assert "resume with: cifar search" in first.err
+    assert nothing_is_left(tmp_path)  # neither the tuner nor the trials
+    assert_resumes(search("--resume", first.id, "--port", port), trials=12)
+    record(1)
+
+
+@pytest.mark.slow
+def test_what_a_killed_search_and_manager_leave_is_ended_by_the_resume(
+    search: Start, quick_config_path: Path, tmp_path: Path, record: Record
+) -> None:
+    port = str(free_port())
+    first = search("--data", "digits", "--max-trials", "6", "--port", port, CIFAR_TEST_SECONDS="1")
+    first.wait_until_ended(2)
+    manager = first.manager()
+    first.process.kill()
+    manager.kill()
+    assert processes.find(first.directory, "tuner") != []  # it would drive the new one out of the port
+    assert_resumes(search("--resume", first.id, "--port", port), trials=6)
+    assert nothing_is_left(tmp_path)
+    record(1)
+
+
+def test_a_second_interrupt_ends_everything_at_once(
+    search: Start, quick_config_path: Path, tmp_path: Path, record: Record
+) -> None:
+    one = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="60", CIFAR_TEST_STUBBORN="1")
+    one.wait_until_started(2)
+    time.sleep(2)  # until the trials have become stubborn: each would be waited for otherwise
+    one.process.send_signal(signal.SIGINT)
+    one.wait_for("stopping the trials: interrupted")
+    one.process.send_signal(signal.SIGINT)
+    assert one.wait(5) == 130
+    assert one.err.endswith(f"--resume {one.id}\ninterrupted\n")
+    assert nothing_is_left(tmp_path)
+    record(1)
+
+
+def test_a_killed_search_takes_its_experiment_with_it(
+    search: Start, quick_config_path: Path, tmp_path: Path, record: Record
+) -> None:
+    one = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="60")
+    one.wait_until_started(2)
+    one.process.kill()
+    one.wait()
+    wait_until_gone(tmp_path)
+    assert nothing_is_left(tmp_path)
+    record(1)
+
+
+def test_a_tuner_that_raises_is_noticed(search: Start, quick_config_path: Path, tmp_path: Path, record: Record) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('SDK_PROCESS') == 'dispatcher':\n"
+        "    from nni.algorithms.hpo.tpe_tuner import TpeTuner\n"
+        "    suggest = TpeTuner.generate_parameters\n"
+        "    def generate_parameters(self, number, **others):\n"
+        "        if number == 3:\n"
+        "            raise ValueError('made to raise')\n"
+        "        return suggest(self, number, **others)\n"
+        "    TpeTuner.generate_parameters = generate_parameters\n"
+    )
+    one = search("--data", "digits", "--max-trials", "12", PYTHONPATH=str(tmp_path))
+    assert one.wait() == 1
+    log = one.directory / "log" / "dispatcher.log"
+    assert f"stopping the trials: the tuner or assessor failed: ValueError: made to raise (see {log})" in one.err
+    assert "resume with: cifar search" in one.err
+    assert nothing_is_left(tmp_path)
+    assert_resumes(search("--resume", one.id), trials=12)  # the tuner has been mended
+    record(1)
+
+
+@pytest.mark.slow
+def test_a_killed_tuner_is_noticed(search: Start, quick_config_path: Path, tmp_path: Path, record: Record) -> None:
+    one = search("--data", "digits", "--max-trials", "12", CIFAR_TEST_SECONDS="60")
+    one.wait_until_started(2)
+    time.sleep(1)  # until the search has seen its tuner
+    processes.find(one.directory, "tuner")[-1].kill()  # before it comes the shell that NNI starts it with
+    assert one.wait(40) == 1
+    assert "tuner" in one.err.split("stopping the trials: ")[1]
+    assert nothing_is_left(tmp_path)
+    record(1)

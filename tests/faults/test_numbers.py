@@ -46,11 +46,7 @@ def test_every_extreme_ends_in_a_finite_result_with_a_reason(
         assert trial.status == ("diverged" if trial.params["lr"] == 1e30 else "ok"), trial
         assert trial.reason
     assert nothing_is_left(tmp_path)
-    record(
-        "lr 1e-30 and 1e30, momentum 0 and 0.999999, batches of 1 and of more than all images, width 1",
-        trials,
-        "a finite result and a reason each; 1e30 has diverged",
-    )
+    record(trials)
 
 
 REFUSED = [
@@ -78,11 +74,7 @@ def test_what_no_trial_could_train_with_is_refused_before_anything_starts(
         assert message in one.err.lower(), one.err
         assert "Traceback" not in one.err
         assert not one.experiments.exists()
-    record(
-        "0, negative, NaN, infinite or too large values in the search space",
-        len(REFUSED),
-        "refused, exit code 2, nothing started",
-    )
+    record(len(REFUSED))
 
 
 @pytest.mark.slow
@@ -104,4 +96,4 @@ def test_a_trial_without_memory_ends_with_chance_and_says_so(
     assert {trial.params["width"]: trial.status for trial in one.trials()} == {4: "ok", 200: "out_of_memory"}
     print(json.dumps([trial.result for trial in one.trials()], indent=1))
     assert nothing_is_left(tmp_path)
-    record("a network that does not fit into memory", 1, "out_of_memory, the accuracy of guessing; the search goes on")
+    record(1)

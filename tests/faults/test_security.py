@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from conftest import MakeFolder
+from conftest import MakeFolder, Record
 from experiments import ROOT, Search, Start, free_port
 from playwright.sync_api import sync_playwright
 
@@ -43,7 +43,7 @@ def running(search: Start, quick_config_path: Path) -> Iterator[tuple[Search, st
     assert one.process.poll() is None, one.err
 
 
-def test_the_server_does_only_what_its_page_and_its_trials_ask(running: tuple[Search, str]) -> None:
+def test_the_server_does_only_what_its_page_and_its_trials_ask(running: tuple[Search, str], record: Record) -> None:
     one, url = running
     trial = one.trials()[0].id
     name = url.removeprefix("http://")
@@ -72,6 +72,7 @@ def test_the_server_does_only_what_its_page_and_its_trials_ask(running: tuple[Se
     assert not is_upgraded(name, foreign)
     assert store.read_config(one.directory)["trialCommand"].endswith("quick_trial.py")
     assert [trial.nni_status for trial in one.trials()] == ["RUNNING"] * 2
+    record(14)
 
 
 def asked(method: str, url: str, headers: dict[str, str]) -> int:
@@ -117,7 +118,7 @@ def neighbour() -> Iterator[tuple[str, list[str]]]:
 @NETWORK
 @pytest.mark.slow
 def test_another_machine_reaches_nothing_of_a_search(
-    running: tuple[Search, str], neighbour: tuple[str, list[str]]
+    running: tuple[Search, str], neighbour: tuple[str, list[str]], record: Record
 ) -> None:
     address, inside = neighbour
     port = int(running[1].rsplit(":", 1)[1])
@@ -126,6 +127,7 @@ def test_another_machine_reaches_nothing_of_a_search(
     assert not reaches(inside, address, port)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((address, port), timeout=10).close()
+    record(2)
 
 
 def reaches(inside: list[str], address: str, port: int) -> bool:
@@ -136,7 +138,9 @@ def reaches(inside: list[str], address: str, port: int) -> bool:
 
 
 @pytest.mark.slow
-def test_no_secret_of_the_environment_reaches_a_file(search: Start, config_path: Path, tmp_path: Path) -> None:
+def test_no_secret_of_the_environment_reaches_a_file(
+    search: Start, config_path: Path, tmp_path: Path, record: Record
+) -> None:
     secret = "hunter2-is-not-for-anybodys-eyes"
     one = search("--data", "digits", "--max-trials", "3", CLOUD_TOKEN=secret)
     assert one.wait(120) == 0, one.err
@@ -148,6 +152,7 @@ def test_no_secret_of_the_environment_reaches_a_file(search: Start, config_path:
     assert report in written and len(written) > 20
     assert not [path for path in written if secret.encode() in path.read_bytes()]
     assert not [text for text in said if secret.encode() in text]
+    record(1)
 
 
 STRANGE = ["...", "~", "$HOME", "a\\..\\b", "%2e%2e", "..\n", "-rf", "x" * 250]
@@ -155,7 +160,7 @@ STRANGE = ["...", "~", "$HOME", "a\\..\\b", "%2e%2e", "..\n", "-rf", "x" * 250]
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_folder_is_only_read_and_what_is_decoded_stays_in_the_cache(
-    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, record: Record
 ) -> None:
     folder, cache = make_folder({f"class {name[:99]}": 5, "dog": 5}, name=name), tmp_path / "cache"
     before = files(tmp_path)
@@ -164,6 +169,7 @@ def test_a_folder_is_only_read_and_what_is_decoded_stays_in_the_cache(
     assert {path: size for path, size in files(tmp_path).items() if cache not in path.parents} == before
     (entry,) = cache.glob("*/train-*/images.npy")
     assert re.fullmatch(r"folder-[A-Za-z0-9_-]*-[0-9a-f]{8}", entry.parent.parent.name)
+    record(1)
 
 
 def files(directory: Path) -> dict[Path, int]:
@@ -199,7 +205,9 @@ def listens(port: int) -> bool:
 
 @SSH
 @pytest.mark.slow
-def test_the_page_is_reached_through_an_ssh_tunnel_alone(running: tuple[Search, str], tmp_path: Path) -> None:
+def test_the_page_is_reached_through_an_ssh_tunnel_alone(
+    running: tuple[Search, str], tmp_path: Path, record: Record
+) -> None:
     key, host_key, known = tmp_path / "key", tmp_path / "host_key", tmp_path / "known_hosts"
     for path in (key, host_key):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
@@ -218,6 +226,7 @@ def test_the_page_is_reached_through_an_ssh_tunnel_alone(running: tuple[Search, 
         assert asked("GET", f"http://127.0.0.1:{port}{API}/check-status", {}) == 200
         assert asked("GET", f"http://localhost:{port}/oview", {}) == 200
         assert asked("POST", f"http://127.0.0.1:{port}{API}/experiment", {}) == 403
+    record(1)
 
 
 NGINX = """
@@ -237,7 +246,9 @@ http {{
 
 @PROXY
 @pytest.mark.slow
-def test_the_page_is_shown_behind_a_password_under_a_prefix(running: tuple[Search, str], tmp_path: Path) -> None:
+def test_the_page_is_shown_behind_a_password_under_a_prefix(
+    running: tuple[Search, str], tmp_path: Path, record: Record
+) -> None:
     """With the lines that SECURITY.md gives."""
     one, url = running
     port, home = free_port(), tmp_path / "nginx"
@@ -259,6 +270,7 @@ def test_the_page_is_shown_behind_a_password_under_a_prefix(running: tuple[Searc
         assert asked("PUT", f"{proxied}{API}/experiment/cluster-metadata", password) == 403
         if CHROMIUM:
             assert rows_shown(f"{proxied}/detail", tmp_path / "proxied.png") == len(one.trials())
+    record(1)
 
 
 def rows_shown(url: str, picture: Path) -> int:

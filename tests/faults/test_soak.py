@@ -60,7 +60,7 @@ def test_nothing_grows_but_the_results(search: Start, config_path: Path, tmp_pat
         f"to {last.memory:.0f}, open files {first.handles:.0f} to {last.handles:.0f}, temporary files "
         f"{first.temporary:.0f} to {last.temporary:.0f}; disk {per_trial * 1024:.0f} KB per trial"
     )
-    record(f"{SECONDS / 60:.0f} minutes of trials back to back", len(trials), outcome)
+    record(len(trials), outcome)
 
 
 def sample(search: Search, home: Path) -> Sample:
