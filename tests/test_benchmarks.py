@@ -30,7 +30,7 @@ from benchmarks import (
 )
 from benchmarks.contenders import Contender, Work
 from benchmarks.tutorial import Pictures, Tutorial
-from cifar import data
+from cifar import data, ledger
 from cifar.data import Dataset
 from cifar.hparams import RECIPES, Hparams
 from cifar.models import build_model
@@ -188,11 +188,16 @@ def test_curves_of_an_experiment_are_those_of_trials_that_ran_to_their_end(tmp_p
 def test_an_accuracy_curve_has_a_point_per_epoch(
     tiny: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(curves, "_CASES", {"net": Hparams(lr=0.01, epochs=3)})
-    (curve,) = curves.measure(tiny)
+    monkeypatch.setattr(curves, "_CASES", {"net": Hparams(lr=0.01, epochs=3), "fast": Hparams(lr=0.01, epochs=1)})
+    monkeypatch.setattr(curves, "RESULTS", tmp_path)
+    monkeypatch.setattr(data, "load_test", lambda name: tiny)
+    curve, full = curves.measure(tiny, "tiny")
     assert len(curve.seconds) == len(curve.accuracies) == 3
     assert curve.seconds == sorted(curve.seconds)
-    curves.plot([curve], tmp_path / "curves.png")
+    assert curve.test_accuracy is None
+    (reading,) = ledger.read(tmp_path)  # the full budget's network alone is tested
+    assert reading["accuracies"] == [full.test_accuracy]
+    curves.plot([curve, full], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
