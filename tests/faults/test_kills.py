@@ -115,17 +115,13 @@ def test_a_hundred_random_kills_cost_no_result(
     config_path.write_text(yaml.safe_dump(config | {"trialCommand": "python trial.py --epochs 8"}))
     chance, killed = random.Random(0), Counter[str]()
     one = search("--data", "digits", "--max-trials", str(TRIALS))
-    experiment = ""
-    while one.process.poll() is None or killed.total() < KILLS:
-        if one.process.poll() is not None:
-            one = search("--resume", experiment)
+    while killed.total() < KILLS:
         one.wait_for("web page http")
-        experiment = one.id
         time.sleep(chance.uniform(0, 3))
-        if killed.total() < KILLS and one.process.poll() is None:
-            killed[kill_one(chance, one)] += 1
+        killed[kill_one(chance, one)] += 1
+        if one.process.poll() is not None:
+            one = search("--resume", one.id)
     assert one.wait(600) == 0, one.err
-    assert killed.total() == KILLS
     trials = one.trials()
     assert [trial.status for trial in trials] == ["ok"] * TRIALS
     assert_numbered_and_paired(one)
@@ -140,11 +136,12 @@ def kill_one(chance: random.Random, search: Search) -> str:
     (victim,) = chance.choices(list(VICTIMS), list(VICTIMS.values()))
     if victim == "search":
         search.process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
-    elif found := processes.find(search.directory, victim):
+    else:
+        while not (found := processes.find(search.directory, victim)):
+            assert search.process.poll() is None, search.err
+            time.sleep(0.05)
         with contextlib.suppress(psutil.NoSuchProcess):
             chance.choice(found).send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
-    else:
-        return kill_one(chance, search)
     if victim != "trial":
         search.process.wait(120)
         wait_until_gone(search.experiments.parent)
