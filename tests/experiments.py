@@ -119,10 +119,10 @@ def assert_numbered_and_paired(search: Search) -> None:
     """Every trial has a number and a parameter id of its own, and one result, which belongs to its parameters."""
     events = database(search, "select trialJobId, sequenceId, data from TrialJobEvent where data like '{%'")
     numbers = {(trial, number) for trial, number, _ in events}
-    ids = {(trial, json.loads(data)["parameter_id"]) for trial, _, data in events}
+    ids = {(json.loads(data)["parameter_id"], trial) for trial, _, data in events}
     trials = search.trials()
     assert sorted(number for _, number in numbers) == list(range(len(trials)))
-    assert sorted(number for _, number in ids) == list(range(len(trials)))
+    assert len(ids) == len(dict(ids)) == len(trials)
     recorded = {trial: json.loads(data)["parameters"] for trial, _, data in events}
     assert {trial.id: trial.params for trial in trials} == recorded
     finals = database(search, "select distinct trialJobId, data from MetricData where type = 'FINAL'")

@@ -268,3 +268,20 @@ def test_a_killed_tuner_is_noticed(search: Start, quick_config_path: Path, tmp_p
     assert "tuner" in one.err.split("stopping the trials: ")[1]
     assert nothing_is_left(tmp_path)
     record(1)
+
+
+def test_trials_of_a_resume_that_is_cut_off_are_resumed_by_the_next(
+    search: Start, quick_config_path: Path, tmp_path: Path, record: Record
+) -> None:
+    one = search("--data", "digits", "--max-trials", "5", "--tuner", "Random", CIFAR_TEST_SECONDS="60")
+    one.wait_until_started(2)
+    for _ in range(2):  # the second time before NNI has come to run them again
+        one.process.kill()
+        one.process.wait()
+        wait_until_gone(tmp_path)
+        one = search("--resume", one.id, CIFAR_TEST_SECONDS="0")
+        one.wait_for("web page http")
+    one.process.send_signal(signal.SIGINT)
+    assert one.wait(60) == 130
+    assert_resumes(search("--resume", one.id), trials=5)
+    record(2)

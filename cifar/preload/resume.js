@@ -1,0 +1,16 @@
+// What NNI forgets when it resumes an experiment, mended by being preloaded into its manager (NODE_OPTIONS=--require):
+// - which numbers are taken. It looks at the trials that were running; where none was, it starts again at 1, and two
+//   trials share a number and a parameter id. It is made to look at all trials.
+// - trials of an earlier resume that was cut off before it came to run them. It knows them as ADD_RESUMED, and resumes
+//   only those that wait or run.
+require("./when_loaded.js")("NNIManager", (manager) => {
+  const addRecoveredTrialJob = manager.addRecoveredTrialJob;
+  manager.addRecoveredTrialJob = function (jobs) {
+    const known = jobs.map((job) => (job.status === "ADD_RESUMED" ? { ...job, status: "WAITING" } : job));
+    const recovered = addRecoveredTrialJob.call(this, known);
+    const records = jobs.flatMap((job) => (job.hyperParameters || []).slice(0, 1).map((text) => JSON.parse(text)));
+    this.trialDataForResume = JSON.stringify(records); // the tuner's next parameter id follows the highest of these
+    this.experimentProfile.nextSequenceId = Math.max(-1, ...jobs.map((job) => job.sequenceId ?? -1)) + 1;
+    return recovered;
+  };
+});
