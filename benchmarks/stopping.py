@@ -16,6 +16,7 @@ from nni.assessor import AssessResult
 
 from benchmarks import machine
 from benchmarks.report import RESULTS, Report
+from benchmarks.tuners import tuner_of
 from cifar import store
 
 HEADER = ["experiment", "start_step", "trials stopped", "epochs run", "best without stopping", "best with it"]
@@ -50,12 +51,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stopping", description=__doc__)
     parser.add_argument("experiments", nargs="+", type=Path, metavar="DIRECTORY", help="of a stopped experiment")
     options = parser.parse_args()
-    experiments = {directory.name: curves_of(directory) for directory in options.experiments}
+    experiments = {_title(directory): curves_of(directory) for directory in options.experiments}
     data_name = machine.choose_data()
-    facts = machine.describe("python -m benchmarks.stopping " + " ".join(experiments), data_name)
+    ids = " ".join(directory.name for directory in options.experiments)
+    facts = machine.describe(f"python -m benchmarks.stopping {ids}", data_name)
     report = Report(RESULTS / "stopping", "Early stopping, replayed", facts)
     report.table("Medianstop against none", "stopping", HEADER, replays(experiments))
     return 0
+
+
+def _title(experiment: Path) -> str:
+    return f"{store.read_config(experiment)['experimentName']}; {tuner_of(experiment)}"
 
 
 def curves_of(experiment: Path) -> list[list[float]]:

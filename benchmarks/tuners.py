@@ -76,16 +76,20 @@ def read(experiment: Path) -> Search:
     trials = store.read_trials(experiment)
     if not (ranked := best_first(trials)):
         raise RequestError(f"no trial of experiment {experiment.name} has finished")
-    tuner = store.read_config(experiment)["tuner"]
-    seed = (tuner.get("classArgs") or {}).get("seed")
     return Search(
-        tuner["name"] + ("" if seed is None else f", seed {seed}"),
+        tuner_of(experiment),
         experiment.name,
         store.read_seconds(experiment) / 60,
         [trial.accuracy for trial in trials if trial.accuracy is not None],
         params_text(ranked[0]),
         ranked[0].standard_error or 0.0,
     )
+
+
+def tuner_of(experiment: Path) -> str:
+    tuner = store.read_config(experiment)["tuner"]
+    seed = (tuner.get("classArgs") or {}).get("seed")
+    return str(tuner["name"]) + ("" if seed is None else f", seed {seed}")
 
 
 def plot(searches: list[Search], path: Path) -> None:
