@@ -65,7 +65,7 @@ def test_tpe_is_not_drawn_to_the_trials_that_run(path: str) -> None:
 def test_the_assessor_lets_trials_get_going(path: str) -> None:
     epochs = Hparams.from_params(command_hparams(read(path)["trialCommand"])[0]).epochs
     assert read(path)["assessor"]["name"] == "Medianstop"
-    assert epochs / 2 <= read(path)["assessor"]["classArgs"]["start_step"] < epochs
+    assert epochs // 2 <= read(path)["assessor"]["classArgs"]["start_step"] < epochs
 
 
 @each_config
