@@ -270,6 +270,7 @@ def test_a_killed_tuner_is_noticed(search: Start, quick_config_path: Path, tmp_p
     record(1)
 
 
+@pytest.mark.slow
 def test_trials_of_a_resume_that_is_cut_off_are_resumed_by_the_next(
     search: Start, quick_config_path: Path, tmp_path: Path, record: Record
 ) -> None:
