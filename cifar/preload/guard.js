@@ -9,7 +9,7 @@ let configured = false;
 
 function refusal(request) {
   const { method, headers } = request;
-  const path = decoded(request.url).split("?")[0];
+  const path = decoded(request.url.split("?")[0]); // split first: a decoded question mark belongs to the path
   const site = headers["sec-fetch-site"];
   if (!everyHost && !/^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/.test(headers.host || ""))
     return "this server is known as localhost alone"; // else a foreign name may be made to lead here
@@ -17,7 +17,7 @@ function refusal(request) {
     return "another site's page may not ask this";
   if (!site && headers.origin && headers.origin.split("://")[1] !== headers.host)
     return "another site's page may not ask this";
-  if (path.split(/[/\\]/).includes("..")) return "the path leads elsewhere";
+  if (path === null || path.split(/[/\\]/).includes("..")) return "the path leads elsewhere";
   if (method === "PUT" && path.endsWith("/experiment/cluster-metadata")) return "this would end the experiment";
   if (method === "POST" && path.endsWith("/nni/experiment")) {
     if (configured) return "the experiment has its configuration";
@@ -26,11 +26,12 @@ function refusal(request) {
   return null;
 }
 
-function decoded(url) {
+// As the server understands it, to which letters' cases and slashes at the end mean nothing; null where it means nothing.
+function decoded(path) {
   try {
-    return decodeURIComponent(url);
+    return decodeURIComponent(path).toLowerCase().replace(/\/+$/, "");
   } catch {
-    return url; // the server itself refuses it
+    return null;
   }
 }
 

@@ -53,10 +53,14 @@ def test_the_server_does_only_what_its_page_and_its_trials_ask(running: tuple[Se
     assert asked("GET", f"{url}/index.html", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}) == 200
     assert asked("GET", f"{url}{API}/trial-jobs", {"Sec-Fetch-Site": "same-origin"}) == 200
     assert asked("GET", f"{url}{API}/trial-jobs", {"Origin": f"http://{name}"}) == 200
-    for method, path, headers in [
+    attacks: list[tuple[str, str, dict[str, str]]] = [
         ("GET", f"/trial-file/{trial}/{climb}etc%2fpasswd", {}),
         ("GET", f"/trial-file/{trial}/{climb.replace('.', '%2e')}etc%2fpasswd", {}),
+        ("GET", f"/trial-file/{trial}/%3f%2f{climb}etc%2fpasswd", {}),  # a question mark that begins no query
         ("POST", "/experiment", {}),
+        ("POST", "/experiment/", {}),  # the same to the server
+        ("POST", "/Experiment", {}),
+        ("PUT", "/experiment/Cluster-Metadata/", {}),
         ("POST", "/experiment?again=1", {}),
         ("PUT", "/experiment/cluster-metadata", {}),
         ("GET", "/trial-jobs", {"Host": "evil.example"}),  # a name that its owner lets lead here
@@ -67,12 +71,13 @@ def test_the_server_does_only_what_its_page_and_its_trials_ask(running: tuple[Se
         ("POST", "/trial-jobs", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}),
         ("POST", "/trial-jobs", {"Sec-Fetch-Site": "same-site", "Origin": f"http://{name}"}),
         ("DELETE", f"/trial-jobs/{trial}", {"Origin": foreign}),
-    ]:
+    ]
+    for method, path, headers in attacks:
         assert asked(method, f"{url}{API}{path}", headers) == 403, (method, path, headers)
     assert not is_upgraded(name, foreign)
     assert store.read_config(one.directory)["trialCommand"].endswith("quick_trial.py")
     assert [trial.nni_status for trial in one.trials()] == ["RUNNING"] * 2
-    record(14)
+    record(len(attacks) + 1)
 
 
 def asked(method: str, url: str, headers: dict[str, str]) -> int:
