@@ -42,6 +42,12 @@ def project_config(tmp_path: Path, trial_command: str) -> dict[str, Any]:
     }
 
 
+def change_config(path: Path, **changes: object) -> None:
+    """Change a config file: no early stopping, so that every trial ends the same way; None leaves an option out."""
+    config = yaml.safe_load(path.read_text()) | {"assessor": None} | changes
+    path.write_text(yaml.safe_dump({name: value for name, value in config.items() if value is not None}))
+
+
 class Search:
     """One `cifar` command as a user types it, in a home and a directory for claims of its own."""
 

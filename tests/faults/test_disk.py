@@ -13,9 +13,8 @@ from pathlib import Path
 import fake_experiments
 import pytest
 import torch
-import yaml
 from conftest import MakeFolder, Record
-from experiments import Start, assert_numbered_and_paired, assert_resumes, nothing_is_left
+from experiments import Start, assert_numbered_and_paired, assert_resumes, change_config, nothing_is_left
 
 from cifar import data, store
 from cifar.data import Dataset
@@ -55,9 +54,7 @@ def fill(directory: Path) -> Path:
 def test_a_disk_that_is_full_to_the_last_byte_costs_no_result(
     search: Start, config_path: Path, tmp_path: Path, record: Record
 ) -> None:
-    config = yaml.safe_load(config_path.read_text())
-    del config["assessor"]
-    config_path.write_text(yaml.safe_dump(config | {"trialCommand": "python trial.py --epochs 6"}))
+    change_config(config_path, trialCommand="python trial.py --epochs 6")
     with mounted(tmp_path / "experiments", "size=160m") as disk:
         one = search("--data", "digits", "--max-trials", "8")
         for ended in (1, 3, 5):

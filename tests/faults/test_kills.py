@@ -13,13 +13,13 @@ from typing import Literal
 import psutil
 import pytest
 import torch
-import yaml
 from conftest import Record
 from experiments import (
     Search,
     Start,
     assert_numbered_and_paired,
     assert_resumes,
+    change_config,
     free_port,
     nothing_is_left,
     wait_until_gone,
@@ -58,9 +58,7 @@ def dying_search(search: Start) -> Start:
 def test_a_trial_killed_at_any_moment_goes_on_to_the_result_it_would_have_had(
     dying_search: Start, config_path: Path, tmp_path: Path, record: Record
 ) -> None:
-    config = yaml.safe_load(config_path.read_text())
-    del config["assessor"]
-    config_path.write_text(yaml.safe_dump(config | {"trialCommand": "python trial.py --epochs 3"}))
+    change_config(config_path, trialCommand="python trial.py --epochs 3")
     one = dying_search(DEATHS)
     assert one.wait(300) == 0, one.err
     assert f"{len(DEATHS)} trials: {len(DEATHS)} ok" in one.out
@@ -110,9 +108,7 @@ KILLS, TRIALS = 100, 40
 def test_a_hundred_random_kills_cost_no_result(
     search: Start, config_path: Path, tmp_path: Path, record: Record
 ) -> None:
-    config = yaml.safe_load(config_path.read_text())
-    del config["assessor"]
-    config_path.write_text(yaml.safe_dump(config | {"trialCommand": "python trial.py --epochs 8"}))
+    change_config(config_path, trialCommand="python trial.py --epochs 8")
     chance, killed = random.Random(0), Counter[str]()
     one = search("--data", "digits", "--max-trials", str(TRIALS))
     while killed.total() < KILLS:

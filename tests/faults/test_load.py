@@ -12,19 +12,12 @@ from pathlib import Path
 import fake_experiments
 import psutil
 import pytest
-import yaml
 from conftest import Record
-from experiments import ROOT, Search, Start, assert_numbered_and_paired, nothing_is_left
+from experiments import ROOT, Search, Start, assert_numbered_and_paired, change_config, nothing_is_left
 
 from cifar import processes
 
 MEGABYTE = 2**20
-
-
-def set_config(config_path: Path, **changes: object) -> None:
-    config = yaml.safe_load(config_path.read_text())
-    config.pop("assessor", None)
-    config_path.write_text(yaml.safe_dump(config | changes))
 
 
 def run(*arguments: str) -> float:
@@ -38,7 +31,7 @@ def run(*arguments: str) -> float:
 def test_five_hundred_trials_eight_at_once(
     search: Start, quick_config_path: Path, tmp_path: Path, record: Record
 ) -> None:
-    set_config(quick_config_path, trialConcurrency=8)
+    change_config(quick_config_path, trialConcurrency=8)
     one = search("--data", "digits", "--max-trials", "500", CIFAR_TEST_SECONDS="0")
     one.wait_until_started(8)
     began, memory = time.perf_counter(), list[dict[str, float]]()
@@ -73,7 +66,7 @@ def resident(search: Search) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_eight_experiments_at_once(search: Start, config_path: Path, tmp_path: Path, record: Record) -> None:
-    set_config(config_path, trialCommand="python trial.py --epochs 2", trialConcurrency=1)
+    change_config(config_path, trialCommand="python trial.py --epochs 2", trialConcurrency=1)
     searches = [search("--data", "digits", "--max-trials", "4") for _ in range(8)]
     codes = [one.wait(600) for one in searches]
     assert codes == [0] * 8, [one.err for one in searches]

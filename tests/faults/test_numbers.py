@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from conftest import Record
-from experiments import Start, nothing_is_left
+from experiments import Start, change_config, nothing_is_left
 
 EXTREMES: dict[str, list[float]] = {
     "lr": [1e-30, 0.01, 1e30],
@@ -21,11 +19,8 @@ EXTREMES: dict[str, list[float]] = {
 
 
 def write_config(config_path: Path, space: dict[str, Any], command: str, trials: int) -> None:
-    config = yaml.safe_load(config_path.read_text())
-    config.pop("searchSpaceFile", None)
-    config.pop("assessor", None)
-    changes = {"searchSpace": space, "trialCommand": command, "maxTrialNumber": trials}
-    config_path.write_text(yaml.safe_dump(config | changes | {"tuner": {"name": "GridSearch"}}))
+    grid = {"tuner": {"name": "GridSearch"}, "searchSpaceFile": None}
+    change_config(config_path, searchSpace=space, trialCommand=command, maxTrialNumber=trials, **grid)
 
 
 @pytest.mark.slow
@@ -94,6 +89,5 @@ def test_a_trial_without_memory_ends_with_chance_and_says_so(
     one = search("--data", "digits")
     assert one.wait(240) == 0, one.err
     assert {trial.params["width"]: trial.status for trial in one.trials()} == {4: "ok", 200: "out_of_memory"}
-    print(json.dumps([trial.result for trial in one.trials()], indent=1))
     assert nothing_is_left(tmp_path)
     record(1)

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from conftest import MakeFolder, Record
-from experiments import Search, Start, nothing_is_left
+from experiments import Search, Start, change_config, nothing_is_left
 from PIL import Image
 
 from cifar import data
@@ -64,9 +63,7 @@ def messy(make_folder: MakeFolder) -> Path:
 
 @pytest.fixture
 def folder_search(search: Start, config_path: Path) -> Callable[[Path], Search]:
-    config = yaml.safe_load(config_path.read_text())
-    del config["assessor"]
-    config_path.write_text(yaml.safe_dump(config | {"trialCommand": "python trial.py --epochs 2"}))
+    change_config(config_path, trialCommand="python trial.py --epochs 2")
     return lambda folder: search("--data", str(folder), "--max-trials", "4")
 
 

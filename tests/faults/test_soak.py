@@ -11,9 +11,8 @@ from statistics import median
 
 import psutil
 import pytest
-import yaml
 from conftest import Record
-from experiments import Search, Start, nothing_is_left
+from experiments import Search, Start, change_config, nothing_is_left
 
 from cifar import processes
 
@@ -32,9 +31,7 @@ class Sample:
 
 @pytest.mark.slow
 def test_nothing_grows_but_the_results(search: Start, config_path: Path, tmp_path: Path, record: Record) -> None:
-    config = yaml.safe_load(config_path.read_text())
-    del config["assessor"]
-    config_path.write_text(yaml.safe_dump(config | {"trialCommand": "python trial.py --epochs 1"}))
+    change_config(config_path, trialCommand="python trial.py --epochs 1")
     one = search("--data", "digits", "--max-trials", "100000")
     one.wait_until_ended(4)
     samples, disk, began = list[Sample](), list[tuple[int, float]](), time.monotonic()
@@ -49,7 +46,6 @@ def test_nothing_grows_but_the_results(search: Start, config_path: Path, tmp_pat
     assert all(trial.status == "ok" for trial in trials if trial.ended)
     third = len(samples) // 3
     first, last = (typical(part) for part in (samples[third : 2 * third], samples[-third:]))
-    print(first, last, disk[0], disk[-1])
     assert last.handles <= first.handles + 4
     assert last.temporary <= first.temporary + 4
     assert last.memory <= first.memory * 1.15 + 20
