@@ -1,11 +1,13 @@
 """`python -m benchmarks.tuners OUT DIRECTORY...`: stopped experiments over one space, with different tuners or seeds.
 
-What each found, after how many trials, in what time; OUT is the table's and the plot's name.
+What each found, after how many trials, in what time; OUT is the table's and the plot's name. An experiment that is gone
+keeps the line that OUT has of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import dataclass
 from itertools import accumulate
@@ -21,6 +23,7 @@ from cifar.store import best_first
 
 HEADER = [
     "search",
+    "experiment",
     "trials",
     "minutes",
     "best",
@@ -50,6 +53,7 @@ class Search:
         steps = [self.best_so_far[part * count // 3 - 1] for part in (1, 2, 3)]
         return [
             self.name,
+            self.experiment,
             str(count),
             f"{self.minutes:.0f}",
             f"{max(self.accuracies):.1%} ± {self.standard_error:.1%}",
@@ -64,7 +68,10 @@ def main() -> int:
     parser.add_argument("out", type=Path, metavar="OUT", help="without an ending")
     parser.add_argument("experiments", nargs="+", type=Path, metavar="DIRECTORY", help="of a stopped experiment")
     options = parser.parse_args()
-    searches = [read(experiment) for experiment in options.experiments]
+    kept = read_kept(options.out.with_suffix(".json"))
+    searches = [
+        kept[path.name] if path.name in kept and not path.exists() else read(path) for path in options.experiments
+    ]
     command = f"python -m benchmarks.tuners {options.out} {' '.join(search.experiment for search in searches)}"
     report = Report(options.out, "The tuner beside random search", machine.describe(command, machine.choose_data()))
     report.table("One space, one budget", "searches", HEADER, searches)
@@ -86,6 +93,12 @@ def read(experiment: Path) -> Search:
     )
 
 
+def read_kept(path: Path) -> dict[str, Search]:
+    """The searches of an earlier table, by experiment."""
+    records = json.loads(path.read_text())["searches"] if path.exists() else []
+    return {record["experiment"]: Search(**record) for record in records}
+
+
 def tuner_of(experiment: Path) -> str:
     tuner = store.read_config(experiment)["tuner"]
     seed = (tuner.get("classArgs") or {}).get("seed")
@@ -100,8 +113,8 @@ def plot(searches: list[Search], path: Path) -> None:
 
     figure, axis = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     for search in searches:
-        numbers = range(1, len(search.accuracies) + 1)
-        (line,) = axis.step(numbers, [100 * value for value in search.best_so_far], where="post", label=search.name)
+        numbers, label = range(1, len(search.accuracies) + 1), f"{search.name} ({search.experiment})"
+        (line,) = axis.step(numbers, [100 * value for value in search.best_so_far], where="post", label=label)
         axis.plot(numbers, [100 * value for value in search.accuracies], ".", color=line.get_color(), alpha=0.4)
     leading = sorted(value for search in searches for value in search.accuracies)
     axis.set_ylim(bottom=100 * leading[len(leading) // 4])  # the worst quarter would flatten the rest

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -207,10 +209,23 @@ def test_tuners_are_compared_by_what_their_experiments_left(tmp_path: Path) -> N
     search = tuners.read(experiment)
     assert search.best_so_far == [0.5, 0.7, 0.7, 0.7, 0.8, 0.8]
     cells = search.cells()
-    assert cells[:4] == ["TPE", "6", "1", "80.0% ± 1.3%"]
-    assert cells[5:] == ["55.0%", "70.0%, 70.0%, 80.0%"]
+    assert cells[:5] == ["TPE", "made", "6", "1", "80.0% ± 1.3%"]
+    assert cells[6:] == ["55.0%", "70.0%, 70.0%, 80.0%"]
     tuners.plot([search, search], tmp_path / "tuners.png")
     assert (tmp_path / "tuners.png").stat().st_size > 10_000
+
+
+def test_an_experiment_that_is_gone_keeps_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, best in (("first", 0.5), ("second", 0.7)):
+        fake_experiments.make(tmp_path / name, [{"accuracy": best}, {"accuracy": 0.2}])
+    monkeypatch.setenv("CIFAR_IMAGES", "digits")
+    monkeypatch.setattr(sys, "argv", ["tuners", *(str(tmp_path / name) for name in ("out", "first", "second"))])
+    tuners.main()
+    before = tuners.read_kept(tmp_path / "out.json")
+    shutil.rmtree(tmp_path / "first")
+    tuners.main()
+    assert list(before) == ["first", "second"]
+    assert tuners.read_kept(tmp_path / "out.json") == before
 
 
 def test_the_yardstick_trains_on_training_images_and_is_judged_by_validation_images(
