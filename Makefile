@@ -29,6 +29,7 @@ test-slow: install  ## more real experiments: full disks, killed tuners, exhaust
 test-faults: install  ## faults injected on purpose: kills, disks, folders, numbers, load, attacks, a soak (about an hour)
 	rm -f results/faults.jsonl
 	CIFAR_FAULTS=results/faults.jsonl $(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m benchmarks.faults results/faults.jsonl
 
 audit: install  ## known weaknesses of the tested versions, asked of PyPI
 	$(BIN)/uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip

@@ -71,7 +71,9 @@ def record(request: pytest.FixtureRequest) -> Record:
         sentence = (test.originalname or test.name).removeprefix("test_").replace("_", " ")
         if path:
             with Path(path).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"fault": sentence, "times": times, "figures": figures}) + "\n")
+                group = request.path.stem.removeprefix("test_")
+                line = {"group": group, "outcome": sentence, "times": times, "figures": figures}
+                file.write(json.dumps(line) + "\n")
 
     return note
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import (
     accuracy,
     curves,
+    faults,
     growth,
     ingredients,
     machine,
@@ -226,6 +228,14 @@ def test_an_experiment_that_is_gone_keeps_its_line(tmp_path: Path, monkeypatch: 
     tuners.main()
     assert list(before) == ["first", "second"]
     assert tuners.read_kept(tmp_path / "out.json") == before
+
+
+def test_faults_of_one_test_are_counted_together(tmp_path: Path) -> None:
+    noted = [("kills", "a", 2, ""), ("kills", "b", 1, "3 s"), ("disk", "b", 1, ""), ("disk", "b", 4, "5 s")]
+    path = tmp_path / "faults.jsonl"
+    names = ("group", "outcome", "times", "figures")
+    path.write_text("".join(json.dumps(dict(zip(names, line, strict=True))) + "\n" for line in noted))
+    assert [tuple(asdict(fault).values()) for fault in faults.read(path)] == [*noted[:2], ("disk", "b", 5, "5 s")]
 
 
 def test_the_yardstick_trains_on_training_images_and_is_judged_by_validation_images(
