@@ -13,7 +13,7 @@ import sys
 
 import torch
 
-from cifar import data, device, nni_trial
+from cifar import data, device, nni_trial, parallel
 from cifar.errors import RequestError
 from cifar.hparams import Hparams, add_arguments, given_arguments
 from cifar.result import Result
@@ -26,21 +26,26 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a class may have any name, and a terminal know ASCII alone
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with nni_trial.recording_errors():
+        with parallel.joined(), nni_trial.recording_errors():
             options = parse_arguments()
-            params = nni_trial.next_params()
+            params = parallel.shared(nni_trial.next_params)
             hparams = Hparams.from_params({**given_arguments(options), **params})
-            result = nni_trial.finished_before() or run(hparams, options.data)
+            result = parallel.shared(nni_trial.finished_before) or run(hparams, options.data)
     except RequestError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 2
-    except (nni_trial.ManagerGone, nni_trial.KilledTooOften) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except (nni_trial.ManagerGone, nni_trial.KilledTooOften, parallel.PeerLost) as error:
+        say(f"error: {error}")
+        return 1 if parallel.leads() else 0  # the leading process says how the trial ended
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
         return 130
     return 130 if result.status == "interrupted" else 0
+
+
+def say(line: str) -> None:
+    if parallel.leads():
+        print(line, file=sys.stderr)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -64,10 +69,14 @@ def run(hparams: Hparams, data_name: str) -> Result:
     torch.set_num_threads(claim.threads(hparams))
 
     def on_epoch(history: list[EpochMetrics]) -> None:
-        print(epoch_line(history[-1], hparams.epochs), flush=True)
+        if parallel.leads():
+            print(epoch_line(history[-1], hparams.epochs), flush=True)
         nni_trial.report_epoch(len(history), epoch_metrics(history), last=len(history) == hparams.epochs)
 
-    result, trained = run_trial(hparams, dataset, splits, claim.device, on_epoch, nni_trial.checkpoint_path())
+    checkpoint = parallel.shared(nni_trial.checkpoint_path)
+    result, trained = run_trial(hparams, dataset, splits, claim.device, on_epoch, checkpoint)
+    if not parallel.leads():
+        return result
     result = nni_trial.settle(result)
     if trained is not None:
         nni_trial.keep(trained, hparams, dataset, splits, result)

@@ -13,7 +13,8 @@ import torch
 from filelock import BaseFileLock
 from joblib import cpu_count
 
-from cifar import claims
+from cifar import claims, parallel
+from cifar.errors import RequestError
 from cifar.hparams import Hparams
 
 # With fewer images, threads mostly wait for each other: a batch of 16 is no faster on two cores, and many times slower
@@ -44,22 +45,32 @@ class Claim:
     shares: tuple[BaseFileLock, ...]
 
     def threads(self, hparams: Hparams) -> int:
-        """All trials together use the cores once, and each no more threads than its micro-batches feed."""
-        share: int = cpu_count() // self.trials
-        return max(1, min(share, math.ceil(hparams.batch_size / hparams.accumulate) // _IMAGES_PER_THREAD))
+        """All trials together use the cores once, and each process no more threads than its micro-batches feed."""
+        share: int = cpu_count() // (self.trials * parallel.size())
+        images = math.ceil(hparams.batch_size / hparams.accumulate / parallel.size())
+        return max(1, min(share, images // _IMAGES_PER_THREAD))
 
 
 def claim(concurrency: int, experiment: str | None = None) -> Claim:
     """The GPU with the fewest trials, else the CPU.
 
     The cores are divided among the `concurrency` trials of this experiment and those that others run at this moment.
+    Of processes that train together the leading one claims a GPU for each at once: no trial holds one and waits for
+    another. RequestError where there are fewer GPUs than processes.
     """
-    with claims.choosing():
-        cores = f"cores.{experiment or f'alone-{os.getpid()}'}"
-        others = claims.count_shares("cores") - claims.count_shares(cores)
-        gpu = choose_gpu(list_gpus())
-        shares = tuple(claims.take_share(name) for name in ([cores, gpu.share] if gpu else [cores]))
-    return Claim(torch.device("cuda", gpu.index) if gpu else torch.device("cpu"), concurrency + others, shares)
+    shares = list[BaseFileLock]()
+
+    def choose() -> tuple[list[torch.device], int]:
+        with claims.choosing():
+            cores = f"cores.{experiment or f'alone-{os.getpid()}'}"
+            others = claims.count_shares("cores") - claims.count_shares(cores)
+            gpus = choose_gpus(list_gpus(), parallel.size())
+            shares.extend(claims.take_share(name) for name in [cores, *(gpu.share for gpu in gpus)])
+        devices = [torch.device("cuda", gpu.index) for gpu in gpus] or [torch.device("cpu")] * parallel.size()
+        return devices, concurrency + others
+
+    devices, trials = parallel.shared(choose)
+    return Claim(devices[parallel.rank()], trials, tuple(shares))
 
 
 def list_gpus() -> list[Gpu]:
@@ -70,12 +81,14 @@ def list_gpus() -> list[Gpu]:
     ]
 
 
-def choose_gpu(gpus: list[Gpu]) -> Gpu | None:
-    """The GPU in which the fewest trials have a share, among equals the one with the least memory in use.
+def choose_gpus(gpus: list[Gpu], count: int) -> list[Gpu]:
+    """The GPUs in which the fewest trials have a share, among equals those with the least memory in use; [] of none.
 
     Trials share GPUs evenly and never wait. Call it under claims.choosing().
     """
-    return min(gpus, key=lambda gpu: (claims.count_shares(gpu.share), gpu.memory_used, gpu.index), default=None)
+    if 0 < len(gpus) < count:
+        raise RequestError(f"{count} processes need a GPU each, and this machine shows {len(gpus)}")
+    return sorted(gpus, key=lambda gpu: (claims.count_shares(gpu.share), gpu.memory_used, gpu.index))[:count]
 
 
 def _memory_used(index: int) -> int:

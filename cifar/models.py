@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cifar import parallel
 from cifar.hparams import WIDTHS, Hparams
 
 # Channels of the second convolution and units of the two hidden layers, at the width in WIDTHS.
@@ -136,6 +137,7 @@ class Norm(nn.Module):
     """Batch normalisation without a learnt scale, its bias learnt as with 64 times the learning rate."""
 
     _BIAS_SCALE = 8.0  # a factor before a weight acts as its square before the learning rate
+    _EPSILON = 1e-5
     _NEW_SHARE = 0.4  # of the latest batch in the running statistics: a training has few steps
 
     def __init__(self, channels: int) -> None:
@@ -148,9 +150,26 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         bias = self.bias * self._BIAS_SCALE
+        if self.training and parallel.size() > 1:
+            return self._normalised_together(x, bias)
         return F.batch_norm(
-            x, self.mean, self.variance, torch.ones_like(bias), bias, self.training, self._NEW_SHARE, eps=1e-5
+            x, self.mean, self.variance, torch.ones_like(bias), bias, self.training, self._NEW_SHARE, self._EPSILON
         )
+
+    def _normalised_together(self, x: Tensor, bias: Tensor) -> Tensor:
+        """By the statistics of all processes' images. PyTorch's own SyncBatchNorm knows GPUs alone."""
+        values = x.float()
+        own_count = values.new_full((1,), values[:, 0].numel())
+        sums = parallel.total_with_gradient(torch.cat([values.sum((0, 2, 3)), own_count]))
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
+        centred = values - mean[:, None, None]
+        variance = parallel.total_with_gradient(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            self.mean.lerp_(mean, self._NEW_SHARE)
+            self.variance.lerp_(variance * count / (count - 1), self._NEW_SHARE)
+        scaled = centred * (variance + self._EPSILON).rsqrt()[:, None, None] + bias[:, None, None]
+        return scaled.to(x.dtype)
 
 
 def layer_sizes(model: str, width: int) -> tuple[int, int, int, int]:

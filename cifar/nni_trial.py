@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cifar import board, model_file, store, top_models, validation
+from cifar import board, model_file, parallel, store, top_models, validation
 from cifar.data import Dataset, Splits
 from cifar.errors import RequestError
 from cifar.files import read_json, write_json
@@ -47,8 +47,8 @@ class KilledTooOften(Exception):
 
 
 def running() -> bool:
-    """Whether an NNI experiment started this process."""
-    return "NNI_TRIAL_JOB_ID" in os.environ
+    """Whether an NNI experiment started this process; of several that train together only the leading one says so."""
+    return "NNI_TRIAL_JOB_ID" in os.environ and parallel.leads()
 
 
 def bypass_proxies() -> None:
@@ -201,7 +201,7 @@ def recording_errors() -> Iterator[None]:
     except ManagerGone as error:
         _write_result(Result("interrupted", str(error)))
         raise
-    except KilledTooOften as error:
+    except (KilledTooOften, parallel.PeerLost) as error:
         _write_result(Result("error", str(error)))
         raise
     except Exception as error:

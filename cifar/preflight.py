@@ -202,7 +202,8 @@ def _command_problems(command: str, directory: Path) -> Iterator[str]:
     script = next((word for word in words if word.endswith(".py")), None)
     if script and directory.is_dir() and not Path(directory, script).is_file():
         yield f"trialCommand: there is no file {script} in {directory}"
-    names = [word.split("=")[0] for word in words if word.startswith("--")]
+    own = words[words.index(script) :] if script else words  # before it stand those of the launcher
+    names = [word.split("=")[0] for word in own if word.startswith("--")]
     if "--data" in names:
         yield "trialCommand must not name --data: what is checked and measured would be other data; give it to cifar"
     try:

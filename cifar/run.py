@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cifar import parallel
 from cifar.checkpoint import Checkpoint
 from cifar.data import Dataset, Splits
 from cifar.hparams import Hparams
@@ -45,25 +46,28 @@ def run_trial(
     trained: Trained | None = None
     checkpoint = Checkpoint(checkpoint_path, _identity(hparams, splits)) if checkpoint_path else None
     try:
-        dataset, splits = dataset.to(device), splits.to(device)
-        model = new_model(hparams, dataset)
-        optimizer = new_optimizer(model, hparams)
-        if checkpoint and (saved := checkpoint.restore(model, optimizer)):
-            history, predictions = saved
-            trained = Trained(copy.deepcopy(model), predictions.cpu())
-        for epoch in train(model, optimizer, hparams, dataset, splits, first_epoch=len(history) + 1):
-            history.append(epoch.metrics)
-            trained = Trained(copy.deepcopy(model), epoch.predictions.cpu())
-            if checkpoint:  # before the report: should the manager be gone, nothing is lost
-                checkpoint.save(model, optimizer, history, epoch.predictions)
-            on_epoch(history)
-        result = _ended("ok", f"trained {len(history)} epochs", history, trained)
+        with parallel.peers_named():
+            dataset, splits = dataset.to(device), splits.to(device)
+            model = new_model(hparams, dataset)
+            optimizer = new_optimizer(model, hparams)
+            if checkpoint and (saved := checkpoint.restore(model, optimizer)):
+                history, predictions = saved
+                trained = Trained(copy.deepcopy(model), predictions.cpu())
+            for epoch in train(model, optimizer, hparams, dataset, splits, first_epoch=len(history) + 1):
+                history.append(epoch.metrics)
+                trained = Trained(copy.deepcopy(model), epoch.predictions.cpu())
+                if checkpoint and parallel.leads():  # before the report: should the manager be gone, nothing is lost
+                    checkpoint.save(model, optimizer, history, epoch.predictions)
+                on_epoch(history)
+            result = _ended("ok", f"trained {len(history)} epochs", history, trained)
     except Diverged as error:
         result, trained = _failed("diverged", str(error), history, dataset), None
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        result, trained = _failed("out_of_memory", str(error).splitlines()[0], history, dataset), None
+        reason = str(error).splitlines()[0]
+        parallel.tell_out_of_memory(reason)
+        result, trained = _failed("out_of_memory", reason, history, dataset), None
     except KeyboardInterrupt:
         result = _ended("interrupted", f"interrupted after {len(history)} epochs", history, trained)
     return replace(result, details=_details(hparams, dataset, splits, device)), trained
@@ -139,6 +143,7 @@ def _details(hparams: Hparams, dataset: Dataset, splits: Splits, device: torch.d
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "precision": precision_on(device, hparams),
+        "processes": parallel.size(),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("cifar-nni", "torch", "nni", "numpy")},

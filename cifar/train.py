@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cifar import parallel
 from cifar.augmentation import Augmentation
 from cifar.cpu_step import CpuStep, keep_freed_memory
 from cifar.cuda_step import CudaGraphStep
@@ -88,7 +89,7 @@ def train(
         model.train()
         train_loss = training.epoch(epoch)
         images_per_second = training.images / (time.perf_counter() - began)
-        val = evaluate(model, dataset, splits.val)
+        val = _evaluate_together(model, dataset, splits.val)
         if not math.isfinite(val.loss):
             raise Diverged(f"validation loss is {val.loss} after epoch {epoch}")
         seconds = time.perf_counter() - began
@@ -106,6 +107,8 @@ def new_step(model: nn.Module, optimizer: Optimizer, hparams: Hparams) -> Step:
     hparams = replace(hparams, precision=precision_on(device, hparams))
     if device.type == "cpu":
         keep_freed_memory()
+    if parallel.size() > 1:
+        return partial(train_step, parallel.wrapped(model), optimizer, hparams)
     if (
         isinstance(model, Net)
         and device.type == "cpu"
@@ -156,29 +159,37 @@ class _Training:
         """Train for one epoch; returns the mean loss of its images."""
         total = torch.zeros((), device=self.index.device)
         epoch_batches = train_batches(self.hparams, self.dataset, self.index, epoch)
-        with tqdm(total=self.images, unit=" images", leave=False, disable=None) as bar:
+        hidden = None if parallel.leads() else True  # None: shown on a terminal
+        with tqdm(total=self.images, unit=" images", leave=False, disable=hidden) as bar:
             for number, (images, labels) in enumerate(epoch_batches, start=1):
                 progress = (epoch - 1 + number / self.steps) / self.hparams.epochs
                 self.optimizer.set_lr(learning_rate(self.hparams, progress))
                 total += self.step(images, labels)
                 self.average.after_step(number, progress, last=number == self.steps)
                 if number % _LOSS_CHECK_STEPS == 0:
-                    _refuse_divergence(total, number)
+                    _refuse_divergence(parallel.total(total), number)
                 bar.update(len(labels))
+        total = parallel.total(total)
         _refuse_divergence(total, self.steps)
         return total.item() / self.images
 
 
 def train_step(model: nn.Module, optimizer: Optimizer, hparams: Hparams, images: Tensor, labels: Tensor) -> Tensor:
-    """One optimizer step on one batch, its gradient summed over micro-batches; returns the sum of its losses."""
+    """One optimizer step on one batch, its gradient summed over micro-batches; returns the sum of its losses.
+
+    Of several processes each has the whole batch, and returns the sum over its part of it.
+    """
     optimizer.zero_grad()
     total = torch.zeros((), device=images.device)
     micro_size = math.ceil(len(labels) / hparams.accumulate)
-    for some_images, some_labels in zip(images.split(micro_size), labels.split(micro_size), strict=True):
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=hparams.precision == "bfloat16"):
-            logits = model(some_images)
-        loss = F.cross_entropy(logits.float(), some_labels, reduction="sum", label_smoothing=hparams.label_smoothing)
-        (loss / len(labels)).backward()
+    micro_batches = list(zip(images.split(micro_size), labels.split(micro_size), strict=True))
+    for number, (some_images, some_labels) in enumerate(micro_batches, start=1):
+        own_images, own_labels = parallel.part(some_images), parallel.part(some_labels)
+        with parallel.accumulating(model, last=number == len(micro_batches)):
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=hparams.precision == "bfloat16"):
+                logits = model(own_images)
+            loss = F.cross_entropy(logits.float(), own_labels, reduction="sum", label_smoothing=hparams.label_smoothing)
+            (loss * parallel.size() / len(labels)).backward()  # the processes' gradients are averaged
         total += loss.detach()
     optimizer.step()
     return total
@@ -198,18 +209,33 @@ class Evaluation:
     predictions: Tensor
 
 
-@torch.inference_mode()
 def evaluate(model: nn.Module, dataset: Dataset, index: Tensor) -> Evaluation:
+    total, predictions = _answers(model, dataset, index)
+    return _evaluation(total, predictions.cpu(), dataset, index)
+
+
+def _evaluate_together(model: nn.Module, dataset: Dataset, index: Tensor) -> Evaluation:
+    """The same by all processes of a training, each of which evaluates a part."""
+    total, predictions = _answers(model, dataset, parallel.part(index))
+    return _evaluation(parallel.total(total), parallel.together(predictions), dataset, index)
+
+
+@torch.inference_mode()
+def _answers(model: nn.Module, dataset: Dataset, index: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of the losses of the images at `index`, and the label that the model gives each."""
     model.eval()
     total = torch.zeros((), device=index.device)
-    predictions = []
+    predictions = [index[:0]]
     for images, labels in batches(dataset, index, _EVALUATION_BATCH):
         logits = model(images)
         total += F.cross_entropy(logits, labels, reduction="sum")
         predictions.append(logits.argmax(1))
-    predicted = torch.cat(predictions)
-    accuracy = (predicted == dataset.labels[index]).double().mean().item()
-    return Evaluation(total.item() / len(index), accuracy, predicted.cpu())
+    return total, torch.cat(predictions)
+
+
+def _evaluation(total: Tensor, predictions: Tensor, dataset: Dataset, index: Tensor) -> Evaluation:
+    accuracy = (predictions == dataset.labels[index].cpu()).double().mean().item()
+    return Evaluation(total.item() / len(index), accuracy, predictions)
 
 
 def class_accuracies(evaluation: Evaluation, dataset: Dataset, index: Tensor) -> dict[str, float]:

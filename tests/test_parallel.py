@@ -1,0 +1,150 @@
+"""One training by several processes is the training by one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from conftest import MakeFolder
+from experiments import ROOT, Start, assert_numbered_and_paired, change_config, nothing_is_left
+
+from benchmarks import processes as benchmark
+from cifar import data, device, parallel
+from cifar.errors import RequestError
+from cifar.hparams import Hparams
+from cifar.models import Norm
+from cifar.train import new_model, new_optimizer, train
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
+ALONE = {"OMP_NUM_THREADS": "1"}  # torchrun says at length that it sets this where nobody has
+
+
+_NET = Hparams(lr=0.02, batch_size=50, epochs=2, images_per_epoch=210, accumulate=3)
+_FAST = Hparams(model="fast", width=4, batch_size=50, lr=0.1, epochs=2, images_per_epoch=210, precision="float32")
+
+
+@pytest.mark.parametrize(
+    ("hparams", "processes", "tolerance"), [(_NET, 2, 1e-6), (_FAST, 3, 1e-4)], ids=["net", "fast"]
+)
+def test_several_processes_train_as_one(
+    make_folder: MakeFolder, hparams: Hparams, processes: int, tolerance: float
+) -> None:
+    folder = str(make_folder({"cat": 200, "dog": 200}))  # of noise: where pixels are equal, roundings decide
+    dataset = data.load(folder)
+    model = new_model(hparams, dataset)
+    epochs = train(model, new_optimizer(model, hparams), hparams, dataset, data.split(dataset))
+    expected = [(epoch.metrics.train_loss, epoch.metrics.loss) for epoch in epochs]
+    found = zip(*benchmark.losses(hparams, folder, processes), strict=True)
+    for losses, expected_losses in zip(found, expected, strict=True):
+        assert losses == pytest.approx(expected_losses, rel=tolerance)
+
+
+def test_the_statistics_of_all_are_those_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "total_with_gradient", lambda value: value)
+    alone, together = Norm(8), Norm(8)
+    generator = torch.Generator().manual_seed(0)
+    images, towards = (torch.randn(17, 8, 3, 3, generator=generator) * 3 + 5 for _ in range(2))
+    first, second = (images.clone().requires_grad_() for _ in range(2))
+    outputs = [alone(first), together._normalised_together(second, together.bias * Norm._BIAS_SCALE)]
+    for output in outputs:
+        (output * towards).sum().backward()
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(first.grad, second.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(alone.bias.grad, together.bias.grad)
+    torch.testing.assert_close(alone.state_dict(), together.state_dict())
+
+
+def test_a_trial_of_several_processes_speaks_with_one_voice() -> None:
+    run = torchrun(2, "trial.py", "--data", "digits", "--batch-size", "64", "--epochs", "2")
+    assert run.returncode == 0, run.stderr
+    assert [run.stdout.count(text) for text in ("epoch 1/2", "epoch 2/2", "ok: trained", "test accuracy")] == [1] * 4
+    wrong = torchrun(2, "trial.py", "--data", "digits", "--width", "0")
+    assert wrong.returncode == 1  # torchrun's, for whatever the trial says
+    assert wrong.stderr.count("error: width must be an integer from 1 to 1024, got 0") == 1
+
+
+def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
+    whole = [*TORCHRUN, str(processes), *command]
+    return subprocess.run(whole, cwd=ROOT, env=os.environ | ALONE, capture_output=True, text=True, timeout=120)
+
+
+def test_each_process_has_a_gpu_or_the_trial_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [device.Gpu(index, f"uuid-{index}", 0) for index in range(4)]
+    monkeypatch.setattr(device, "list_gpus", lambda: gpus)
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    monkeypatch.setattr(parallel, "shared", lambda ask: ask())
+    for rank, expected in ((0, [0, 2, 0]), (1, [1, 3, 1])):
+        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
+        held = [device.claim(1) for _ in range(3)]
+        assert [claim.device.index for claim in held] == expected
+        del held
+    del gpus[1:]
+    with pytest.raises(RequestError, match="2 processes need a GPU each, and this machine shows 1"):
+        device.claim(1)
+
+
+@pytest.mark.slow
+def test_a_search_of_trials_of_two_processes(search: Start, config_path: Path, tmp_path: Path) -> None:
+    command = "torchrun --nproc-per-node 2 trial.py --epochs 3"
+    change_config(config_path, trialCommand=command, trialConcurrency=1)
+    one = search("--data", "digits", "--max-trials", "2", "--tuner", "Random", **ALONE)
+    assert one.wait() == 0, one.err
+    assert "2 trials: 2 ok" in one.out
+    assert_numbered_and_paired(one)
+    assert {trial.result["processes"] for trial in one.trials() if trial.result} == {2}
+    assert nothing_is_left(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (signal.SIGINT, "interrupted after"),
+        (signal.SIGKILL, "another process of this trial has ended"),
+    ],
+)
+def test_a_process_that_is_lost_does_not_hang_the_others(tmp_path: Path, number: int, reason: str) -> None:
+    """An interrupt reaches torchrun, as from NNI; the kernel kills one process, here the second."""
+    output = tmp_path / "output"
+    command = [*TORCHRUN, "2", "trial.py", "--data", "digits", "--epochs", "100000"]
+    with output.open("w") as file:
+        launcher = subprocess.Popen(command, cwd=ROOT, env=os.environ | ALONE, stdout=file, stderr=file)
+    while "epoch 2/" not in output.read_text():
+        assert launcher.poll() is None, output.read_text()
+        time.sleep(0.1)
+    workers = [child for child in psutil.Process(launcher.pid).children() if "RANK" in child.environ()]
+    second = next(worker for worker in workers if worker.environ()["RANK"] == "1")
+    (second if number == signal.SIGKILL else psutil.Process(launcher.pid)).send_signal(number)
+    assert launcher.wait(30) != 0
+    assert reason in output.read_text()
+    assert not any(worker.is_running() for worker in workers)
+
+
+@pytest.mark.slow
+def test_want_of_memory_in_any_process_is_the_trials(tmp_path: Path) -> None:
+    (tmp_path / "limited.py").write_text(
+        "import json, os, sys, torch\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from cifar import data, device, parallel, train\n"
+        "from cifar.hparams import Hparams\n"
+        "from cifar.run import run_trial\n"
+        "with parallel.joined():\n"
+        "    if not parallel.leads():\n"
+        "        def no_memory(*_): raise torch.OutOfMemoryError('2 GB are not to be had')\n"
+        "        train.train_step = no_memory\n"
+        "    dataset = data.load('digits')\n"
+        "    result, _ = run_trial(Hparams(batch_size=64), dataset, data.split(dataset), torch.device('cpu'), print)\n"
+        "    if parallel.leads():\n"
+        "        print(json.dumps([result.status, result.reason]))\n"
+        "        os._exit(0)\n"
+    )
+    run = torchrun(2, str(tmp_path / "limited.py"))
+    assert json.loads(run.stdout) == ["out_of_memory", "2 GB are not to be had"], run.stderr
