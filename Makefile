@@ -32,7 +32,7 @@ test-faults: install  ## faults injected on purpose: kills, disks, folders, numb
 	$(BIN)/python -m benchmarks.faults results/faults.jsonl
 
 audit: install  ## known weaknesses of the tested versions, asked of PyPI
-	$(BIN)/uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip
+	$(BIN)/uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 bench: install  ## speed, start-up, memory, growth and accuracy beside the tutorial's loop (about an hour)
 	$(BIN)/python -m benchmarks
