@@ -87,7 +87,8 @@ def best(experiment: Path, data_name: str, budget: Budget, second_test: str | No
     directory.mkdir(exist_ok=True)
     try:
         with FileLock(directory / ".lock", timeout=0):
-            trainer = Trainer(directory, dataset, data.split(dataset), (len(trials) + 1) * budget.seeds)
+            at_once = int(store.read_config(experiment).get("trialConcurrency", 1))
+            trainer = Trainer(directory, dataset, at_once, (len(trials) + 1) * budget.seeds)
             return _confirm(experiment, trainer, trials, budget, tests)
     except Timeout:
         raise RequestError(f"another cifar best is at work on experiment {experiment.name}") from None
@@ -119,11 +120,11 @@ def _say_what_follows(leaders: Sequence[Trial], chosen: Sequence[Trial], seeds: 
 def _candidates(trainer: Trainer, trials: Sequence[Trial], seeds: int) -> list[Candidate]:
     """Those that train with each of the seeds: one that diverges with another seed than its own is no winner."""
     candidates = list[Candidate]()
-    for trial in trials:
-        try:
-            candidates.append(trainer.candidate(trial, seeds))
-        except Failed as failure:
-            _say(f"trial {trial.number} is out: {failure}")
+    for trial, trained in trainer.candidates(trials, seeds):
+        if isinstance(trained, Failed):
+            _say(f"trial {trial.number} is out: {trained}")
+        else:
+            candidates.append(trained)
     if not candidates:
         raise Failed("no leading trial trains again")
     return candidates
@@ -134,10 +135,8 @@ def _confirm(
 ) -> int:
     candidates = _candidates(trainer, trials, budget.seeds)
     winner, tied = decide(candidates)
-    finals = [
-        trainer.final_model(winner.trial, budget.of_finals(hparams))
-        for hparams in new_seeds(winner.trial, budget.seeds)
-    ]
+    seeded = new_seeds(winner.trial, budget.seeds)
+    finals = trainer.final_models(winner.trial, [budget.of_finals(hparams) for hparams in seeded])
     trainer.progress.close()
     verdicts = [read_test_images(experiment, finals, test, winner.trial.id) for test in tests]
     answer = Answer(candidates, winner, tied, finals, verdicts)

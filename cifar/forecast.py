@@ -17,13 +17,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from statistics import fmean
-from threading import Thread
 from typing import Any
 
 import torch
 from joblib import cpu_count
 
-from cifar import data, device
+from cifar import data, device, processes
 from cifar.data import Dataset, Splits
 from cifar.errors import RequestError
 from cifar.hparams import Hparams, command_hparams
@@ -158,20 +157,20 @@ def measure(space: dict[str, Any], command: str, data_name: str, concurrency: in
 def _imitated_trials(number: int, arguments: tuple[object, ...]) -> Iterator[list[Connection]]:
     """Connections to `number` processes that run _imitate; they end with the block."""
     spawn = multiprocessing.get_context("spawn")  # a trial, too, starts afresh
-    processes, connections = [], []
+    imitated, connections = [], []
     try:
         for _ in range(number):
             here, there = spawn.Pipe()
             process = spawn.Process(target=_imitate, args=(there, os.getpid(), *arguments), daemon=True)
             process.start()
             there.close()  # so that the end of the process is the end of the connection
-            processes.append(process)
+            imitated.append(process)
             connections.append(here)
         yield connections
-        for process in processes:
+        for process in imitated:
             process.join(_EXIT_SECONDS)
     finally:
-        for process in processes:
+        for process in imitated:
             process.kill()
             process.join()
 
@@ -192,7 +191,7 @@ def _imitate(
 ) -> None:
     """In its own process: get ready as a trial does, wait for the others, then measure."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    Thread(target=_end_with, args=(parent,), daemon=True).start()
+    processes.end_with(parent)
     dataset = data.load(data_name)
     splits = data.split(dataset)
     claim = device.claim(concurrency, f"forecast-{parent}")
@@ -211,13 +210,6 @@ def _imitate(
         if not is_out_of_memory(error):
             raise
         connection.send(str(error).splitlines()[0])
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent has ended, killed for instance."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
 
 
 def _trial_seconds(hparams: Hparams, dataset: Dataset, splits: Splits) -> float:

@@ -1,11 +1,13 @@
-"""The processes of one experiment: NNI's manager, its tuner, and trials with all that they started."""
+"""The processes of one experiment: NNI's manager, its tuner, trials with all that they started, and helpers."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from pathlib import Path
+from threading import Thread
 from typing import Literal
 
 import psutil
@@ -38,6 +40,17 @@ def is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent has ended, killed for instance; it goes on meanwhile."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _send(number: signal.Signals, processes: list[psutil.Process], wait_seconds: float = 5.0) -> None:

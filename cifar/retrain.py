@@ -1,16 +1,22 @@
-"""Trainings outside a search, each kept in a directory of its own, so that none is repeated after an interruption."""
+"""Trainings outside a search, several at once, each kept in a directory of its own: none is repeated."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from cifar import device, model_file, validation
+from cifar import data, device, model_file, processes, validation
 from cifar.confirm import Candidate, new_seeds
 from cifar.data import Dataset, Splits
 from cifar.errors import RequestError
@@ -21,74 +27,184 @@ from cifar.run import Trained, run_trial
 from cifar.store import Trial
 from cifar.validation import Answers
 
+_FAILED = "failed.json"
+_STOP_SECONDS = 8.0  # what a training may take to note where it stands
+
 
 class Failed(Exception):
     """A training that ended without a network."""
 
 
+@dataclass(frozen=True)
+class Training:
+    """A trial's configuration with another seed; a final one trains on the validation images too."""
+
+    trial: Trial
+    hparams: Hparams
+    final: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.trial.id}-{'final-' if self.final else ''}seed{self.hparams.seed}"
+
+
 class Trainer:
-    """Trains the configurations of an experiment's trials again, below `directory`."""
+    """Trains configurations of an experiment's trials again, below `directory`, and shows how far it is."""
 
-    def __init__(self, directory: Path, dataset: Dataset, splits: Splits, trainings: int) -> None:
+    def __init__(self, directory: Path, dataset: Dataset, at_once: int, trainings: int) -> None:
         self.directory = directory
-        self.dataset, self.splits = dataset, splits
-        self.claim = device.claim(1)
+        self.dataset, self.splits = dataset, data.split(dataset)
+        self.at_once = at_once
+        self.claim = device.claim(at_once, f"best-{directory.parent.name}")
         self.progress = tqdm(total=trainings, unit=" trainings", disable=None)
+        self._shown = set[str]()
 
-    def candidate(self, trial: Trial, seeds: int) -> Candidate:
-        """The trial's configuration, trained with so many new seeds and validated."""
-        runs = [self._validated(trial, hparams) for hparams in new_seeds(trial, seeds)]
-        return Candidate(trial, [answers for answers, _ in runs], fmean(seconds for _, seconds in runs))
+    def candidates(self, trials: Sequence[Trial], seeds: int) -> Iterator[tuple[Trial, Candidate | Failed]]:
+        """Each trial's configuration, trained with so many new seeds and validated."""
+        trainings = {trial.id: [Training(trial, hparams) for hparams in new_seeds(trial, seeds)] for trial in trials}
+        self._train_ahead([training for of_trial in trainings.values() for training in of_trial])
+        for trial in trials:
+            try:
+                runs = [self._validated(training) for training in trainings[trial.id]]
+            except Failed as failure:
+                yield trial, failure
+            else:
+                yield trial, Candidate(trial, [answers for answers, _ in runs], fmean(seconds for _, seconds in runs))
 
-    def final_model(self, trial: Trial, hparams: Hparams) -> SavedModel:
-        """A network trained on the validation images too: how good it is, only test images can say."""
-        directory = self.directory / f"{trial.id}-final-seed{hparams.seed}"
-        path = directory / "model.pt"
-        if not self._is_kept(path, hparams):
-            everything = torch.arange(len(self.dataset.labels))
-            trained, _ = self._train(
-                directory, hparams, Splits(everything, self.splits.val, f"{self.splits.fingerprint}, all trained on")
-            )
-            model_file.save(path, trained.model, hparams, self.dataset, {})
-        self.progress.update()
+    def final_models(self, trial: Trial, hparams: Sequence[Hparams]) -> list[SavedModel]:
+        """Networks trained on the validation images too: how good they are, only test images can say."""
+        trainings = [Training(trial, some, final=True) for some in hparams]
+        self._train_ahead(trainings)
+        return [self._final_model(training) for training in trainings]
+
+    def _train_ahead(self, trainings: Sequence[Training]) -> None:
+        """Train what is missing, as many at once as the search did; what fails is left to who asks for it."""
+        missing = [training for training in trainings if not self._is_kept(training)]
+        with self._helpers(missing):
+            self.train_missing(missing)
+
+    @contextlib.contextmanager
+    def _helpers(self, trainings: Sequence[Training]) -> Iterator[None]:
+        """Processes that take part in the trainings while the block lasts, and until they have ended theirs."""
+        spawn = multiprocessing.get_context("spawn")
+        arguments = (os.getpid(), self.directory, self.dataset.name, self.dataset.fingerprint, self.at_once, trainings)
+        helpers = [
+            spawn.Process(target=_help, args=arguments, daemon=True)
+            for _ in range(min(self.at_once, len(trainings)) - 1)
+        ]
+        try:
+            for helper in helpers:
+                helper.start()
+            yield
+            for helper in helpers:
+                while helper.is_alive():
+                    helper.join(1.0)
+                    self._show(trainings)
+        finally:
+            for helper in helpers:
+                if helper.pid is not None and helper.is_alive():
+                    os.kill(helper.pid, signal.SIGINT)
+            for helper in helpers:
+                if helper.pid is not None:
+                    helper.join(_STOP_SECONDS)
+                    helper.kill()
+
+    def train_missing(self, trainings: Sequence[Training]) -> None:
+        """Train those that nobody else is training, one after the other."""
+        for training in trainings:
+            directory = self.directory / training.name
+            directory.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(Timeout, Failed), FileLock(directory / ".lock", timeout=0):
+                if training.final:
+                    self._final_model(training)
+                else:
+                    self._validated(training)
+            self._show(trainings)
+
+    def _show(self, trainings: Sequence[Training]) -> None:
+        new = {training.name for training in trainings if self._is_kept(training)} - self._shown
+        self._shown |= new
+        self.progress.update(len(new))
+
+    def _is_kept(self, training: Training) -> bool:
+        if training.final:
+            return self._kept_model(training) is not None
+        return self._kept_answers(training) is not None
+
+    def _final_model(self, training: Training) -> SavedModel:
+        if kept := self._kept_model(training):
+            return kept
+        everything = torch.arange(len(self.dataset.labels))
+        fingerprint = f"{self.splits.fingerprint}, all trained on"
+        trained, _ = self._train(training, Splits(everything, self.splits.val, fingerprint))
+        path = self.directory / training.name / "model.pt"
+        model_file.save(path, trained.model, training.hparams, self.dataset, {})
         return model_file.load(path)
 
-    def _is_kept(self, path: Path, hparams: Hparams) -> bool:
+    def _kept_model(self, training: Training) -> SavedModel | None:
         try:
-            kept = model_file.load(path)
+            kept = model_file.load(self.directory / training.name / "model.pt")
         except RequestError:  # none, or a damaged one: it is trained again
-            return False
-        return kept.hparams == hparams and kept.facts["data"]["fingerprint"] == self.dataset.fingerprint
+            return None
+        same = kept.hparams == training.hparams and kept.facts["data"]["fingerprint"] == self.dataset.fingerprint
+        return kept if same else None
 
-    def _validated(self, trial: Trial, hparams: Hparams) -> tuple[Answers, float]:
-        directory = self.directory / f"{trial.id}-seed{hparams.seed}"
-        identity = {"hparams": asdict(hparams), "split_fingerprint": self.splits.fingerprint}
-        seconds, answers = _kept_seconds(directory / "result.json", identity), validation.load(directory)
-        if answers is None or seconds is None:
-            trained, seconds = self._train(directory, hparams, self.splits)
-            answers = Answers(trained.predictions.numpy(), self.dataset.labels[self.splits.val].numpy())
-            validation.save(directory, answers.predictions, answers.labels)
-            write_json(directory / "result.json", {"identity": identity, "seconds": seconds})
-        self.progress.update()
+    def _validated(self, training: Training) -> tuple[Answers, float]:
+        if kept := self._kept_answers(training):
+            return kept
+        directory = self.directory / training.name
+        trained, seconds = self._train(training, self.splits)
+        answers = Answers(trained.predictions.numpy(), self.dataset.labels[self.splits.val].numpy())
+        validation.save(directory, answers.predictions, answers.labels)
+        write_json(directory / "result.json", {"identity": self._identity(training), "seconds": seconds})
         return answers, seconds
 
-    def _train(self, directory: Path, hparams: Hparams, splits: Splits) -> tuple[Trained, float]:
-        directory.mkdir(parents=True, exist_ok=True)
+    def _kept_answers(self, training: Training) -> tuple[Answers, float] | None:
+        """Of an earlier training of the same, and its seconds; None where there is none, or what it left is damaged."""
+        directory = self.directory / training.name
+        answers = validation.load(directory)
+        try:
+            kept = read_json(directory / "result.json")
+            same = kept is not None and kept["identity"] == self._identity(training)
+            return (answers, float(kept["seconds"])) if answers is not None and same and kept else None
+        except (RequestError, KeyError, TypeError):
+            return None
+
+    def _identity(self, training: Training) -> dict[str, Any]:
+        return {"hparams": asdict(training.hparams), "split_fingerprint": self.splits.fingerprint}
+
+    def _train(self, training: Training, splits: Splits) -> tuple[Trained, float]:
+        directory, hparams = self.directory / training.name, training.hparams
+        self._refuse_to_fail_again(training)
         torch.set_num_threads(self.claim.threads(hparams))
         checkpoint = directory / "checkpoint.pt"
         result, trained = run_trial(hparams, self.dataset, splits, self.claim.device, lambda _: None, checkpoint)
         if result.status == "interrupted":
             raise KeyboardInterrupt
         if trained is None:
-            raise Failed(f"training again with seed {hparams.seed} ended {result.status}: {result.reason}")
+            reason = f"training again with seed {hparams.seed} ended {result.status}: {result.reason}"
+            if result.status == "diverged":  # as it would again; memory may be there another time
+                write_json(directory / _FAILED, {"identity": self._identity(training), "reason": reason})
+            raise Failed(reason)
         checkpoint.unlink(missing_ok=True)
         return trained, result.seconds
 
+    def _refuse_to_fail_again(self, training: Training) -> None:
+        with contextlib.suppress(RequestError, KeyError, TypeError):  # what is damaged says nothing
+            failed = read_json(self.directory / training.name / _FAILED)
+            if failed and failed["identity"] == self._identity(training):
+                raise Failed(failed["reason"])
 
-def _kept_seconds(path: Path, identity: dict[str, Any]) -> float | None:
-    """Of an earlier training of the same; None where there is none, or what it left is damaged."""
-    try:
-        kept = read_json(path)
-        return float(kept["seconds"]) if kept and kept["identity"] == identity else None
-    except (RequestError, KeyError, TypeError):
-        return None
+
+def _help(
+    parent: int, directory: Path, data_name: str, fingerprint: str, at_once: int, trainings: Sequence[Training]
+) -> None:
+    """In a process of its own: take part in the trainings."""
+    processes.end_with(parent)
+    dataset = data.load(data_name)
+    if dataset.fingerprint != fingerprint:
+        return  # the folder has changed: what it holds now is another experiment's
+    with contextlib.suppress(KeyboardInterrupt):
+        trainer = Trainer(directory, dataset, at_once, 0)
+        trainer.progress.disable = True
+        trainer.train_missing(trainings)

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import sqlite3
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from cifar.best import Budget, best
 from cifar.errors import RequestError
 from cifar.hparams import Hparams
 from cifar.result import Result
+from cifar.retrain import Trainer
 from cifar.run import run_trial
 
 SEEDS = 2
@@ -103,6 +108,36 @@ def test_after_an_interruption_it_goes_on(
     assert len(trainings) == 6
 
 
+@pytest.fixture
+def idle(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The experiment, which ran two trials at once, and nothing trained by this process: its helper does all."""
+    with closing(sqlite3.connect(experiment / "db" / "nni.sqlite")) as connection, connection:
+        connection.execute("update ExperimentProfile set params = json_set(params, '$.trialConcurrency', 2)")
+    monkeypatch.setattr(Trainer, "train_missing", lambda *_: None)
+    return experiment
+
+
+def test_as_many_train_at_once_as_in_the_search(idle: Path, trainings: list[int]) -> None:
+    assert best(idle, "digits", BUDGET, None, force=False) == 0
+    assert trainings == []
+    record = json.loads((idle / "best.json").read_text())
+    assert len(record["candidates"]) == 2
+    assert record["tests"][0]["mean"] > 0.3
+
+
+def test_an_interruption_ends_those_who_help(idle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        while not list(idle.glob("confirmed/*/result.json")):  # the helper is at its next
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "train_missing", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        best(idle, "digits", BUDGET, None, force=False)
+    assert multiprocessing.active_children() == []
+    assert len(list(idle.glob("confirmed/*/result.json"))) < 4
+
+
 def test_another_folder_is_tested_beside_the_first(experiment: Path, make_folder: MakeFolder) -> None:
     best(experiment, "digits", BUDGET, str(make_folder({"7": 3, "1": 2})), force=False)
     first, second = json.loads((experiment / "best.json").read_text())["tests"]
@@ -117,14 +152,18 @@ def test_a_leader_that_diverges_with_another_seed_is_no_winner(
     experiment: Path, trainings: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counted: Callable[..., Any] = vars(retrain)["run_trial"]
+    diverged = list[int]()
 
     def narrow_diverges(hparams: Any, *others: Any) -> Any:
-        diverged = Result("diverged", "training loss is nan"), None
-        return diverged if hparams.width == 4 else counted(hparams, *others)
+        if hparams.width == 4:
+            diverged.append(hparams.seed)
+            return Result("diverged", "training loss is nan"), None
+        return counted(hparams, *others)
 
     monkeypatch.setattr(retrain, "run_trial", narrow_diverges)
     assert best(experiment, "digits", BUDGET, None, force=False) == 0
     assert "trial 0 is out: training again with seed 1000 ended diverged" in capsys.readouterr().err
+    assert diverged == [1000, 1001]  # and not again when their trial's turn comes
     assert json.loads((experiment / "best.json").read_text())["winner"] == "trial1"
 
 
