@@ -143,6 +143,16 @@ def test_without_the_repair_the_same_experiment_shows_wrong_pairs(start: Start, 
     assert [trial for trial, values in shown.items() if not is_paired(values)]
 
 
+@pytest.mark.slow
+def test_a_manager_that_pairs_needs_no_repair(start: Start, tmp_path: Path) -> None:
+    pairing = {"NODE_OPTIONS": f"--require {ROOT / 'cifar' / 'preload' / 'pairing.js'}"}
+    experiment = start(scrambled_config(tmp_path, 24, "--without-repair"), **pairing)
+    assert experiment.wait(180) == "DONE"
+    shown = shown_params(experiment, tmp_path)
+    assert len(shown) == 24
+    assert [trial for trial, values in shown.items() if not is_paired(values)] == []
+
+
 def test_the_projects_own_search_runs_under_plain_nnictl(start: Start, tmp_path: Path, shared_cache: Path) -> None:
     config = project_config(tmp_path, "python trial.py --epochs 2 --lr 1") | {"maxTrialNumber": 4}
     experiment = start(config, CIFAR_DATA="digits", CIFAR_CACHE=str(shared_cache))
