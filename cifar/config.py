@@ -13,6 +13,7 @@ import yaml
 from cifar import store
 from cifar.algorithms import SEEDED_TUNERS, tuner_problem
 from cifar.errors import RequestError
+from cifar.hosts import Host
 from cifar.hparams import Hparams
 from cifar.preflight import DURATION_RULE, is_duration, problems
 
@@ -29,9 +30,10 @@ class Changes:
     epochs: int | None = None
     seed: int | None = None  # of the tuner and of every trial
     no_early_stopping: bool | None = None
+    hosts: tuple[Host, ...] | None = None
 
 
-_FIXED_ON_RESUME = ("name", "tuner", "epochs", "seed", "no_early_stopping")
+_FIXED_ON_RESUME = ("name", "tuner", "epochs", "seed", "no_early_stopping", "hosts")
 
 
 def load(path: Path, changes: Changes) -> Any:
@@ -164,6 +166,11 @@ def _apply(changes: Changes, config: Any) -> None:
     _apply_tuner(changes, config)
     if changes.no_early_stopping:
         config.assessor = None
+    if changes.hosts is not None:
+        services = _nni_experiment().config
+        machines = [services.RemoteMachineConfig(**host.machine()) for host in changes.hosts]
+        config.training_service = services.RemoteConfig(machine_list=machines)
+        config.nni_manager_ip = "127.0.0.1"  # NNI asks for one, and preload/remote.js needs none
     for name in ("epochs", "seed"):  # where an option is given twice, trial.py takes the last
         if getattr(changes, name) is not None and config.trial_command:
             config.trial_command += f" --{name} {getattr(changes, name)}"

@@ -20,7 +20,7 @@ from cifar.files import existing
 logger = logging.getLogger(__name__)
 
 VAL_SHARE = 0.1  # of each class's training images
-_PREPARED = "CIFAR_PREPARED"
+PREPARED = "CIFAR_PREPARED"  # fingerprint and place, below the cache's directory or absolute
 _CHUNK = 256  # images made ready at once: small batches share the cost, and a core's cache holds them
 
 
@@ -74,7 +74,7 @@ def prepare(data: str) -> dict[str, str]:
     removes a folder while they run.
     """
     cached = _fetch(data, "train")
-    return {"CIFAR_DATA": data, _PREPARED: f"{cached.fingerprint} {cached.entry}"}
+    return {"CIFAR_DATA": data, PREPARED: f"{cached.fingerprint} {cached.entry}"}
 
 
 def load(data: str) -> Dataset:
@@ -82,9 +82,10 @@ def load(data: str) -> Dataset:
 
     Raises RequestError where they cannot be had.
     """
-    prepared = os.environ.get(_PREPARED)
+    prepared = os.environ.get(PREPARED)
     if prepared and data == os.environ.get("CIFAR_DATA"):
-        return _dataset(data, _fetch_prepared(data, *prepared.split(" ", 1)))
+        fingerprint, entry = prepared.split(" ", 1)
+        return _dataset(data, _fetch_prepared(data, fingerprint, cache.directory() / entry))
     return _dataset(data, _fetch(data, "train"))
 
 
@@ -100,8 +101,8 @@ def load_test_folder(folder: str) -> Dataset:
     return _dataset(folder, _fetch(folder, "test", sources.FolderToTest(Path(folder))))
 
 
-def _fetch_prepared(data: str, fingerprint: str, entry: str) -> cache.Cached:
-    if cached := cache.reopen(Path(entry), fingerprint):
+def _fetch_prepared(data: str, fingerprint: str, entry: Path) -> cache.Cached:
+    if cached := cache.reopen(entry, fingerprint):
         return cached
     cached = _fetch(data, "train")
     if cached.fingerprint != fingerprint:

@@ -8,20 +8,22 @@ from pathlib import Path
 import torch
 from joblib import cpu_count
 
-from cifar import config, data, device, forecast
+from cifar import config, data, device, forecast, hosts
 from cifar.files import existing
 from cifar.prepare import Request, check_new, disk_bytes, forecast_line
 
 
 def doctor(request: Request) -> int:
     """Print what the machine, the data and the search are like, and how many trials at once pay. Returns 0."""
-    loaded, name, _claimed_port = check_new(request)
+    loaded, name, described, _claimed_port = check_new(request)
     dataset = data.load(name)
     splits = data.split(dataset)
     gpus = [torch.cuda.get_device_name(gpu.index) for gpu in device.list_gpus()]
     biggest = forecast.largest(loaded.search_space, loaded.trial_command)
     place = existing(Path(loaded.experiment_working_directory))
     print(f"machine   {cpu_count()} cores, {', '.join(gpus) or 'no GPU'}")
+    for one in described:
+        print(hosts.summary(one))
     print(f"data      {name}: {len(splits.train):,} images to train on, {len(splits.val):,} to validate on")
     print(f"largest   model {biggest.model}, width {biggest.width}, batch_size {biggest.batch_size}")
     print(f"disk      {disk_bytes(loaded) / 2**20:.0f} MB needed, {shutil.disk_usage(place).free / 2**30:.0f} GB free")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import requests
 
-from cifar import processes, store
+from cifar import hosts, processes, store
 from cifar.config import seconds
 from cifar.errors import RequestError
 from cifar.files import read_json, write_json
@@ -86,9 +86,11 @@ def running(
         experiment = _start(config, action, experiment_id, environment, port, host)
         yield experiment
         experiment.stop()
+        hosts.end(hosts.of(config), experiment_id)
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # this takes no second more, and nothing may interrupt it
         processes.end(directory, at_once=isinstance(error, KeyboardInterrupt))
+        hosts.end(hosts.of(config), experiment_id)
         raise
 
 

@@ -134,6 +134,13 @@ def rates(space: dict[str, Any], command: str, data_name: str, concurrencies: Se
         most = max(most, rate.trials_per_hour)
 
 
+def together(rates: Sequence[Rate], concurrency: int) -> Rate:
+    """Of several machines, `concurrency` trials at once on all of them."""
+    per_hour = sum(rate.trials_per_hour for rate in rates)
+    step, size = max(rate.largest_step_seconds for rate in rates), max(rate.largest_bytes for rate in rates)
+    return Rate(concurrency, concurrency * 3600 / per_hour, step, size)
+
+
 def measure(space: dict[str, Any], command: str, data_name: str, concurrency: int) -> Rate:
     """Imitate `concurrency` trials at once. Raises DoesNotFit."""
     biggest = largest(space, command)

@@ -108,11 +108,14 @@ def experiment_id() -> str | None:
 
 
 def concurrency() -> int:
-    """How many trials the experiment runs at once; 1 outside NNI or where the manager cannot be asked."""
+    """How many trials the experiment runs at once on this machine; 1 outside NNI or without the manager's answer."""
     if not running():
         return 1
     profile = _ask_manager("experiment")
-    return max(1, int(profile["params"]["trialConcurrency"])) if profile else 1
+    if not profile:
+        return 1
+    machines = profile["params"]["trainingService"].get("machineList", [""])
+    return math.ceil(int(profile["params"]["trialConcurrency"]) / len(machines))
 
 
 def checkpoint_path() -> Path | None:
@@ -274,13 +277,23 @@ def _ask_manager(path: str) -> Any:
     """GET from NNI's REST interface, None where it has no answer."""
     import requests
 
-    # The channel is http://HOST:PORT[/PREFIX]/env/...: what comes before /env/ is the manager.
-    manager = os.environ["NNI_TRIAL_COMMAND_CHANNEL"].rsplit("/env/", 1)[0]
     try:
-        response = requests.get(f"{manager}/api/v1/nni/{path}", timeout=5)
+        response = requests.get(f"{_manager()}/api/v1/nni/{path}", timeout=5)
         return response.json() if response.ok else None
     except (requests.RequestException, ValueError):
         return None
+
+
+def _manager() -> str:
+    """Where it answers."""
+    if os.environ.get("NNI_PLATFORM") == "remote":
+        # There the channel leads to NNI's keeper of this machine, and its own, ws://HOST:PORT/platform/..., leads on.
+        launched = _directory().parents[1].glob("trial_keeper*/launcher_config.json")
+        latest = max(launched, key=lambda path: path.stat().st_mtime)
+        channel: str = json.loads(latest.read_text())["managerCommandChannel"]
+        return channel.replace("ws://", "http://").rsplit("/platform/", 1)[0]
+    # The channel is http://HOST:PORT[/PREFIX]/env/...: what comes before /env/ is the manager.
+    return os.environ["NNI_TRIAL_COMMAND_CHANNEL"].rsplit("/env/", 1)[0]
 
 
 def _params_file(record: Any) -> dict[str, object]:

@@ -220,7 +220,12 @@ def _command_problems(command: str, directory: Path) -> Iterator[str]:
 def _service_problems(config: Any) -> Iterator[str]:
     service = config.training_service
     platform = getattr(service, "platform", None)
-    if platform != "local":
-        yield f"trainingService must have the platform local, got {platform!r}"
+    if platform not in ("local", "remote"):
+        yield f"trainingService must have the platform local or remote, got {platform!r}"
+    for machine in getattr(service, "machine_list", None) or []:
+        if machine.password is not None:
+            yield f"machineList: {machine.host} must have an sshKeyFile: NNI's page would show its password"
+        if not machine.python_path:
+            yield f"machineList: {machine.host} must have a pythonPath, the directory of the Python for its trials"
     if config.trial_gpu_number is not None or getattr(service, "trial_gpu_number", None) not in (None, MISSING):
         yield "trialGpuNumber must not be set: NNI 3.0's GPU scheduler starves or floods the machine; trials choose"

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import BaseFileLock
 
-from cifar import claims, config, data, forecast, processes, store
+from cifar import claims, config, data, forecast, hosts, processes, store
 from cifar.algorithms import resume_problem
 from cifar.config import Changes
 from cifar.data import Dataset
@@ -19,6 +19,7 @@ from cifar.errors import Problems, RequestError
 from cifar.experiment import Action, new_id, remembered_data
 from cifar.files import existing
 from cifar.forecast import Rate
+from cifar.hosts import Described
 from cifar.ports import LOOPBACK, claim_port
 from cifar.progress import duration_text
 from cifar.sources import absolute
@@ -63,8 +64,8 @@ class Prepared:
         return Path(self.config.experiment_working_directory) / self.id
 
 
-def check_new(request: Request) -> tuple[Any, str, tuple[int, BaseFileLock]]:
-    """The config, the data's name, and the claimed port that a new experiment would have.
+def check_new(request: Request) -> tuple[Any, str, list[Described], tuple[int, BaseFileLock]]:
+    """The config, the data's name, the hosts and the claimed port that a new experiment would have.
 
     Raises RequestError with every problem at once; nothing is written or started.
     """
@@ -73,18 +74,27 @@ def check_new(request: Request) -> tuple[Any, str, tuple[int, BaseFileLock]]:
     name = _default_data(request.data)
     problems.of(lambda: data.check(name))
     claimed = problems.of(lambda: claim_port(request.port, request.host))
+    described: list[Described] | None = []
     if loaded:
         problems.of(lambda: refuse_full_disk(loaded))
+        problems.of(lambda: _refuse_auto_elsewhere(request, loaded))
+        described = problems.of(lambda: hosts.describe(hosts.of(loaded)))
     problems.refuse()
-    assert loaded and claimed
-    return loaded, absolute(name), claimed
+    assert loaded and claimed and described is not None
+    return loaded, absolute(name), described, claimed
+
+
+def _refuse_auto_elsewhere(request: Request, loaded: Any) -> None:
+    if request.auto_concurrency and hosts.of(loaded):
+        raise RequestError("--concurrency auto measures this machine alone; on hosts, say how many trials run in all")
 
 
 def prepare_new(request: Request) -> Prepared:
     """What a new experiment needs. Raises RequestError with every problem at once."""
-    loaded, name, (port, port_claim) = check_new(request)
+    loaded, name, described, (port, port_claim) = check_new(request)
     environment = data.prepare(name)
-    choose_concurrency(loaded, name, request.auto_concurrency, loaded.max_trial_number)
+    environment |= _make_ready(loaded, described, environment)
+    choose_concurrency(loaded, name, described, request.auto_concurrency, loaded.max_trial_number)
     experiment_id = new_id()
     claim = claims.try_claim(f"experiment-{experiment_id}")
     assert claim is not None  # nobody else knows the id
@@ -103,17 +113,22 @@ def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
     if name:
         problems.of(lambda: data.check(name))
     claimed = problems.of(lambda: claim_port(request.port, request.host))
+    described: list[Described] | None = []
     if loaded:
         problems.of(lambda: refuse_full_disk(loaded))
         problems.of(lambda: _refuse_to_repeat(directory, loaded))
+        problems.of(lambda: _refuse_auto_elsewhere(request, loaded))
+        described = problems.of(lambda: hosts.describe(hosts.of(loaded)))
     problems.refuse()
-    assert loaded and name and claimed
+    assert loaded and name and claimed and described is not None
     processes.end(directory)
     trials = store.read_trials(directory)
     environment = data.prepare(name)
     _refuse_changed_data(data.load(name), trials)
     remaining = _count_remaining(loaded, trials)
-    choose_concurrency(loaded, name, request.auto_concurrency, remaining, store.read_seconds(directory))
+    hosts.end([one.host for one in described], directory.name)
+    environment |= _make_ready(loaded, described, environment)
+    choose_concurrency(loaded, name, described, request.auto_concurrency, remaining, store.read_seconds(directory))
     config.move_seed(loaded, len(trials))
     store.write_config(directory, loaded.json())
     port, port_claim = claimed
@@ -155,11 +170,34 @@ def _refuse_to_repeat(directory: Path, loaded: Any) -> None:
         raise RequestError(f"experiment {directory.name} has ended its {len(trials)} trials; more need --max-trials")
 
 
-def choose_concurrency(loaded: Any, name: str, auto: bool, trials: int | None, seconds_used: float = 0.0) -> None:
+def _make_ready(loaded: Any, described: list[Described], environment: dict[str, str]) -> dict[str, str]:
+    """Give the hosts what trials need there; returns what NNI's manager must know of them."""
+    if not described:
+        return {}
+    for one in described:
+        print(hosts.summary(one), file=sys.stderr)
+    fingerprint, entry = environment[data.PREPARED].split(" ", 1)
+    place = hosts.send_data(described, Path(entry), fingerprint)
+    remote = environment | {data.PREPARED: f"{fingerprint} {place}"}
+    loaded.trial_command = hosts.with_environment(loaded.trial_command, remote)
+    loaded.training_service.trial_command = loaded.trial_command  # NNI has copied it there
+    return hosts.environment(described)
+
+
+def choose_concurrency(
+    loaded: Any,
+    name: str,
+    described: list[Described],
+    auto: bool,
+    trials: int | None,
+    seconds_used: float = 0.0,
+) -> None:
     """Measure how fast trials will be, say how long all will take, and set how many run at once where that is free."""
-    print("measuring how fast this machine is", file=sys.stderr)
+    print(f"measuring how fast {'the hosts are' if described else 'this machine is'}", file=sys.stderr)
     space, command = loaded.search_space, loaded.trial_command
-    if auto:
+    if described:
+        rate = hosts.measure(described, space, command, loaded.trial_concurrency)
+    elif auto:
         rate = forecast.best(list(forecast.rates(space, command, name, forecast.concurrencies())))
         loaded.trial_concurrency = rate.concurrency
     else:

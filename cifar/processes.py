@@ -71,6 +71,8 @@ def _role(process: psutil.Process, experiment: Path) -> Role | None:
         if "--experiment-id" in command:
             named = {command[command.index(option) + 1] for option in ("--experiment-id", "--experiments-directory")}
             return "manager" if named == {experiment.name, str(experiment.parent)} else None
+        if any(word.startswith(f"{experiment}/environments/") for word in command):
+            return "manager"  # NNI's keeper, which has its place on another machine
         environment = process.environ()
     except (psutil.Error, ValueError, IndexError):  # it has just ended, or is another user's
         return None

@@ -105,7 +105,7 @@ class Manager:
         if path == "/prefix/env/local-env/TRIAL":
             return {"type": "parameter", "parameter": json.dumps(self.handed)}
         if path == "/prefix/api/v1/nni/experiment":
-            return {"params": {"trialConcurrency": 2}}
+            return {"params": {"trialConcurrency": 2, "trainingService": {"platform": "local"}}}
         if path == "/prefix/api/v1/nni/trial-jobs/TRIAL" and self.recorded:
             return {"hyperParameters": [json.dumps(self.recorded)]}
         return None

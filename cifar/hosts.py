@@ -1,0 +1,242 @@
+"""The other machines of a search, reached by SSH: read from hosts.yml, checked, and given what trials need there.
+
+Each has this project installed, in an environment that `python` names. What is asked of them is in worker.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+
+from cifar.errors import Problems, RequestError
+
+if TYPE_CHECKING:
+    from cifar.forecast import Rate  # takes seconds, with PyTorch
+
+T = TypeVar("T")
+
+_CONNECT_SECONDS = 10
+_MOST_CLOCK_SECONDS = 60.0  # by which logs may be off before nobody can read them together
+_SMALLEST_FREE_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine: its address, who logs in with which key, and the directory of the Python that trials run with."""
+
+    host: str
+    user: str
+    key: str
+    python: str
+    port: int = 22
+
+    @property
+    def name(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def machine(self) -> dict[str, Any]:
+        """As NNI's config names it."""
+        key = str(Path(self.key).expanduser())
+        return {
+            "host": self.host,
+            "port": self.port,
+            "user": self.user,
+            "ssh_key_file": key,
+            "python_path": self.python,
+        }
+
+
+@dataclass(frozen=True)
+class Described:
+    """A host, and what it says of itself."""
+
+    host: Host
+    facts: dict[str, Any]
+
+
+def read(path: Path) -> list[Host]:
+    """The hosts of a YAML file: a list, each with host, user, key, python and, if it is not 22, port."""
+    try:
+        listed = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise RequestError(f"--hosts {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise RequestError(f"--hosts {path} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(listed, list) or not listed:
+        raise RequestError(f"--hosts {path} must hold a list of hosts, got {listed!r}")
+    problems = Problems()
+    hosts = [problems.of(lambda entry=entry: _host(entry)) for entry in listed]  # type: ignore[misc]
+    problems.of(lambda: _refuse_doubles([host for host in hosts if host]))
+    problems.refuse()
+    return [host for host in hosts if host]
+
+
+def _host(entry: Any) -> Host:
+    names = [spec.name for spec in fields(Host)]
+    if not isinstance(entry, dict) or not set(names) - {"port"} <= set(entry) <= set(names):
+        raise RequestError(f"a host must have {', '.join(names)} (port may be left out), got {entry!r}")
+    for name in names[:-1]:
+        if not isinstance(entry[name], str) or not entry[name].strip() or entry[name].startswith("-"):
+            raise RequestError(f"host {entry['host']!r}: {name} must be a text, got {entry[name]!r}")
+    port = entry.get("port", 22)
+    if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
+        raise RequestError(f"host {entry['host']!r}: port must be from 1 to 65535, got {port!r}")
+    if not Path(entry["key"]).expanduser().is_file():
+        raise RequestError(f"host {entry['host']!r}: there is no key file {entry['key']}")
+    return Host(**entry)
+
+
+def _refuse_doubles(hosts: Sequence[Host]) -> None:
+    names = [host.name for host in hosts]
+    if doubles := sorted({name for name in names if names.count(name) > 1}):
+        raise RequestError(f"hosts must differ, got {', '.join(doubles)} more than once")
+
+
+def of(config: Any) -> list[Host]:
+    """The hosts of an NNI ExperimentConfig; [] where trials run on this machine."""
+    service = config.training_service
+    if getattr(service, "platform", None) != "remote":
+        return []
+    return [
+        Host(machine.host, machine.user, str(machine.ssh_key_file), machine.python_path or "", machine.port)
+        for machine in service.machine_list
+    ]
+
+
+def describe(hosts: Sequence[Host]) -> list[Described]:
+    """What each host is like. RequestError naming every host that cannot be used, and why."""
+    problems = Problems()
+    answers = _of_each(hosts, lambda host: problems.of(lambda: _described(host)))
+    problems.refuse()
+    return [answer for answer in answers if answer]
+
+
+def _described(host: Host) -> Described:
+    asked = time.time()
+    facts: dict[str, Any] = _ask(host, "describe")
+    differing = [name for name, theirs in facts["versions"].items() if theirs != version(name)]
+    if differing:
+        pairs = ", ".join(f"{name} {facts['versions'][name]} (here {version(name)})" for name in differing)
+        raise RequestError(f"host {host.name} has other versions: {pairs}; install this project there again")
+    off = max(asked - facts["time"], facts["time"] - time.time())
+    if off > _MOST_CLOCK_SECONDS:
+        raise RequestError(f"host {host.name}: its clock is off by {off:.0f} seconds")
+    if facts["free_bytes"] < _SMALLEST_FREE_BYTES:
+        raise RequestError(f"host {host.name}: only {facts['free_bytes'] / 2**20:.0f} MB of disk are free")
+    return Described(host, facts)
+
+
+def summary(described: Described) -> str:
+    facts = described.facts
+    gpus = ", ".join(facts["gpus"]) or "no GPU"
+    return f"host {described.host.name}: {facts['cores']} cores, {gpus}, {facts['free_bytes'] / 2**30:.0f} GB free"
+
+
+def send_data(hosts: Sequence[Described], entry: Path, fingerprint: str) -> str:
+    """Copy decoded images to each host that lacks them; returns their place below its cache's directory."""
+    place = f"{entry.parent.name}/{entry.name}"
+    size = sum(path.stat().st_size for path in entry.iterdir())
+
+    def send(described: Described) -> None:
+        if not _ask(described.host, "has", place=place, fingerprint=fingerprint):
+            print(f"copying {size / 2**20:.0f} MB of images to {described.host.name}", file=sys.stderr)
+            with subprocess.Popen(["tar", "-C", str(entry), "-c", "."], stdout=subprocess.PIPE) as archive:
+                _ask(described.host, "take", archive.stdout, place=place)
+
+    _of_each(hosts, send)
+    return place
+
+
+def with_environment(command: str, environment: dict[str, str]) -> str:
+    """A trial command that sets these variables, which it may have set to other values before."""
+    words = shlex.split(command)
+    if words[0] == "env":
+        words = list(itertools.dropwhile(lambda word: "=" in word, words[1:]))
+    return shlex.join(["env", *(f"{name}={value}" for name, value in environment.items()), *words])
+
+
+def measure(hosts: Sequence[Described], space: dict[str, Any], command: str, concurrency: int) -> Rate:
+    """How fast trials are on all hosts together, `concurrency` in all; RequestError where the largest does not fit."""
+    from cifar import forecast
+
+    each = math.ceil(concurrency / len(hosts))
+
+    def ask(described: Described) -> Rate:
+        return forecast.Rate(**_ask(described.host, "measure", space=space, command=command, concurrency=each))
+
+    rates = _of_each(hosts, ask)
+    return forecast.together(rates, concurrency)
+
+
+def environment(hosts: Sequence[Described]) -> dict[str, str]:
+    """What NNI's manager must know of them, see preload/remote.js."""
+    keys = {described.host.name: _known_keys(described.host) for described in hosts}
+    preloads = {described.host.name: described.facts["preloads"] for described in hosts}
+    return {"CIFAR_HOST_KEYS": json.dumps(keys), "CIFAR_WORKER_PRELOADS": json.dumps(preloads)}
+
+
+def end(hosts: Sequence[Host], experiment: str) -> None:
+    """End what is left of an experiment on each host that can be reached."""
+
+    def ask(host: Host) -> None:
+        try:
+            _ask(host, "end", experiment=experiment)
+        except RequestError as error:
+            print(f"what may still run there could not be ended: {error}", file=sys.stderr)
+
+    _of_each(hosts, ask)
+
+
+def _of_each(hosts: Sequence[Any], ask: Callable[[Any], T]) -> list[T]:
+    """Asked all at once."""
+    with ThreadPoolExecutor(max(1, len(hosts))) as pool:
+        return list(pool.map(ask, hosts))
+
+
+def _ask(host: Host, question: str, stdin: Any = subprocess.DEVNULL, **arguments: object) -> Any:
+    """A question of worker.py's. RequestError where the host cannot be reached, or has no answer."""
+    words = [f"{host.python}/python", "-m", "cifar.worker", question, json.dumps(arguments)]
+    command = [*_ssh(host), shlex.join(words)]
+    run = subprocess.run(command, stdin=stdin, capture_output=True, text=True)
+    if run.returncode:
+        said = [line.strip() for line in run.stderr.splitlines() if line.strip()]
+        why = said[-1] if said else f"exit code {run.returncode}"
+        raise RequestError(f"host {host.name}: {_explained(why, host)}")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def _ssh(host: Host) -> list[str]:
+    options = ["BatchMode=yes", f"ConnectTimeout={_CONNECT_SECONDS}", "ServerAliveInterval=5", "ServerAliveCountMax=3"]
+    options += ["StrictHostKeyChecking=yes", "IdentitiesOnly=yes"]
+    flags = [word for option in options for word in ("-o", option)]
+    key = str(Path(host.key).expanduser())
+    return ["ssh", *flags, "-p", str(host.port), "-i", key, f"{host.user}@{host.host}"]
+
+
+def _explained(why: str, host: Host) -> str:
+    if "Host key verification failed" in why:
+        return f"its key is not known here; compare it and accept it once: ssh -p {host.port} {host.user}@{host.host}"
+    if "No module named" in why or "not found" in why or "No such file" in why:
+        return f"this project is not installed for {host.python}/python ({why})"
+    return why
+
+
+def _known_keys(host: Host) -> list[str]:
+    """The keys that OpenSSH trusts for it, as "type key"; NNI's own client would trust any."""
+    name = host.host if host.port == 22 else f"[{host.host}]:{host.port}"
+    found = subprocess.run(["ssh-keygen", "-F", name], capture_output=True, text=True).stdout
+    lines = [line.split() for line in found.splitlines() if line and not line.startswith("#")]
+    return [f"{words[1]} {words[2]}" for words in lines]

@@ -1,0 +1,153 @@
+// What NNI's remote training service needs to be safe and to lose nothing. Preloaded into its manager:
+// - Workers reach the manager through the SSH connection alone: it is asked to listen on the worker's 127.0.0.1, and what
+//   connects there is handed on to the manager's own port. CIFAR_HOST_KEYS holds each host's known keys: no other is
+//   trusted. A connection that falls silent counts as lost after fifteen seconds.
+// - Nothing is installed on a worker that nobody asked for.
+// - A worker's own server, too, listens on 127.0.0.1, and a trial that is killed there starts again: the corrections of
+//   this directory are preloaded into it from where the worker has them, which CIFAR_WORKER_PRELOADS says.
+// - What a trial leaves is fetched into the experiment, as if it had run on this machine, before it counts as ended.
+// - Trials of a worker that is lost run again on another one.
+const fs = require("fs");
+const net = require("net");
+const path = require("path");
+const whenLoaded = require("./when_loaded.js");
+
+const KEYS = JSON.parse(process.env.CIFAR_HOST_KEYS || "{}"); // "host:port" -> ["ssh-ed25519 AAAA...", ...]
+const PRELOADS = JSON.parse(process.env.CIFAR_WORKER_PRELOADS || "{}"); // "host:port" -> directory
+const ON_WORKERS = ["loopback.js", "restarts.js"];
+const SILENCE = { keepaliveInterval: 5000, keepaliveCountMax: 3 };
+const LEFT_BY_TRIALS = ["params.json", "result.json", "validation.npz", "trial.log", "trial.stdout", "trial.stderr"];
+
+const nameOf = (config) => `${config.host}:${config.port}`;
+
+whenLoaded("Ssh", (ssh) => {
+  const { connect, run } = ssh;
+
+  ssh.connect = async function () {
+    const { Client } = require(require.resolve("ssh2", { paths: [process.argv[1]] })); // of NNI's own modules
+    const open = Client.prototype.connect;
+    const { config } = this;
+    Client.prototype.connect = function (options) {
+      Client.prototype.connect = open;
+      this.on("error", () => this.end()); // the channel over it notices; unheard, it would end the manager
+      return open.call(this, { ...options, ...SILENCE, ...trusted(config) });
+    };
+    await connect.call(this);
+    this.door = await openDoor(this.client);
+  };
+
+  ssh.run = async function (command) {
+    if (command.endsWith("-m pip install nni --upgrade")) return "";
+    if (command.includes(".launch_trial_keeper ")) command = withPreloads(command, PRELOADS[nameOf(this.config)]);
+    return run.call(this, command);
+  };
+});
+
+function trusted(config) {
+  const known = KEYS[nameOf(config)];
+  if (!known) return {}; // plain nnictl, which trusts whatever answers
+  const [types, keys] = [0, 1].map((part) => known.map((line) => line.split(" ")[part]));
+  return { algorithms: { serverHostKey: serverKeyTypes(types) }, hostVerifier: (key) => keys.includes(key.toString("base64")) };
+}
+
+function serverKeyTypes(types) {
+  return [...new Set(types.flatMap((type) => (type === "ssh-rsa" ? ["rsa-sha2-512", "rsa-sha2-256"] : [type])))];
+}
+
+function withPreloads(command, directory) {
+  if (!directory) return command;
+  const required = ON_WORKERS.map((name) => `--require "${directory}/${name}"`).join(" ");
+  return `NODE_OPTIONS='${required}' ${command}`;
+}
+
+// A port of the worker's that leads to the manager; returns its number.
+function openDoor(client) {
+  client.on("tcp connection", (_, accept) => {
+    const inside = net.connect(Number(global.nni.args.port), "127.0.0.1");
+    const outside = accept();
+    inside.on("error", () => outside.end()).on("close", () => outside.end());
+    outside.on("error", () => inside.destroy()).on("close", () => inside.destroy());
+    inside.pipe(outside).pipe(inside);
+  });
+  return new Promise((resolve, reject) =>
+    client.forwardIn("127.0.0.1", 0, (error, port) => (error ? reject(error) : resolve(port)))
+  );
+}
+
+whenLoaded("Worker", (worker) => {
+  const launchTrialKeeperDaemon = worker.launchTrialKeeperDaemon;
+  worker.launchTrialKeeperDaemon = function () {
+    const url = new URL(this.channelUrl);
+    url.host = `127.0.0.1:${this.ssh.door}`;
+    this.channelUrl = url.toString();
+    return launchTrialKeeperDaemon.call(this);
+  };
+});
+
+whenLoaded("RemoteTrainingServiceV3", (service) => {
+  const { createTrial, onTrialEnd, stopWorker } = service;
+
+  service.createTrial = async function (environment, ...submission) {
+    const id = await createTrial.call(this, environment, ...submission);
+    this.submissions = this.submissions || new Map();
+    if (id) this.submissions.set(id, submission);
+    return id;
+  };
+
+  service.onTrialEnd = function (callback) {
+    onTrialEnd.call(this, async (id, ...how) => {
+      const worker = this.workersByTrial.get(id);
+      if (worker) await fetchOutput(this.log, worker, id);
+      callback(id, ...how);
+    });
+  };
+
+  // Its trials are said to have ended. They are kept from that where another worker can take them.
+  service.stopWorker = function (lost, ...rest) {
+    const orphans = [...this.workersByTrial].filter(([, worker]) => worker === lost).map(([id]) => id);
+    const others = this.workers.filter((worker) => worker !== lost);
+    if (others.length) orphans.forEach((id) => this.workersByTrial.delete(id));
+    stopWorker.call(this, lost, ...rest);
+    this.log.error(`host ${nameOf(lost.config)} is lost, with ${orphans.length} trials`);
+    if (others.length) orphans.forEach((id, number) => runElsewhere(this, id, others[number % others.length]));
+  };
+});
+
+async function runElsewhere(service, id, worker) {
+  service.log.warning(`trial ${id} runs again on ${nameOf(worker.config)}`);
+  const started = await service.createTrial(worker.envId, ...service.submissions.get(id)).catch(() => null);
+  if (!started) service.emitter.emit("trial_stop", id, Date.now(), null);
+}
+
+async function fetchOutput(log, worker, id) {
+  const { experimentRoot } = global.nni.paths;
+  const here = path.join(experimentRoot, "environments", "local-env", "trials", id);
+  const environment = path.dirname(worker.uploadDir);
+  const there = `${environment}/trials/${id}`;
+  const models = path.join(experimentRoot, "models");
+  try {
+    for (const directory of [here, models]) fs.mkdirSync(directory, { recursive: true });
+    const sftp = await worker.ssh.sftp();
+    const names = await list(sftp, there);
+    for (const name of LEFT_BY_TRIALS.filter((name) => names.includes(name))) await fetchFile(sftp, there, here, name);
+    const theirs = `${path.dirname(path.dirname(environment))}/models`;
+    const own = (await list(sftp, theirs)).filter((name) => name.endsWith(`-${id}.pt`));
+    for (const name of own) await fetchFile(sftp, theirs, models, name);
+  } catch (error) {
+    log.error(`what trial ${id} left on ${nameOf(worker.config)} cannot be fetched:`, error);
+  }
+}
+
+function list(sftp, directory) {
+  return new Promise((resolve) =>
+    sftp.readdir(directory, (error, entries) => resolve(error ? [] : entries.map((entry) => entry.filename)))
+  );
+}
+
+async function fetchFile(sftp, from, to, name) {
+  const temporary = path.join(to, `.${name}.part`);
+  await new Promise((resolve, reject) =>
+    sftp.fastGet(`${from}/${name}`, temporary, (error) => (error ? reject(error) : resolve()))
+  );
+  fs.renameSync(temporary, path.join(to, name));
+}

@@ -1,0 +1,88 @@
+"""What another machine of a search is asked over SSH: `python -m cifar.worker QUESTION`, JSON in and out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shlex
+import shutil
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cifar import cache, processes
+from cifar.files import existing, new_directory
+
+_COMPARED = ("cifar-nni", "nni", "torch", "torchvision", "numpy")
+
+
+def experiments() -> Path:
+    """Where NNI keeps what runs here for another machine's manager; it knows no other place."""
+    return Path.home() / "nni-experiments"
+
+
+def describe() -> dict[str, Any]:
+    """This machine, as a search needs to know it."""
+    import torch
+    from joblib import cpu_count
+
+    from cifar import device
+
+    return {
+        "python": sys.version.split()[0],
+        "versions": {name: version(name) for name in _COMPARED},
+        "cores": cpu_count(),
+        "gpus": [torch.cuda.get_device_name(gpu.index) for gpu in device.list_gpus()],
+        "free_bytes": shutil.disk_usage(existing(experiments())).free,
+        "time": time.time(),
+        "cache": str(cache.directory()),
+        "preloads": str(Path(__file__).with_name("preload")),
+    }
+
+
+def has(place: str, fingerprint: str) -> bool:
+    """Whether these decoded images are in this machine's cache, whole."""
+    return cache.reopen(cache.directory() / place, fingerprint) is not None
+
+
+def take(place: str) -> None:
+    """Put decoded images, a tar archive on standard input, into this machine's cache."""
+    entry = cache.directory() / place
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    with new_directory(entry) as new, tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
+        archive.extractall(new, filter="data")
+
+
+def measure(space: dict[str, Any], command: str, concurrency: int) -> dict[str, Any]:
+    """How fast trials would be here, side by side, with the variables that their command sets."""
+    from cifar import forecast
+
+    variables = dict(
+        word.split("=", 1) for word in itertools.takewhile(lambda word: "=" in word, shlex.split(command)[1:])
+    )
+    os.environ.update(variables)
+    return asdict(next(forecast.rates(space, command, variables["CIFAR_DATA"], [concurrency])))
+
+
+def end(experiment: str) -> None:
+    """End what is left here of an experiment."""
+    processes.end(experiments() / experiment)
+
+
+_QUESTIONS: dict[str, Callable[..., Any]] = {"describe": describe, "has": has, "take": take, "end": end}
+_QUESTIONS["measure"] = measure
+
+
+def main() -> None:
+    question, arguments = sys.argv[1], json.loads(sys.argv[2])
+    print(json.dumps(_QUESTIONS[question](**arguments)))
+
+
+if __name__ == "__main__":
+    main()
