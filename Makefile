@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Named after the Python, so that another PYTHON installs anew.
 INSTALLED := $(VENV)/.installed-$(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
 
-.PHONY: help install demo test test-slow test-faults audit bench bench-quick bench-searches check format lock clean
+.PHONY: help install demo test test-slow test-faults test-remote audit bench bench-quick bench-searches check format lock clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -24,12 +24,15 @@ test: install   ## the tests (10 to 12 minutes)
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: install  ## more real experiments: full disks, killed tuners, exhausted spaces (about 5 minutes)
-	$(BIN)/python -m pytest -m slow --ignore tests/faults
+	$(BIN)/python -m pytest -m slow --ignore tests/faults --ignore tests/remote
 
 test-faults: install  ## faults injected on purpose: kills, disks, folders, numbers, load, attacks, a soak (about an hour)
 	rm -f results/faults.jsonl
 	CIFAR_FAULTS=results/faults.jsonl $(BIN)/python -m pytest tests/faults
 	$(BIN)/python -m benchmarks.faults results/faults.jsonl
+
+test-remote: install  ## searches on two machines, each a network namespace with an sshd, as root (about 10 minutes)
+	$(BIN)/python -m pytest tests/remote
 
 audit: install  ## known weaknesses of the tested versions, asked of PyPI
 	$(BIN)/uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip --strict

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +33,10 @@ class Changes:
     seed: int | None = None  # of the tuner and of every trial
     no_early_stopping: bool | None = None
     hosts: tuple[Host, ...] | None = None
+    gpus_per_trial: int | None = None
 
 
-_FIXED_ON_RESUME = ("name", "tuner", "epochs", "seed", "no_early_stopping", "hosts")
+_FIXED_ON_RESUME = ("name", "tuner", "epochs", "seed", "no_early_stopping", "hosts", "gpus_per_trial")
 
 
 def load(path: Path, changes: Changes) -> Any:
@@ -83,6 +86,8 @@ def _checked(read: Callable[[], Any], changes: Changes, found: list[str], failur
             _apply(changes, config)
         found = [*found, *problems(config)]
         config = config if found else _canonical(config)
+    except RequestError as error:
+        raise RequestError("\n".join([*found, str(error)])) from None
     except Exception as error:  # NNI's readers raise nearly anything on a wrong config
         raise RequestError("\n".join([*found, f"{failure}: {_one_line(error)}"])) from None
     if found:
@@ -129,9 +134,10 @@ def _canonical(config: Any) -> Any:
 
 
 def _problems(changes: Changes) -> Iterator[str]:
-    for option, value in (("max-trials", changes.max_trials), ("concurrency", changes.concurrency)):
+    for name in ("max_trials", "concurrency", "gpus_per_trial"):
+        value = getattr(changes, name)
         if value is not None and value < 1:
-            yield f"--{option} must be at least 1, got {value}"
+            yield f"--{name.replace('_', '-')} must be at least 1, got {value}"
     for name in ("epochs", "seed"):
         value = getattr(changes, name)
         try:
@@ -164,6 +170,8 @@ def _apply(changes: Changes, config: Any) -> None:
         if getattr(changes, name) is not None:
             setattr(config, nni_name, getattr(changes, name))
     _apply_tuner(changes, config)
+    if changes.gpus_per_trial is not None and config.trial_command:
+        config.trial_command = _in_processes(config.trial_command, changes.gpus_per_trial)
     if changes.no_early_stopping:
         config.assessor = None
     if changes.hosts is not None:
@@ -174,6 +182,14 @@ def _apply(changes: Changes, config: Any) -> None:
     for name in ("epochs", "seed"):  # where an option is given twice, trial.py takes the last
         if getattr(changes, name) is not None and config.trial_command:
             config.trial_command += f" --{name} {getattr(changes, name)}"
+
+
+def _in_processes(command: str, number: int) -> str:
+    """A trial command for so many processes, which train one network; each takes a GPU where there are any."""
+    interpreter, *rest = shlex.split(command)
+    if not re.fullmatch(r"python[\d.]*", Path(interpreter).name):
+        raise RequestError(f"--gpus-per-trial needs a trialCommand that begins with python, got {command!r}")
+    return shlex.join(["torchrun", "--standalone", "--nproc-per-node", str(number), *rest])
 
 
 def _apply_tuner(changes: Changes, config: Any) -> None:

@@ -27,6 +27,9 @@ def doctor(request: Request) -> int:
     print(f"data      {name}: {len(splits.train):,} images to train on, {len(splits.val):,} to validate on")
     print(f"largest   model {biggest.model}, width {biggest.width}, batch_size {biggest.batch_size}")
     print(f"disk      {disk_bytes(loaded) / 2**20:.0f} MB needed, {shutil.disk_usage(place).free / 2**30:.0f} GB free")
+    if (number := forecast.processes_per_trial(loaded.trial_command)) > 1:
+        print(f"trials of {number} processes each are not measured")
+        return 0
     print("at once   seconds per trial   trials per hour   step of the largest   its memory", flush=True)
     measured = []
     space, command = loaded.search_space, loaded.trial_command

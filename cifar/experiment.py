@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import requests
 
-from cifar import hosts, processes, store
+from cifar import hosts, processes, store, top_models
 from cifar.config import seconds
 from cifar.errors import RequestError
 from cifar.files import read_json, write_json
@@ -87,6 +87,7 @@ def running(
         yield experiment
         experiment.stop()
         hosts.end(hosts.of(config), experiment_id)
+        top_models.drop_others(directory)
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # this takes no second more, and nothing may interrupt it
         processes.end(directory, at_once=isinstance(error, KeyboardInterrupt))

@@ -10,6 +10,7 @@ import contextlib
 import math
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import time
@@ -89,6 +90,12 @@ def samples(space: dict[str, Any], command: str) -> list[Hparams]:
         for number in range(_SAMPLES):
             drawn.append(Hparams.from_params({**given, **tuner.generate_parameters(number)}))
     return drawn
+
+
+def processes_per_trial(command: str) -> int:
+    """How many a trial command lets train one network together."""
+    found = re.search(r"--nproc-per-node[= ](\d+)", command)
+    return int(found[1]) if found else 1
 
 
 def weights(hparams: Hparams) -> int:

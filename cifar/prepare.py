@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import BaseFileLock
 
-from cifar import claims, config, data, forecast, hosts, processes, store
+from cifar import claims, config, data, device, forecast, hosts, processes, store
 from cifar.algorithms import resume_problem
 from cifar.config import Changes
 from cifar.data import Dataset
@@ -78,6 +78,7 @@ def check_new(request: Request) -> tuple[Any, str, list[Described], tuple[int, B
     if loaded:
         problems.of(lambda: refuse_full_disk(loaded))
         problems.of(lambda: _refuse_auto_elsewhere(request, loaded))
+        problems.of(lambda: _refuse_few_gpus(loaded))
         described = problems.of(lambda: hosts.describe(hosts.of(loaded)))
     problems.refuse()
     assert loaded and claimed and described is not None
@@ -87,6 +88,12 @@ def check_new(request: Request) -> tuple[Any, str, list[Described], tuple[int, B
 def _refuse_auto_elsewhere(request: Request, loaded: Any) -> None:
     if request.auto_concurrency and hosts.of(loaded):
         raise RequestError("--concurrency auto measures this machine alone; on hosts, say how many trials run in all")
+
+
+def _refuse_few_gpus(loaded: Any) -> None:
+    wanted, gpus = forecast.processes_per_trial(loaded.trial_command), len(device.list_gpus())
+    if 0 < gpus < wanted and not hosts.of(loaded):
+        raise RequestError(f"a trial of {wanted} processes needs a GPU for each, and this machine shows {gpus}")
 
 
 def prepare_new(request: Request) -> Prepared:
@@ -193,8 +200,11 @@ def choose_concurrency(
     seconds_used: float = 0.0,
 ) -> None:
     """Measure how fast trials will be, say how long all will take, and set how many run at once where that is free."""
-    print(f"measuring how fast {'the hosts are' if described else 'this machine is'}", file=sys.stderr)
     space, command = loaded.search_space, loaded.trial_command
+    if (number := forecast.processes_per_trial(command)) > 1:
+        print(f"trials of {number} processes each are not measured: how long they take will show", file=sys.stderr)
+        return
+    print(f"measuring how fast {'the hosts are' if described else 'this machine is'}", file=sys.stderr)
     if described:
         rate = hosts.measure(described, space, command, loaded.trial_concurrency)
     elif auto:

@@ -23,13 +23,23 @@ def offer(experiment: Path, trial_id: str, accuracy: float, save: Callable[[Path
     models.mkdir(exist_ok=True)
     with FileLock(models / ".lock"):
         offered = models / f"{accuracy:.6f}-{trial_id}.pt"
-        others = [model for model in best(experiment) if model != find(experiment, trial_id)]
-        kept = sorted([*others, offered], reverse=True)[:KEPT]
-        if offered in kept:
+        if known := find(experiment, trial_id):  # of an earlier start
+            known.unlink()
+        if offered in sorted([*best(experiment), offered], reverse=True)[:KEPT]:
             save(offered)
-        for model in best(experiment):
-            if model not in kept:
-                model.unlink()
+        _drop_others(experiment)
+
+
+def drop_others(experiment: Path) -> None:
+    """Keep the best of those that several machines have kept."""
+    if directory(experiment).exists():
+        with FileLock(directory(experiment) / ".lock"):
+            _drop_others(experiment)
+
+
+def _drop_others(experiment: Path) -> None:
+    for model in best(experiment)[KEPT:]:
+        model.unlink()
 
 
 def best(experiment: Path) -> list[Path]:

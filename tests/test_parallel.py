@@ -93,11 +93,10 @@ def test_each_process_has_a_gpu_or_the_trial_none(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_a_search_of_trials_of_two_processes(search: Start, config_path: Path, tmp_path: Path) -> None:
-    command = "torchrun --nproc-per-node 2 trial.py --epochs 3"
-    change_config(config_path, trialCommand=command, trialConcurrency=1)
-    one = search("--data", "digits", "--max-trials", "2", "--tuner", "Random", **ALONE)
+    change_config(config_path, trialCommand="python trial.py --epochs 3")
+    one = search("--data", "digits", "--max-trials", "3", "--gpus-per-trial", "2", **ALONE)  # two at once
     assert one.wait() == 0, one.err
-    assert "2 trials: 2 ok" in one.out
+    assert "3 trials: 3 ok" in one.out
     assert_numbered_and_paired(one)
     assert {trial.result["processes"] for trial in one.trials() if trial.result} == {2}
     assert nothing_is_left(tmp_path)

@@ -37,6 +37,16 @@ def test_a_trial_that_starts_again_replaces_its_model(tmp_path: Path) -> None:
     assert top_models.find(tmp_path, "two") is None
 
 
+def test_of_what_several_machines_kept_the_best_stay(tmp_path: Path) -> None:
+    top_models.drop_others(tmp_path)  # a search may end before a trial has
+    models = top_models.directory(tmp_path)
+    models.mkdir()
+    for number in range(8):
+        write(models / f"0.{number}00000-trial{number}.pt")
+    top_models.drop_others(tmp_path)
+    assert accuracies(tmp_path) == [0.7, 0.6, 0.5, 0.4, 0.3]
+
+
 def _offer_some(experiment: Path, worker: int) -> None:
     for number in range(20):
         accuracy = random.Random(100 * worker + number).random()

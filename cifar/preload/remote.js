@@ -130,9 +130,14 @@ async function fetchOutput(log, worker, id) {
     const sftp = await worker.ssh.sftp();
     const names = await list(sftp, there);
     for (const name of LEFT_BY_TRIALS.filter((name) => names.includes(name))) await fetchFile(sftp, there, here, name);
-    const theirs = `${path.dirname(path.dirname(environment))}/models`;
+    const root = path.dirname(path.dirname(environment)); // of the experiment there
+    const theirs = `${root}/models`;
     const own = (await list(sftp, theirs)).filter((name) => name.endsWith(`-${id}.pt`));
     for (const name of own) await fetchFile(sftp, theirs, models, name);
+    const board = `trials/${id}/output/tensorboard`; // where NNI's page looks
+    const curves = path.join(experimentRoot, board);
+    fs.mkdirSync(curves, { recursive: true });
+    for (const name of await list(sftp, `${root}/${board}`)) await fetchFile(sftp, `${root}/${board}`, curves, name);
   } catch (error) {
     log.error(`what trial ${id} left on ${nameOf(worker.config)} cannot be fetched:`, error);
   }

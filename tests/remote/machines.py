@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -69,17 +70,25 @@ class Machine:
         return [psutil.Process(int(pid)) for pid in listed.split() if psutil.pid_exists(int(pid))]
 
     def crash(self) -> None:
-        """Lose everything that runs there, as when its power fails: nobody says goodbye, for the cable goes first."""
-        self.cut()
-        for process in self.processes():
-            process.kill()
-
-    def cut(self) -> None:
+        """As when its power fails: everything is gone, and nobody has said goodbye."""
         subprocess.run([*self.inside, "ip", "link", "set", "eth0", "down"], check=True)
+        self.die()
+
+    def die(self) -> None:
+        """Kill all that runs there; its system closes their connections."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def restart_sshd(self) -> None:
+        """Connections that are open stay."""
+        assert self.sshd
+        self.sshd.terminate()
+        self.sshd.wait()
+        self.start_sshd()
 
     def stop(self) -> None:
-        for process in self.processes():
-            process.kill()
+        self.die()
         if self.sshd:
             self.sshd.wait()
         subprocess.run(["ip", "netns", "delete", self.name], check=True)
@@ -91,13 +100,13 @@ def two_machines(tmp_path: Path) -> Iterator[list[Machine]]:
     known.parent.mkdir(mode=0o700, exist_ok=True)
     before = known.read_text() if known.exists() else None
     key = tmp_path / "key"
-    _generate(key)
+    generate(key)
     with ExitStack() as stack:
         started = []
         for number in range(2):
             home = tmp_path / f"machine{number}"
             (home / "tmp").mkdir(parents=True)
-            _generate(home / "host_key")
+            generate(home / "host_key")
             shutil.copy(key.with_suffix(".pub"), home / "authorized_keys")
             network = f"198.18.80.{4 * number}".rsplit(".", 1)[0]
             machine = Machine(
@@ -114,7 +123,7 @@ def two_machines(tmp_path: Path) -> Iterator[list[Machine]]:
         yield started
 
 
-def _generate(key: Path) -> None:
+def generate(key: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
 
 

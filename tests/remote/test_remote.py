@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from experiments import Start, assert_numbered_and_paired, change_config
-from machines import MISSING, Machine, two_machines
+from experiments import (
+    Search,
+    Start,
+    assert_numbered_and_paired,
+    change_config,
+    nothing_is_left,
+    wait_until_gone,
+)
+from machines import MISSING, Machine, generate, two_machines
+
+from cifar import store, top_models
+from cifar.store import best_first
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,9 +44,140 @@ def hosts_path(machines: list[Machine], tmp_path: Path) -> Path:
     return path
 
 
-def test_a_search_on_two_machines(search: Start, machines: list[Machine], hosts_path: Path, config_path: Path) -> None:
+@pytest.fixture
+def remote_search(search: Start, hosts_path: Path, config_path: Path) -> Start:
+    """Four trials at once on the two machines together."""
     change_config(config_path, trialConcurrency=4)
-    one = search("--data", "digits", "--max-trials", "8", "--hosts", str(hosts_path))
-    assert one.wait(300) == 0, one.err
-    assert "8 trials: 8 ok" in one.out
+    return lambda *arguments, **environment: search("--hosts", str(hosts_path), *arguments, **environment)
+
+
+def trials_on(machine: Machine) -> set[str]:
+    return {path.name for path in machine.home.glob("nni-experiments/*/environments/*/trials/*")}
+
+
+def assert_complete(one: Search, trials: int) -> None:
+    """All that a trial leaves has come back, whichever machine it ran on."""
+    assert f"{trials} trials: {trials} ok" in one.out
     assert_numbered_and_paired(one)
+    for trial in one.trials():
+        assert trial.result is not None and trial.result["params_are_recorded"]
+        assert {name: trial.result["hparams"][name] for name in trial.params} == trial.params
+        left = store.trial_directory(one.directory, trial.id)
+        assert (left / "validation.npz").exists() and (left / "trial.log").exists()
+        assert list(store.board_directory(one.directory, trial.id).iterdir())
+    assert len(top_models.best(one.directory)) == min(trials, top_models.KEPT)
+    assert top_models.find(one.directory, best_first(one.trials())[0].id)
+
+
+def wait_until_idle(machines: list[Machine]) -> None:
+    """Until nothing runs there but the server that was started with it."""
+    deadline = time.monotonic() + 60
+    while left := [
+        process.cmdline() for machine in machines for process in machine.processes() if "sshd" not in process.name()
+    ]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.5)
+
+
+def listening(machine: Machine) -> set[str]:
+    """Addresses that something listens at, without the server's."""
+    listed = subprocess.run([*machine.inside, "ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
+    return {line.split()[3].rsplit(":", 1)[0] for line in listed.splitlines()} - {machine.address}
+
+
+def test_a_search_on_two_machines(remote_search: Start, machines: list[Machine], tmp_path: Path) -> None:
+    one = remote_search("--data", "digits", "--max-trials", "8")
+    one.wait_until_started(3)
+    port = one.manager().net_connections()[0].laddr.port
+    for machine in machines:
+        assert listening(machine) <= {"127.0.0.1", "[::1]"}  # the way to the manager, and NNI's keeper
+        connect = f"import socket; socket.create_connection(({machine.gateway!r}, {port}), timeout=5)"
+        reached = subprocess.run([*machine.inside, sys.executable, "-c", connect], capture_output=True, text=True)
+        assert "refused" in reached.stderr
+    assert one.wait(300) == 0, one.err
+    assert_complete(one, 8)
+    assert all(trials_on(machine) for machine in machines)
+    code = {path.name for path in machines[0].home.glob("nni-experiments/*/environments/*/upload/trial_code/*")}
+    assert code == {"trial.py", "cifar"}
+    wait_until_idle(machines)
+    assert nothing_is_left(tmp_path)
+
+
+@pytest.mark.parametrize("lose", [Machine.crash, Machine.die], ids=["power fails", "processes killed"])
+def test_a_machine_that_is_lost_costs_no_trial(
+    remote_search: Start, machines: list[Machine], config_path: Path, lose: Callable[[Machine], None]
+) -> None:
+    images = os.environ.get("CIFAR_IMAGES")
+    change_config(config_path, trialCommand="python trial.py --epochs 2 --images-per-epoch 1000")
+    one = remote_search("--data", images or "digits", "--max-trials", "24")
+    one.wait_until_ended(10)
+    lose(machines[0])
+    before = trials_on(machines[1])
+    assert one.wait(400) == 0, one.err
+    assert_complete(one, 24)
+    log = (one.directory / "log" / "nnimanager.log").read_text()
+    assert f"host {machines[0].address}:22 is lost" in log
+    again = re.findall(r"trial (\w+) runs again on", log)
+    assert again and set(again) <= trials_on(machines[0]) & trials_on(machines[1]) - before
+    wait_until_idle(machines[1:])
+
+
+def test_a_killed_search_leaves_nothing_on_the_machines(
+    remote_search: Start, machines: list[Machine], tmp_path: Path
+) -> None:
+    one = remote_search("--data", "digits", "--max-trials", "8", "--epochs", "1000")
+    one.wait_until_started(4)
+    one.process.kill()
+    one.process.wait()
+    wait_until_gone(tmp_path)
+    wait_until_idle(machines)
+
+
+def test_a_search_whose_manager_is_killed_resumes(remote_search: Start, search: Start, machines: list[Machine]) -> None:
+    one = remote_search("--data", "digits", "--max-trials", "8")
+    one.wait_until_ended(2)
+    one.manager().kill()
+    assert one.wait(60) == 1, one.err
+    wait_until_idle(machines)
+    resumed = search("--resume", one.id)
+    assert resumed.wait(300) == 0, resumed.err
+    assert_complete(resumed, 8)
+
+
+def test_what_is_wrong_with_the_machines_is_said_before_anything_starts(
+    search: Start, machines: list[Machine], hosts_path: Path, tmp_path: Path
+) -> None:
+    first, second = (machine.entry() for machine in machines)
+    known = Path.home() / ".ssh" / "known_hosts"
+    lines = known.read_text()
+    wrong: dict[str, list[dict[str, object]]] = {
+        "this project is not installed for /usr/bin/python": [first | {"python": "/usr/bin"}],
+        "Permission denied": [first | {"user": "nobody"}, second],
+        "timed out": [first | {"host": "198.18.80.10"}],  # nobody's
+        "hosts must differ, got 198.18.80.2:22 more than once": [first, first],
+    }
+    for sentence, entries in wrong.items():
+        hosts_path.write_text(yaml.safe_dump(entries))
+        refused = search("--data", "digits", "--hosts", str(hosts_path))
+        assert refused.wait() == 2, refused.err
+        assert sentence in refused.err, refused.err
+        assert "Traceback" not in refused.err
+    hosts_path.write_text(yaml.safe_dump([first]))
+    known.write_text(lines.replace(machines[0].address, "198.18.80.9"))
+    refused = search("--data", "digits", "--hosts", str(hosts_path))
+    assert refused.wait() == 2
+    assert "its key is not known here; compare it and accept it once: ssh -p 22 root@198.18.80.2" in refused.err
+    known.write_text(lines)
+    assert not (tmp_path / "experiments").exists()
+
+
+def test_nni_trusts_no_other_key_than_ssh_does(remote_search: Start, machines: list[Machine]) -> None:
+    """Between the check and NNI's own connection somebody takes the machine's place."""
+    one = remote_search("--data", "digits", "--max-trials", "4")
+    one.wait_for("measuring how fast")
+    impostor = machines[1]
+    (impostor.home / "host_key").unlink()
+    generate(impostor.home / "host_key")
+    impostor.restart_sshd()
+    assert one.wait(120) != 0
+    assert "Host denied (verification failed)" in one.err or "Host key verification failed" in one.err, one.err
