@@ -183,7 +183,8 @@ def finish(result: Result) -> None:
 
 
 def _report_final(result: Result) -> None:
-    heard = _restarted() and _ask_manager(f"metric-data/{os.environ['NNI_TRIAL_JOB_ID']}?type=FINAL")
+    again = _restarted() or _is_remote()  # where it may run again because its machine was lost
+    heard = again and _ask_manager(f"metric-data/{os.environ['NNI_TRIAL_JOB_ID']}?type=FINAL")
     if result.metrics and not heard:  # a tuner dies of hearing it twice
         _send(_nni_trial().report_final_result, result.metrics)
     (_directory() / "checkpoint.pt").unlink(missing_ok=True)
@@ -284,9 +285,14 @@ def _ask_manager(path: str) -> Any:
         return None
 
 
+def _is_remote() -> bool:
+    """Whether the manager runs on another machine."""
+    return os.environ.get("NNI_PLATFORM") == "remote"
+
+
 def _manager() -> str:
     """Where it answers."""
-    if os.environ.get("NNI_PLATFORM") == "remote":
+    if _is_remote():
         # There the channel leads to NNI's keeper of this machine, and its own, ws://HOST:PORT/platform/..., leads on.
         launched = _directory().parents[1].glob("trial_keeper*/launcher_config.json")
         latest = max(launched, key=lambda path: path.stat().st_mtime)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 from experiments import BIN
 
+_NUMBERS = itertools.count(100 * (os.getpid() % 10**5))  # names of links have 15 characters at most
 MISSING = os.geteuid() != 0 or not shutil.which("ip") or not Path("/usr/sbin/sshd").exists()
 
 
@@ -110,7 +112,7 @@ def two_machines(tmp_path: Path) -> Iterator[list[Machine]]:
             shutil.copy(key.with_suffix(".pub"), home / "authorized_keys")
             network = f"198.18.80.{4 * number}".rsplit(".", 1)[0]
             machine = Machine(
-                f"cifar{os.getpid()}{number}", f"{network}.{4 * number + 2}", f"{network}.{4 * number + 1}", home, key
+                f"cifar{next(_NUMBERS)}", f"{network}.{4 * number + 2}", f"{network}.{4 * number + 1}", home, key
             )
             stack.callback(machine.stop)
             machine.start()
