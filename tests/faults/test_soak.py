@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -74,5 +75,8 @@ def typical(samples: list[Sample]) -> Sample:
 
 
 def megabytes(directory: Path) -> float:
-    files = [path for path in directory.rglob("*") if path.is_file() and not path.is_symlink()]
-    return sum(path.stat().st_size for path in files) / MEGABYTE
+    size = 0
+    for path in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a trial has ended meanwhile, and its checkpoint is gone
+            size += path.lstat().st_size if path.is_file() else 0
+    return size / MEGABYTE
