@@ -108,34 +108,39 @@ def test_after_an_interruption_it_goes_on(
     assert len(trainings) == 6
 
 
-@pytest.fixture
-def idle(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The experiment, which ran two trials at once, and nothing trained by this process: its helper does all."""
+def ran_two_at_once(experiment: Path) -> None:
     with closing(sqlite3.connect(experiment / "db" / "nni.sqlite")) as connection, connection:
         connection.execute("update ExperimentProfile set params = json_set(params, '$.trialConcurrency', 2)")
-    monkeypatch.setattr(Trainer, "train_missing", lambda *_: None)
-    return experiment
 
 
-def test_as_many_train_at_once_as_in_the_search(idle: Path, trainings: list[int]) -> None:
-    assert best(idle, "digits", BUDGET, None, force=False) == 0
+def test_as_many_train_at_once_as_in_the_search(
+    experiment: Path, trainings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran_two_at_once(experiment)
+    monkeypatch.setattr(Trainer, "train_missing", lambda *_: None)  # by this process: its helper does all
+    assert best(experiment, "digits", BUDGET, None, force=False) == 0
     assert trainings == []
-    record = json.loads((idle / "best.json").read_text())
+    record = json.loads((experiment / "best.json").read_text())
     assert len(record["candidates"]) == 2
     assert record["tests"][0]["mean"] > 0.3
 
 
-def test_an_interruption_ends_those_who_help(idle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_ends_those_who_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = {"fingerprint": data.load("digits").fingerprint}
+    trial = {"accuracy": 0.8, "params": {"width": 4.0, "lr": 0.01}, "epochs": 1000, "fingerprints": digits}
+    experiment = fake.make(tmp_path / "long", [trial])
+    ran_two_at_once(experiment)
+
     def interrupted(*_: Any) -> None:
-        while not list(idle.glob("confirmed/*/result.json")):  # the helper is at its next
+        while not list(experiment.glob("confirmed/*/checkpoint.pt")):  # the helper is in the middle
             time.sleep(0.05)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainer, "train_missing", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        best(idle, "digits", BUDGET, None, force=False)
+        best(experiment, "digits", BUDGET, None, force=False)
     assert multiprocessing.active_children() == []
-    assert len(list(idle.glob("confirmed/*/result.json"))) < 4
+    assert list(experiment.glob("confirmed/*/result.json")) == []
 
 
 def test_another_folder_is_tested_beside_the_first(experiment: Path, make_folder: MakeFolder) -> None:

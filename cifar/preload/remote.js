@@ -30,6 +30,7 @@ whenLoaded("Ssh", (ssh) => {
     Client.prototype.connect = function (options) {
       Client.prototype.connect = open;
       this.on("error", () => this.end()); // the channel over it notices; unheard, it would end the manager
+      this.on("close", () => (this.gone = true));
       return open.call(this, { ...options, ...SILENCE, ...trusted(config) });
     };
     await connect.call(this);
@@ -86,10 +87,10 @@ whenLoaded("Worker", (worker) => {
 
 whenLoaded("RemoteTrainingServiceV3", (service) => {
   const { createTrial, onTrialEnd, stopWorker } = service;
+  service.submissions = new Map(); // of trials that have not ended; a manager has one such service
 
   service.createTrial = async function (environment, ...submission) {
     const id = await createTrial.call(this, environment, ...submission);
-    this.submissions = this.submissions || new Map();
     if (id) this.submissions.set(id, submission);
     return id;
   };
@@ -97,16 +98,19 @@ whenLoaded("RemoteTrainingServiceV3", (service) => {
   service.onTrialEnd = function (callback) {
     onTrialEnd.call(this, async (id, ...how) => {
       const worker = this.workersByTrial.get(id);
-      if (worker) await fetchOutput(this.log, worker, id);
+      if (worker && !(await fetchOutput(this.log, worker, id)) && worker.ssh.client?.gone) return; // it runs again
+      this.submissions.delete(id);
       callback(id, ...how);
     });
   };
 
-  // Its trials are said to have ended. They are kept from that where another worker can take them.
+  // All trials that it ever had are said to have ended now. Those that have ended before stay as they are, and the others
+  // run again where another worker can take them.
   service.stopWorker = function (lost, ...rest) {
-    const orphans = [...this.workersByTrial].filter(([, worker]) => worker === lost).map(([id]) => id);
+    const had = [...this.workersByTrial].filter(([, worker]) => worker === lost).map(([id]) => id);
+    const orphans = had.filter((id) => this.submissions.has(id));
     const others = this.workers.filter((worker) => worker !== lost);
-    if (others.length) orphans.forEach((id) => this.workersByTrial.delete(id));
+    had.filter((id) => others.length || !orphans.includes(id)).forEach((id) => this.workersByTrial.delete(id));
     stopWorker.call(this, lost, ...rest);
     this.log.error(`host ${nameOf(lost.config)} is lost, with ${orphans.length} trials`);
     if (others.length) orphans.forEach((id, number) => runElsewhere(this, id, others[number % others.length]));
@@ -138,8 +142,10 @@ async function fetchOutput(log, worker, id) {
     const curves = path.join(experimentRoot, board);
     fs.mkdirSync(curves, { recursive: true });
     for (const name of await list(sftp, `${root}/${board}`)) await fetchFile(sftp, `${root}/${board}`, curves, name);
+    return true;
   } catch (error) {
     log.error(`what trial ${id} left on ${nameOf(worker.config)} cannot be fetched:`, error);
+    return false;
   }
 }
 
