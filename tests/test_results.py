@@ -83,6 +83,14 @@ def test_fast_beside_airbench94() -> None:
     assert claim in " ".join(README.split())
 
 
+def test_the_faults_that_were_injected() -> None:
+    claimed, measured = (
+        [line for line in (ROOT / path).read_text().splitlines() if line.startswith("|")]
+        for path in ("docs/reliability.md", "results/faults.md")
+    )
+    assert claimed == measured
+
+
 def test_every_file_that_the_readme_names_is_there() -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", README)
     assert links
