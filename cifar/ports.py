@@ -16,17 +16,18 @@ _IN_USE = "is in use"
 _FIRST = 8080  # nnictl's own default
 
 
-def claim_port(asked: int | None, host: str) -> tuple[int, BaseFileLock]:
+def claim_port(asked: int | None, host: str, with_next: bool = False) -> tuple[int, BaseFileLock]:
     """The port asked for, else the first free one from nnictl's default up, and a lock to hold while it is used.
 
     Without the lock, two searches that start at once would both find the port free, and NNI would then send both
-    experiments to the manager that got it. Raises RequestError where the port is taken.
+    experiments to the manager that got it. Raises RequestError where the port is taken. `with_next`: the one after it
+    is to be free too, as NNI wants where trials run on other machines.
     """
     if asked is not None and not 1 <= asked <= 65535:
         raise RequestError(f"--port must be from 1 to 65535, got {asked}")
     problem = ""
     for port in range(_FIRST, _FIRST + 100) if asked is None else [asked]:
-        problem = _problem(port, host)
+        problem = _problem(port, host) or (with_next and _problem(port + 1, host)) or ""
         lock = None if problem else claims.try_claim(f"port-{port}")
         if lock is not None:
             return port, lock

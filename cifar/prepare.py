@@ -73,7 +73,7 @@ def check_new(request: Request) -> tuple[Any, str, list[Described], tuple[int, B
     loaded = problems.of(lambda: config.load(request.config_path, request.changes))
     name = _default_data(request.data)
     problems.of(lambda: data.check(name))
-    claimed = problems.of(lambda: claim_port(request.port, request.host))
+    claimed = problems.of(lambda: claim_port(request.port, request.host, bool(loaded and hosts.of(loaded))))
     described: list[Described] | None = []
     if loaded:
         problems.of(lambda: refuse_full_disk(loaded))
@@ -119,7 +119,7 @@ def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
     name = problems.of(lambda: same_data(directory, request.data))
     if name:
         problems.of(lambda: data.check(name))
-    claimed = problems.of(lambda: claim_port(request.port, request.host))
+    claimed = problems.of(lambda: claim_port(request.port, request.host, bool(loaded and hosts.of(loaded))))
     described: list[Described] | None = []
     if loaded:
         problems.of(lambda: refuse_full_disk(loaded))

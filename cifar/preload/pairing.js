@@ -17,7 +17,7 @@ function pair(service) {
   service.allocatedParameters.delete = () => false;
   const createTrial = service.v3.createTrial;
   service.v3.createTrial = function (environment, command, directory, number, id = newId()) {
-    service.allocatedParameters.set(id, service.submitted);
+    if (!service.allocatedParameters.has(id)) service.allocatedParameters.set(id, service.submitted);
     return createTrial.call(this, environment, command, directory, number, id);
   };
 }

@@ -86,13 +86,18 @@ whenLoaded("Worker", (worker) => {
 });
 
 whenLoaded("RemoteTrainingServiceV3", (service) => {
-  const { createTrial, onTrialEnd, stopWorker } = service;
+  const { createTrial, onTrialEnd, stopTrial, stopWorker } = service;
   service.submissions = new Map(); // of trials that have not ended; a manager has one such service
 
   service.createTrial = async function (environment, ...submission) {
-    const id = await createTrial.call(this, environment, ...submission);
+    const worker = this.workersByEnv.get(environment);
+    const id = await unlessLost(worker, createTrial.call(this, environment, ...submission));
     if (id) this.submissions.set(id, submission);
     return id;
+  };
+
+  service.stopTrial = function (id) {
+    return unlessLost(this.workersByTrial.get(id), stopTrial.call(this, id));
   };
 
   service.onTrialEnd = function (callback) {
@@ -112,10 +117,18 @@ whenLoaded("RemoteTrainingServiceV3", (service) => {
     const others = this.workers.filter((worker) => worker !== lost);
     had.filter((id) => others.length || !orphans.includes(id)).forEach((id) => this.workersByTrial.delete(id));
     stopWorker.call(this, lost, ...rest);
+    lost.lose?.(null);
     this.log.error(`host ${nameOf(lost.config)} is lost, with ${orphans.length} trials`);
     if (others.length) orphans.forEach((id, number) => runElsewhere(this, id, others[number % others.length]));
   };
 });
+
+// What a worker answers, or null where it is lost before: NNI would wait for ever.
+function unlessLost(worker, answer) {
+  if (!worker) return answer;
+  worker.lost = worker.lost || new Promise((resolve) => (worker.lose = resolve));
+  return Promise.race([answer, worker.lost]);
+}
 
 async function runElsewhere(service, id, worker) {
   service.log.warning(`trial ${id} runs again on ${nameOf(worker.config)}`);

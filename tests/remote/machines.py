@@ -93,6 +93,8 @@ class Machine:
         self.die()
         if self.sshd:
             self.sshd.wait()
+        # By name: the namespace itself lives on as long as anything in it does.
+        subprocess.run(["ip", "link", "delete", f"{self.name}v"], check=True)
         subprocess.run(["ip", "netns", "delete", self.name], check=True)
 
 
