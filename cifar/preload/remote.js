@@ -14,7 +14,7 @@ const whenLoaded = require("./when_loaded.js");
 
 const KEYS = JSON.parse(process.env.CIFAR_HOST_KEYS || "{}"); // "host:port" -> ["ssh-ed25519 AAAA...", ...]
 const PRELOADS = JSON.parse(process.env.CIFAR_WORKER_PRELOADS || "{}"); // "host:port" -> directory
-const ON_WORKERS = ["loopback.js", "restarts.js"];
+const ON_WORKERS = ["handles.js", "loopback.js", "restarts.js"];
 const SILENCE = { keepaliveInterval: 5000, keepaliveCountMax: 3 };
 const LEFT_BY_TRIALS = ["params.json", "result.json", "validation.npz", "trial.log", "trial.stdout", "trial.stderr"];
 
@@ -22,17 +22,16 @@ const nameOf = (config) => `${config.host}:${config.port}`;
 
 whenLoaded("Ssh", (ssh) => {
   const { connect, run } = ssh;
+  const { Client } = require(require.resolve("ssh2", { paths: [process.argv[1]] })); // of NNI's own modules
+  const open = Client.prototype.connect;
+
+  Client.prototype.connect = function (options) {
+    this.on("error", () => this.end()); // the channel over it notices; unheard, it would end the manager
+    this.on("close", () => (this.gone = true));
+    return open.call(this, { ...options, ...SILENCE, ...trusted(options) });
+  };
 
   ssh.connect = async function () {
-    const { Client } = require(require.resolve("ssh2", { paths: [process.argv[1]] })); // of NNI's own modules
-    const open = Client.prototype.connect;
-    const { config } = this;
-    Client.prototype.connect = function (options) {
-      Client.prototype.connect = open;
-      this.on("error", () => this.end()); // the channel over it notices; unheard, it would end the manager
-      this.on("close", () => (this.gone = true));
-      return open.call(this, { ...options, ...SILENCE, ...trusted(config) });
-    };
     await connect.call(this);
     this.door = await openDoor(this.client);
   };

@@ -30,6 +30,17 @@ class Sample:
     temporary: float
 
 
+def test_the_manager_keeps_no_file_of_an_ended_trial_open(
+    search: Start, quick_config_path: Path, record: Record
+) -> None:
+    one = search("--data", "digits", "--max-trials", "10", CIFAR_TEST_SECONDS="1")
+    one.wait_until_ended(7)
+    kept = [file.path for file in one.manager().open_files() if "/trials/" in file.path]
+    assert kept == []
+    assert one.wait() == 0, one.err
+    record(10)
+
+
 @pytest.mark.slow
 def test_nothing_grows_but_the_results(search: Start, config_path: Path, tmp_path: Path, record: Record) -> None:
     change_config(config_path, trialCommand="python trial.py --epochs 1")
