@@ -91,6 +91,12 @@ def test_the_faults_that_were_injected() -> None:
     assert claimed == measured
 
 
+def test_how_many_workers_one_manager_feeds() -> None:
+    claimed = rows((ROOT / "docs" / "scale.md").read_text())
+    for reach in figures("scale")["reach"]:
+        assert claimed[reach["length"]] == [f"{reach['workers']:,}"]
+
+
 def test_every_file_that_the_readme_names_is_there() -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", README)
     assert links
