@@ -43,13 +43,15 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What a JSON file holds, None where there is no such file; RequestError where it is damaged."""
+    """What a JSON file holds, None where there is no such file; RequestError where it is damaged or cannot be read."""
     try:
         text = path.read_bytes()
         content = json.loads(text)
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"{path} is damaged: {error}") from None
     if not isinstance(content, dict):
         raise RequestError(f"{path} is damaged: it holds no object")

@@ -99,6 +99,8 @@ def _decode(path: Path) -> NDArray[np.uint8] | str:
 def _label(model: SavedModel, pixels: NDArray[np.uint8], top: int) -> list[list[tuple[str, float]]]:
     images = data.normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     probabilities = model.network(images).softmax(1)
+    if not probabilities.isfinite().all():
+        raise RequestError("the model file is damaged: what its network answers are no numbers")
     shares, labels = probabilities.topk(min(top, len(model.classes)))
     return [
         [(model.classes[label], share) for label, share in zip(some_labels, some_shares, strict=True)]

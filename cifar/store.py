@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from cifar.files import read_json
 
 _UNENDED = ("WAITING", "RUNNING", "UNKNOWN")
 _STATUSES = (*_UNENDED, "SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
+_OTHER_EVENTS = ("USER_TO_CANCEL", "ADD_CUSTOMIZED", "ADD_HYPERPARAMETER", "ADD_RESUMED", "IMPORT_DATA")
 
 
 @dataclass(frozen=True)
@@ -106,15 +109,16 @@ def read_config(experiment: Path) -> dict[str, Any]:
     rows = _select(
         experiment, "ExperimentProfile", "select params from ExperimentProfile order by revision desc limit 1"
     )
-    config: dict[str, Any] = _parsed(experiment, rows[0][0]) if rows else {}
-    return config
+    with _damage_named(experiment):
+        return dict(json.loads(rows[0][0])) if rows else {}
 
 
 def read_seconds(experiment: Path) -> float:
     """How long the experiment has run, over all its runs, as NNI counts it against the duration it may have."""
     query = "select execDuration from ExperimentProfile order by revision desc limit 1"
     rows = _select(experiment, "ExperimentProfile", query)
-    return float(rows[0][0]) if rows else 0.0
+    with _damage_named(experiment):
+        return float(rows[0][0]) if rows else 0.0
 
 
 def write_config(experiment: Path, config: dict[str, Any]) -> None:
@@ -130,21 +134,26 @@ def write_config(experiment: Path, config: dict[str, Any]) -> None:
 def read_trials(experiment: Path) -> list[Trial]:
     """All trials of the experiment in this directory, in the order NNI started them."""
     trials: dict[str, Trial] = {}
-    for trial_id, event, number, data, timestamp in _events(experiment):
-        known = trials.get(trial_id, Trial(trial_id, number, event, {}, None, started=timestamp))
-        params = _parsed(experiment, data)["parameters"] if data else known.params
-        trials[trial_id] = replace(known, nni_status=event, params=params)
+    with _damage_named(experiment):
+        for trial_id, event, number, data, timestamp in _events(experiment):
+            known = trials.get(trial_id) or Trial(str(trial_id), int(number), event, {}, None, started=int(timestamp))
+            params = dict(json.loads(data)["parameters"]) if data else known.params
+            if (known.id, known.number) != (trial_id, number) or not params:  # the first event always has them
+                raise ValueError(f"no trial is {number} {trial_id!r}, which is {event}")
+            trials[trial_id] = replace(known, nni_status=event, params=params)
     return [_with_files(trial, experiment) for trial in trials.values()]
 
 
 def read_curves(experiment: Path) -> dict[str, list[dict[str, float]]]:
     """Per trial id its epochs' metrics, as NNI has them; of an epoch that was reported twice, the later."""
     curves: dict[str, dict[int, dict[str, float]]] = {}
-    for trial_id, kind, sequence, data, _ in _metrics(experiment):
-        if kind == "PERIODICAL":
-            metrics = json.loads(_parsed(experiment, data))
-            if isinstance(metrics, dict):  # another program's trials may report numbers alone
-                curves.setdefault(trial_id, {})[sequence] = metrics
+    with _damage_named(experiment):
+        for trial_id, kind, sequence, data, _ in _metrics(experiment):
+            if kind == "PERIODICAL":
+                metrics = json.loads(json.loads(data))
+                if isinstance(metrics, dict):  # another program's trials may report numbers alone
+                    values = {str(name): float(value) for name, value in metrics.items()}
+                    curves.setdefault(trial_id, {})[int(sequence)] = values
     return {trial_id: [epochs[number] for number in sorted(epochs)] for trial_id, epochs in curves.items()}
 
 
@@ -190,13 +199,16 @@ def _listed_parent(experiment_id: str | None) -> Path | None:
         listed = read_json(Path.home() / "nni-experiments" / ".experiment") or {}
     except RequestError:  # NNI's own list, which only helps to find what lies elsewhere
         return None
-    parent = listed.get(experiment_id, {}).get("logDir")
-    return Path(parent) if parent else None
+    entry = listed.get(experiment_id)
+    parent = entry.get("logDir") if isinstance(entry, dict) else None
+    return Path(parent) if isinstance(parent, str) and parent else None
 
 
 def _events(experiment: Path) -> list[Any]:
     query = "select trialJobId, event, sequenceId, data, timestamp from TrialJobEvent order by timestamp, rowid"
     events = _select(experiment, "TrialJobEvent", query)
+    if strange := {event[1] for event in events} - {*_STATUSES, *_OTHER_EVENTS}:
+        raise ValueError(f"nothing that happens to a trial is {sorted(map(str, strange))[0]!r}")
     return [event for event in events if event[1] in _STATUSES]  # others say what users and resumes did
 
 
@@ -220,10 +232,14 @@ def _select(experiment: Path, table: str, query: str) -> list[Any]:
         raise RequestError(f"{_database(experiment)} is damaged or of another version: {error}") from None
 
 
-def _parsed(experiment: Path, text: str) -> Any:
+@contextmanager
+def _damage_named(experiment: Path) -> Iterator[None]:
+    """RequestError for what NNI never writes into its database."""
     try:
-        return json.loads(text)
-    except (ValueError, TypeError) as error:
+        yield
+    except RequestError:
+        raise
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise RequestError(f"{_database(experiment)} is damaged: {error}") from None
 
 
@@ -232,7 +248,7 @@ def _with_files(trial: Trial, experiment: Path) -> Trial:
     try:
         params, result = read_json(directory / "params.json"), read_json(directory / "result.json")
         trial = replace(trial, params=params["parameters"] if params else trial.params, result=_understood(result))
-    except (RequestError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         return replace(trial, last_words=f"its files cannot be read, damaged or of another version: {error!r}")
     if result is None and trial.ended:
         return replace(trial, last_words=_last_line(directory / "trial.stderr"))
@@ -240,14 +256,20 @@ def _with_files(trial: Trial, experiment: Path) -> Trial:
 
 
 def _understood(result: Any) -> dict[str, Any] | None:
-    """A trial's result.json, as far as this version needs it; KeyError or TypeError where that is not in it."""
+    """A trial's result.json, as far as this version needs it; an error where that is not in it, or cannot be."""
     if result is None:
         return None
     known: dict[str, Any] = {**result, "reason": str(result["reason"]), "status": str(result["status"])}
     if result["metrics"]:
-        known["metrics"] = {**result["metrics"], "default": float(result["metrics"]["default"])}
+        known["metrics"] = {str(name): float(value) for name, value in result["metrics"].items()}
         known["data"] = {**result["data"], "val_images": int(result["data"]["val_images"])}
-    return {**known, "seconds": float(result["seconds"]), "epochs": int(result["epochs"])}
+        accuracy, images = known["metrics"]["default"], known["data"]["val_images"]
+        if not all(map(math.isfinite, known["metrics"].values())) or not 0 <= accuracy <= 1 or images < 1:
+            raise ValueError(f"no accuracy is {accuracy} of {images} images")
+    known |= {"seconds": float(result["seconds"]), "epochs": int(result["epochs"])}
+    if not (math.isfinite(known["seconds"]) and min(known["seconds"], known["epochs"]) >= 0):
+        raise ValueError(f"no trial takes {known['seconds']} seconds for {known['epochs']} epochs")
+    return known
 
 
 def _last_line(path: Path) -> str:

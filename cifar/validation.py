@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +41,8 @@ def load(directory: Path) -> Answers | None:
     try:
         with (directory / _FILE).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return Answers(file["predictions"].astype(np.int64), file["labels"].astype(np.int64))
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        return None
+    except (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return None  # NumPy and zipfile name damage in many ways; a NotImplementedError is a RuntimeError
 
 
 def is_tie(best: Answers, other: Answers) -> bool:

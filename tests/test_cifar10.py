@@ -92,6 +92,17 @@ def test_an_interrupted_download_is_done_again(requests: list[str], archive: Pat
     assert len(data.load("cifar10").labels) == 5 * PER_BATCH
 
 
+def test_a_download_that_the_server_breaks_off_is_refused_and_done_again(
+    requests: list[str], archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(SimpleHTTPRequestHandler, "copyfile", lambda _, file, to: to.write(file.read(1000)))
+        with pytest.raises(RequestError, match="could not be downloaded"):
+            data.load("cifar10")
+        assert (tmp_path / "cache" / "download" / ARCHIVE).stat().st_size == 1000
+    assert len(data.load("cifar10").labels) == 5 * PER_BATCH
+
+
 def test_without_a_network_one_sentence_says_what_to_do(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

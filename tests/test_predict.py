@@ -50,6 +50,14 @@ def test_any_format_mode_and_size_is_labelled(
     assert shares == sorted(shares, reverse=True)
 
 
+def test_a_network_whose_answers_are_no_numbers_is_refused(model: SavedModel, tmp_path: Path) -> None:
+    with torch.no_grad():
+        model.network.get_parameter("fc3.weight").mul_(1e38)  # finite weights, sums that are not
+        model.network.get_parameter("fc2.weight").mul_(1e30)
+    with pytest.raises(RequestError, match="the model file is damaged"):
+        list(predict(model, [picture(tmp_path / "a.png", 80)], top=1))
+
+
 def test_what_a_network_predicts_of_a_pixel_array_is_what_it_predicts_of_the_file(
     model: SavedModel, tiny: Dataset, tmp_path: Path
 ) -> None:

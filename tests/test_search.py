@@ -115,6 +115,8 @@ def test_the_web_page_stays_open_on_request_and_shows_a_stopped_experiment(
     shown.wait_for("the web page stays open until you press Ctrl-C")
     assert "warning: the web page is open to every machine" in shown.err
     assert len(requests.get(f"{url}/trial-jobs", timeout=10).json()) == 3
+    foreign = requests.get(f"{url}/trial-jobs", headers={"Host": f"evil.example:{port}"}, timeout=10)
+    assert foreign.status_code == 403  # a name that its owner may let lead here
     assert {c.laddr.ip for c in psutil.net_connections() if c.laddr and c.laddr.port == port and not c.raddr} == {
         "0.0.0.0"
     }

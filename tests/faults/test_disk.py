@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import subprocess
@@ -11,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import fake_experiments
+import numpy as np
 import pytest
 import torch
 from conftest import MakeFolder, Record
 from experiments import Start, assert_numbered_and_paired, assert_resumes, change_config, nothing_is_left
 
-from cifar import data, store
+from cifar import data, store, validation
 from cifar.data import Dataset
 from cifar.errors import RequestError
 from cifar.files import write_json
@@ -179,6 +181,54 @@ def test_a_damaged_database_is_named_and_never_another_result(tmp_path: Path, re
             assert "nni.sqlite is damaged" in str(error)
             continue
         for trial in trials:  # what counts comes from the trials' own files
-            if trial.result is not None:
-                assert (trial.params, trial.result) == (truth[trial.id].params, truth[trial.id].result)
+            assert trial == truth[trial.id]
     record(85)
+
+
+def test_damaged_answers_to_the_validation_images_count_as_none(tmp_path: Path, record: Record) -> None:
+    labels = np.arange(1000) % 10
+    validation.save(tmp_path, np.roll(labels, 1), labels)
+    (path,) = tmp_path.iterdir()
+    for content in damaged(path.read_bytes()):
+        path.write_bytes(content)
+        read = validation.load(tmp_path)
+        assert read is None or (read.labels.tolist(), read.correct.any()) == (labels.tolist(), False)
+    record(85)
+
+
+WRONG = [
+    {"metrics": {"default": 1.7}},
+    {"metrics": {"default": math.nan}},
+    {"metrics": {"default": 0.5, "parameters": "many"}},
+    {"metrics": [0.5]},
+    {"data": {"val_images": 0}},
+    {"data": None},
+    {"seconds": math.inf},
+    {"epochs": -1},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_a_result_that_no_trial_can_have_is_named(tmp_path: Path, wrong: dict[str, object], record: Record) -> None:
+    experiment = fake_experiments.make(tmp_path / "made", [{"accuracy": 0.5}, {"accuracy": 0.7}])
+    path = store.trial_directory(experiment, "trial1") / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    assert_unreadable(experiment)
+    record(1)
+
+
+def test_a_result_that_is_no_file_or_nested_without_end_is_named(tmp_path: Path, record: Record) -> None:
+    experiment = fake_experiments.make(tmp_path / "made", [{"accuracy": 0.5}, {"accuracy": 0.7}])
+    path = store.trial_directory(experiment, "trial1") / "result.json"
+    path.write_text('{"a":' * 100_000)
+    assert_unreadable(experiment)
+    path.unlink()
+    path.mkdir()
+    assert_unreadable(experiment)
+    record(2)
+
+
+def assert_unreadable(experiment: Path) -> None:
+    first, second = store.read_trials(experiment)
+    assert (first.accuracy, second.accuracy) == (0.5, None)
+    assert "its files cannot be read, damaged " in second.last_words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -18,9 +19,8 @@ from tempfile import TemporaryFile
 from urllib.parse import urlsplit
 
 import pytest
-import requests
 from conftest import MakeFolder, Record
-from experiments import ROOT, Search, Start, free_port
+from experiments import ROOT, Search, Start, change_config, free_port
 from playwright.sync_api import sync_playwright
 
 from cifar import data, store
@@ -63,6 +63,10 @@ def test_the_server_does_only_what_its_page_and_its_trials_ask(running: tuple[Se
         ("PUT", "/experiment/Cluster-Metadata/", {}),
         ("POST", "/experiment?again=1", {}),
         ("PUT", "/experiment/cluster-metadata", {}),
+        ("POST", "/experiment#x", {}),  # where the server's own reading of a path ends
+        ("PUT", "/experiment/cluster-metadata#x", {}),
+        ("PUT", "/experiment/cluster-metadata\xa0", {}),
+        ("PUT", "/experiment/cluster-metadata\x0c", {}),
         ("GET", "/trial-jobs", {"Host": "evil.example"}),  # a name that its owner lets lead here
         ("GET", "/trial-jobs", {"Host": f"127.0.0.1.evil.example:{name.split(':')[1]}"}),
         ("POST", "/trial-jobs", {"Origin": foreign}),
@@ -75,17 +79,25 @@ def test_the_server_does_only_what_its_page_and_its_trials_ask(running: tuple[Se
     for method, path, headers in attacks:
         assert asked(method, f"{url}{API}{path}", headers) == 403, (method, path, headers)
     assert not is_upgraded(name, foreign)
+    assert asked("POST", f"{url}{API}/tensorboard", {}, {"trials": "../../../../climbed"}) == 400
+    assert asked("GET", f"{url}{API}/tensorboard-tasks", {}) == 200
+    assert not list(one.directory.parents[3].glob("**/climbed"))
     assert store.read_config(one.directory)["trialCommand"].endswith("quick_trial.py")
     assert [trial.nni_status for trial in one.trials()] == ["RUNNING"] * 2
-    record(len(attacks) + 1)
+    record(len(attacks) + 2)
 
 
-def asked(method: str, url: str, headers: dict[str, str]) -> int:
-    """The answer's status. The path is sent as it is."""
-    request = requests.Request(method, url, headers=headers, json=None if method == "GET" else ATTACK).prepare()
-    request.url = url
-    with requests.Session() as session:
-        return session.send(request, timeout=10).status_code
+def asked(method: str, url: str, headers: dict[str, str], body: object = ATTACK) -> int:
+    """The answer's status. The path is sent as it is, of whatever bytes."""
+    _, _, name, path = url.split("/", 3)
+    content = b"" if method == "GET" else json.dumps(body).encode()
+    sent = {"Host": name, "Content-Type": "application/json", "Content-Length": str(len(content))} | headers
+    lines = [f"{method} /{path} HTTP/1.0", *(f"{key}: {value}" for key, value in sent.items()), "", ""]
+    host, port = name.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall("\r\n".join(lines).encode("latin-1") + content)
+        answer = connection.makefile("rb").readline()
+    return int(answer.split()[1])
 
 
 def is_upgraded(name: str, origin: str) -> bool:
@@ -146,9 +158,12 @@ def reaches(inside: list[str], address: str, port: int) -> bool:
 def test_no_secret_of_the_environment_reaches_a_file(
     search: Start, config_path: Path, tmp_path: Path, record: Record
 ) -> None:
+    """Of trials that end well and then by an exception, whose last words reports quote."""
     secret = "hunter2-is-not-for-anybodys-eyes"
+    change_config(config_path, trialCommand="python trial.py --epochs 1 && python -c 'raise LookupError'")
     one = search("--data", "digits", "--max-trials", "3", CLOUD_TOKEN=secret)
     assert one.wait(120) == 0, one.err
+    assert all("LookupError" in path.read_text() for path in tmp_path.rglob("trial.stderr"))
     report = tmp_path / "report.html"
     command = [sys.executable, "-m", "cifar", "report", one.id, "--config", str(config_path), "--out", str(report)]
     run = subprocess.run(command, cwd=ROOT, env=os.environ | {"CLOUD_TOKEN": secret}, capture_output=True, check=True)
