@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
+from cifar import ssh
 from cifar.errors import Problems, RequestError
 
 if TYPE_CHECKING:
@@ -28,9 +29,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CONNECT_SECONDS = 10
 _MOST_CLOCK_SECONDS = 60.0  # by which logs may be off before nobody can read them together
 _SMALLEST_FREE_BYTES = 2**30
+_CHECKOUT = Path(__file__).parents[1]
+# In the environment that `python` names, made where it is missing, with the tested versions; $1: its directory, $2: the
+# Python's name. Sources come as an archive on standard input.
+_INSTALL = """
+set -e
+test -x "$1/bin/python" || "$(command -v "$2" || command -v python3)" -m venv "$1"
+mkdir -p "$1/src"
+tar -x -C "$1/src"
+exec "$1/bin/python" -m pip install --quiet --disable-pip-version-check -c "$1/src/constraints.txt" "$1/src[board]"
+"""
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,29 @@ def of(config: Any) -> list[Host]:
     ]
 
 
+def install(hosts: Sequence[Host]) -> None:
+    """This project and the versions of constraints.txt, on each host. RequestError naming those where that fails."""
+    if not hosts:
+        raise RequestError("--install is for hosts, and trials run on this machine")
+    if not (_CHECKOUT / "constraints.txt").exists():
+        raise RequestError(f"--install needs the project's own files, and there are none in {_CHECKOUT}")
+    problems = Problems()
+    _of_each(hosts, lambda host: problems.of(lambda: _install(host)))
+    problems.refuse()
+
+
+def _install(host: Host) -> None:
+    directory = Path(host.python)
+    if directory.name != "bin" or not directory.is_absolute():
+        raise RequestError(f"host {host.name}: python must be the bin directory of an environment, got {host.python!r}")
+    print(f"installing on {host.name}, which takes minutes the first time", file=sys.stderr)
+    sent = ["tar", "-C", str(_CHECKOUT), "--exclude=__pycache__", "-c"]
+    sent += ["pyproject.toml", "constraints.txt", "README.md", "cifar"]
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    with subprocess.Popen(sent, stdout=subprocess.PIPE) as archive:
+        ssh.run(host, ["sh", "-c", _INSTALL, "sh", str(directory.parent), python], archive.stdout)
+
+
 def describe(hosts: Sequence[Host]) -> list[Described]:
     """What each host is like. RequestError naming every host that cannot be used, and why."""
     problems = Problems()
@@ -126,7 +159,7 @@ def describe(hosts: Sequence[Host]) -> list[Described]:
 
 def _described(host: Host) -> Described:
     asked = time.time()
-    facts: dict[str, Any] = _ask(host, "describe")
+    facts: dict[str, Any] = ssh.ask(host, "describe")
     differing = [name for name, theirs in facts["versions"].items() if theirs != version(name)]
     if differing:
         pairs = ", ".join(f"{name} {facts['versions'][name]} (here {version(name)})" for name in differing)
@@ -151,10 +184,10 @@ def send_data(hosts: Sequence[Described], entry: Path, fingerprint: str) -> str:
     size = sum(path.stat().st_size for path in entry.iterdir())
 
     def send(described: Described) -> None:
-        if not _ask(described.host, "has", place=place, fingerprint=fingerprint):
+        if not ssh.ask(described.host, "has", place=place, fingerprint=fingerprint):
             print(f"copying {size / 2**20:.0f} MB of images to {described.host.name}", file=sys.stderr)
             with subprocess.Popen(["tar", "-C", str(entry), "-c", "."], stdout=subprocess.PIPE) as archive:
-                _ask(described.host, "take", archive.stdout, place=place)
+                ssh.ask(described.host, "take", archive.stdout, place=place)
 
     _of_each(hosts, send)
     return place
@@ -175,7 +208,7 @@ def measure(hosts: Sequence[Described], space: dict[str, Any], command: str, con
     each = math.ceil(concurrency / len(hosts))
 
     def ask(described: Described) -> Rate:
-        return forecast.Rate(**_ask(described.host, "measure", space=space, command=command, concurrency=each))
+        return forecast.Rate(**ssh.ask(described.host, "measure", space=space, command=command, concurrency=each))
 
     rates = _of_each(hosts, ask)
     return forecast.together(rates, concurrency)
@@ -183,7 +216,7 @@ def measure(hosts: Sequence[Described], space: dict[str, Any], command: str, con
 
 def environment(hosts: Sequence[Described]) -> dict[str, str]:
     """What NNI's manager must know of them, see preload/remote.js."""
-    keys = {described.host.name: _known_keys(described.host) for described in hosts}
+    keys = {described.host.name: ssh.known_keys(described.host) for described in hosts}
     preloads = {described.host.name: described.facts["preloads"] for described in hosts}
     return {"CIFAR_HOST_KEYS": json.dumps(keys), "CIFAR_WORKER_PRELOADS": json.dumps(preloads)}
 
@@ -193,7 +226,7 @@ def end(hosts: Sequence[Host], experiment: str) -> None:
 
     def ask(host: Host) -> None:
         try:
-            _ask(host, "end", experiment=experiment)
+            ssh.ask(host, "end", experiment=experiment)
         except RequestError as error:
             print(f"what may still run there could not be ended: {error}", file=sys.stderr)
 
@@ -204,39 +237,3 @@ def _of_each(hosts: Sequence[Any], ask: Callable[[Any], T]) -> list[T]:
     """Asked all at once."""
     with ThreadPoolExecutor(max(1, len(hosts))) as pool:
         return list(pool.map(ask, hosts))
-
-
-def _ask(host: Host, question: str, stdin: Any = subprocess.DEVNULL, **arguments: object) -> Any:
-    """A question of worker.py's. RequestError where the host cannot be reached, or has no answer."""
-    words = [f"{host.python}/python", "-m", "cifar.worker", question, json.dumps(arguments)]
-    command = [*_ssh(host), shlex.join(words)]
-    run = subprocess.run(command, stdin=stdin, capture_output=True, text=True)
-    if run.returncode:
-        said = [line.strip() for line in run.stderr.splitlines() if line.strip()]
-        why = said[-1] if said else f"exit code {run.returncode}"
-        raise RequestError(f"host {host.name}: {_explained(why, host)}")
-    return json.loads(run.stdout.splitlines()[-1])
-
-
-def _ssh(host: Host) -> list[str]:
-    options = ["BatchMode=yes", f"ConnectTimeout={_CONNECT_SECONDS}", "ServerAliveInterval=5", "ServerAliveCountMax=3"]
-    options += ["StrictHostKeyChecking=yes", "IdentitiesOnly=yes"]
-    flags = [word for option in options for word in ("-o", option)]
-    key = str(Path(host.key).expanduser())
-    return ["ssh", *flags, "-p", str(host.port), "-i", key, f"{host.user}@{host.host}"]
-
-
-def _explained(why: str, host: Host) -> str:
-    if "Host key verification failed" in why:
-        return f"its key is not known here; compare it and accept it once: ssh -p {host.port} {host.user}@{host.host}"
-    if "No module named" in why or "not found" in why or "No such file" in why:
-        return f"this project is not installed for {host.python}/python ({why})"
-    return why
-
-
-def _known_keys(host: Host) -> list[str]:
-    """The keys that OpenSSH trusts for it, as "type key"; NNI's own client would trust any."""
-    name = host.host if host.port == 22 else f"[{host.host}]:{host.port}"
-    found = subprocess.run(["ssh-keygen", "-F", name], capture_output=True, text=True).stdout
-    lines = [line.split() for line in found.splitlines() if line and not line.startswith("#")]
-    return [f"{words[1]} {words[2]}" for words in lines]

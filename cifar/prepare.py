@@ -39,6 +39,7 @@ class Request:
     auto_concurrency: bool = False
     port: int | None = None
     host: str = LOOPBACK
+    install: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,18 @@ def check_new(request: Request) -> tuple[Any, str, list[Described], tuple[int, B
         problems.of(lambda: refuse_full_disk(loaded))
         problems.of(lambda: _refuse_auto_elsewhere(request, loaded))
         problems.of(lambda: _refuse_few_gpus(loaded))
-        described = problems.of(lambda: hosts.describe(hosts.of(loaded)))
+        described = problems.of(lambda: _describe(request, loaded, problems))
     problems.refuse()
     assert loaded and claimed and described is not None
     return loaded, absolute(name), described, claimed
+
+
+def _describe(request: Request, loaded: Any, problems: Problems) -> list[Described]:
+    """What the hosts are like, after this project is installed there where that is asked for."""
+    if request.install:
+        problems.refuse()  # it takes minutes, and changes them
+        hosts.install(hosts.of(loaded))
+    return hosts.describe(hosts.of(loaded))
 
 
 def _refuse_auto_elsewhere(request: Request, loaded: Any) -> None:
@@ -125,7 +134,7 @@ def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
         problems.of(lambda: refuse_full_disk(loaded))
         problems.of(lambda: _refuse_to_repeat(directory, loaded))
         problems.of(lambda: _refuse_auto_elsewhere(request, loaded))
-        described = problems.of(lambda: hosts.describe(hosts.of(loaded)))
+        described = problems.of(lambda: _describe(request, loaded, problems))
     problems.refuse()
     assert loaded and name and claimed and described is not None
     processes.end(directory)

@@ -29,6 +29,7 @@ class Machine:
     gateway: str
     home: Path
     key: Path
+    environment: str = "OMP_NUM_THREADS=1"  # of what is started there
     sshd: subprocess.Popen[bytes] | None = None
 
     @property
@@ -59,7 +60,7 @@ class Machine:
             "HostKey": self.home / "host_key", "AuthorizedKeysFile": self.home / "authorized_keys", "StrictModes": "no",
             "PidFile": "none", "PasswordAuthentication": "no", "ListenAddress": f"{self.address}:22", "UsePAM": "no",
             "PermitRootLogin": "yes", "Subsystem": "sftp internal-sftp",
-            "SetEnv": f"HOME={self.home} TMPDIR={self.home}/tmp OMP_NUM_THREADS=1",
+            "SetEnv": f"HOME={self.home} TMPDIR={self.home}/tmp {self.environment}",
         }  # fmt: skip
         flags = [f"-o{name}={value}" for name, value in options.items()]
         command = [*self.inside, "/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *flags]
@@ -88,6 +89,7 @@ class Machine:
         self.sshd.terminate()
         self.sshd.wait()
         self.start_sshd()
+        _wait_for([self])
 
     def stop(self) -> None:
         self.die()

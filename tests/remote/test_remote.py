@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from experiments import (
+    BIN,
     Search,
     Start,
     assert_numbered_and_paired,
@@ -151,7 +153,7 @@ def test_what_is_wrong_with_the_machines_is_said_before_anything_starts(
     known = Path.home() / ".ssh" / "known_hosts"
     lines = known.read_text()
     wrong: dict[str, list[dict[str, object]]] = {
-        "this project is not installed for /usr/bin/python": [first | {"python": "/usr/bin"}],
+        "this project is not installed for /usr/bin/python, which --install does": [first | {"python": "/usr/bin"}],
         "Permission denied": [first | {"user": "nobody"}, second],
         "timed out": [first | {"host": "198.18.80.10"}],  # nobody's
         "hosts must differ, got 198.18.80.2:22 more than once": [first, first],
@@ -169,6 +171,26 @@ def test_what_is_wrong_with_the_machines_is_said_before_anything_starts(
     assert "its key is not known here; compare it and accept it once: ssh -p 22 root@198.18.80.2" in refused.err
     known.write_text(lines)
     assert not (tmp_path / "experiments").exists()
+
+
+def test_a_machine_without_the_project_is_given_it(
+    search: Start, machines: list[Machine], hosts_path: Path, tmp_path: Path
+) -> None:
+    """But for the packages that it needs, which that machine has: no package index can be reached from there."""
+    machine = machines[0]
+    packages = Path(torch.__file__).parents[1]
+    machine.environment = f"PATH={BIN}:/usr/bin:/bin PYTHONPATH={packages} PIP_NO_INDEX=1 PIP_NO_BUILD_ISOLATION=0"
+    machine.restart_sshd()
+    environment = machine.home / "made" / "here"
+    hosts_path.write_text(yaml.safe_dump([machine.entry() | {"python": str(environment / "bin")}]))
+    refused = search("--data", "digits", "--hosts", str(hosts_path))
+    assert refused.wait() == 2
+    assert f"this project is not installed for {environment}/bin/python, which --install does" in refused.err
+    one = search("--data", "digits", "--hosts", str(hosts_path), "--install", "--max-trials", "2")
+    assert one.wait(300) == 0, one.err
+    assert f"installing on {machine.address}:22" in one.err
+    assert_complete(one, 2)
+    assert list(environment.glob("lib/python*/site-packages/cifar/preload/guard.js"))
 
 
 def test_nni_trusts_no_other_key_than_ssh_does(remote_search: Start, machines: list[Machine]) -> None:
