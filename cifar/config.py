@@ -128,6 +128,8 @@ def _nni_experiment() -> Any:
 
 def _canonical(config: Any) -> Any:
     # Links resolved: an experiment's processes are recognised by the path of its directory.
+    if config.training_service.platform == "remote":
+        config.nni_manager_ip = "127.0.0.1"  # NNI asks for one, and preload/remote.js needs none
     config = config.canonical_copy()
     config.experiment_working_directory = str(Path(config.experiment_working_directory).resolve())
     return config
@@ -178,7 +180,6 @@ def _apply(changes: Changes, config: Any) -> None:
         services = _nni_experiment().config
         machines = [services.RemoteMachineConfig(**host.machine()) for host in changes.hosts]
         config.training_service = services.RemoteConfig(machine_list=machines)
-        config.nni_manager_ip = "127.0.0.1"  # NNI asks for one, and preload/remote.js needs none
     for name in ("epochs", "seed"):  # where an option is given twice, trial.py takes the last
         if getattr(changes, name) is not None and config.trial_command:
             config.trial_command += f" --{name} {getattr(changes, name)}"

@@ -93,6 +93,23 @@ def test_each_problem_is_one_sentence(path: str, value: Any, problem: str) -> No
         raise AssertionError(found[0])
 
 
+def test_machines_need_a_key_and_a_python(tmp_path: Path) -> None:
+    (tmp_path / "key").touch()
+    content = (ROOT / "config.remote.yml").read_text().replace("~/.ssh/id_ed25519", str(tmp_path / "key"))
+    for name in ("search_space.json", "trial.py"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    path = tmp_path / "config.remote.yml"
+    path.write_text(content)
+    config = load(path, Changes())
+    assert problems(config) == []
+    first, second = config.training_service.machine_list
+    first.password, second.python_path = "secret", None
+    assert problems(config) == [
+        "machineList: gpu1.example.org must have an sshKeyFile: NNI's page would show its password",
+        "machineList: gpu2.example.org must have a pythonPath, the directory of the Python for its trials",
+    ]
+
+
 def test_all_problems_are_listed_at_once() -> None:
     config = changed("tuner/name", "GP")
     config.trial_gpu_number, config.trial_command, config.trial_concurrency = 1, "", 0

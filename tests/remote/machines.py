@@ -89,7 +89,6 @@ class Machine:
         self.sshd.terminate()
         self.sshd.wait()
         self.start_sshd()
-        _wait_for([self])
 
     def stop(self) -> None:
         self.die()
@@ -125,7 +124,7 @@ def two_machines(tmp_path: Path) -> Iterator[list[Machine]]:
                 file.write(f"{machine.address} {kind} {text}\n")
             started.append(machine)
         stack.callback(lambda: known.write_text(before) if before is not None else known.unlink())
-        _wait_for(started)
+        wait_for(started)
         yield started
 
 
@@ -133,7 +132,7 @@ def generate(key: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
 
 
-def _wait_for(machines: list[Machine]) -> None:
+def wait_for(machines: list[Machine]) -> None:
     for machine in machines:
         command = ["ssh", "-o", "BatchMode=yes", "-i", str(machine.key), f"root@{machine.address}", "true"]
         deadline = time.monotonic() + 20

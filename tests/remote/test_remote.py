@@ -22,7 +22,7 @@ from experiments import (
     nothing_is_left,
     wait_until_gone,
 )
-from machines import MISSING, Machine, generate, two_machines
+from machines import MISSING, Machine, generate, two_machines, wait_for
 
 from cifar import store, top_models
 from cifar.store import best_first
@@ -181,6 +181,7 @@ def test_a_machine_without_the_project_is_given_it(
     packages = Path(torch.__file__).parents[1]
     machine.environment = f"PATH={BIN}:/usr/bin:/bin PYTHONPATH={packages} PIP_NO_INDEX=1 PIP_NO_BUILD_ISOLATION=0"
     machine.restart_sshd()
+    wait_for([machine])
     environment = machine.home / "made" / "here"
     hosts_path.write_text(yaml.safe_dump([machine.entry() | {"python": str(environment / "bin")}]))
     refused = search("--data", "digits", "--hosts", str(hosts_path))
