@@ -36,6 +36,7 @@ class Experiment:
         self.id: str = nni_experiment.id
         self.directory = Path(config.experiment_working_directory) / self.id
         self.url = f"http://127.0.0.1:{port}"
+        self.has_hosts = bool(hosts.of(config))
         self._max_trials: int | None = config.max_trial_number
         self.max_seconds = seconds(config.max_experiment_duration)
 

@@ -40,9 +40,13 @@ class Progress:
                 self._shown.add(trial.id)
                 line = ended_line(trial)
                 is_terminal = not self._lines[0].disable
-                tqdm.write(line if is_terminal else "; ".join([line, *status]), file=sys.stderr)
+                self.tell(line if is_terminal else "; ".join([line, *status]))
         for shown, text in zip(self._lines, status, strict=True):
             shown.set_description_str(text)
+
+    def tell(self, line: str) -> None:
+        """A line above what changes."""
+        tqdm.write(line, file=sys.stderr)
 
     def _counts(self, trials: list[Trial]) -> str:
         done = sum(trial.ended for trial in trials)

@@ -75,6 +75,8 @@ def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> str | Non
             status = experiment.status()  # asked before the trials are read, so that none is missed
             trials = read_trials(experiment.directory)
             progress.show(trials)
+            for loss in watch.losses():
+                progress.tell(loss)
             if trouble := watch.trouble(status, trials):
                 return trouble
             if status == "DONE" or (status == "TUNER_NO_MORE_TRIAL" and all(trial.ended for trial in trials)):

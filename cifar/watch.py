@@ -16,6 +16,7 @@ from cifar.store import Trial
 
 _SAME_FAILURES = 3  # in a row, for the same reason: the next would fail too
 _SILENT_SECONDS = 60.0
+_MANAGER_LOG = "nnimanager.log"
 _LEAST_FREE_BYTES = 32 * 2**20  # below it NNI's database and the trials' checkpoints soon cannot be written
 
 
@@ -30,12 +31,23 @@ class Watch:
         self._ended_before = {trial.id for trial in trials if trial.ended}
         self._answered = time.monotonic()
         self._tuner: psutil.Process | None = None
+        self._log_read = experiment.log_starts.get(_MANAGER_LOG, 0)
+        self._no_host_is_left = False
+
+    def losses(self) -> list[str]:
+        """A sentence for each host that was lost since this was last asked."""
+        if not self._experiment.has_hosts:
+            return []
+        lines = self._next_lines()
+        self._no_host_is_left |= any(line.endswith("no host is left") for line in lines)
+        return [match[0] for line in lines if (match := re.search(r"host \S+ is lost, with .*", line))]
 
     def trouble(self, status: str, trials: list[Trial]) -> str | None:
         """Why the experiment cannot go on, in one sentence; None as long as it can."""
         return (
             self._full_disk()
             or self._dead_manager(status)
+            or self._lost_hosts()
             or self._tuner_failure(status)
             or self._manager_failure(status)
             or same_failures([trial for trial in trials if trial.id not in self._ended_before])
@@ -52,9 +64,22 @@ class Watch:
         """Asked before the tuner, which logs errors of its own when it loses its manager."""
         if status != "DEAD":
             return None
-        log = self._log_directory / "nnimanager.log"
+        log = self._log_directory / _MANAGER_LOG
         reason = _last_error(self._new_lines(log)) or "stopped or killed from outside"
         return f"NNI's manager has ended: {reason} (see {log})"
+
+    def _lost_hosts(self) -> str | None:
+        """NNI would wait for ever, its status RUNNING."""
+        return f"no host is left (see {self._log_directory / _MANAGER_LOG})" if self._no_host_is_left else None
+
+    def _next_lines(self) -> list[str]:
+        """What the manager has logged since they were last read, in whole lines."""
+        with (self._log_directory / _MANAGER_LOG).open("rb") as file:
+            file.seek(self._log_read)
+            content: bytes = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self._log_read += len(whole)
+        return whole.decode(errors="replace").splitlines()
 
     def _tuner_failure(self, status: str) -> str | None:
         """NNI logs a tuner's exception and goes on waiting for it, its status RUNNING."""
@@ -69,7 +94,7 @@ class Watch:
         return None
 
     def _manager_failure(self, status: str) -> str | None:
-        log = self._log_directory / "nnimanager.log"
+        log = self._log_directory / _MANAGER_LOG
         if status != "SILENT":
             self._answered = time.monotonic()
         if status == "ERROR":

@@ -32,6 +32,7 @@ class Stopped:
     """An experiment that no longer runs, with the logs it left."""
 
     max_trials = 4
+    has_hosts = True
 
     def __init__(self, directory: Path, log_starts: dict[str, int]) -> None:
         self.directory, self.log_starts = directory, log_starts
@@ -54,6 +55,26 @@ def test_the_last_line_of_the_tuners_traceback_is_the_cause(tmp_path: Path) -> N
     watching = watch(tmp_path)
     (tmp_path / "log" / "dispatcher.log").write_text(DISPATCHER_LOG)
     assert str(watching.trouble("RUNNING", [])).startswith("the tuner or assessor failed: KeyError: 7 (see ")
+
+
+HOSTS_LOG = """\
+[2026-11-25 09:31:47] ERROR (RemoteV3.remote) host gpu1:22 is lost, with 2 trials; 1 hosts are left
+[2026-11-25 09:31:47] WARNING (RemoteV3.remote) trial abc runs again on gpu2:22
+"""
+
+
+def test_each_lost_host_is_told_once_and_the_last_one_is_the_end(tmp_path: Path) -> None:
+    old = "[2026-11-24 10:00:00] ERROR (RemoteV3.remote) no host is left\n"  # of an earlier run
+    watching, log = watch(tmp_path, nnimanager=len(old)), tmp_path / "log" / "nnimanager.log"
+    log.write_text(old + HOSTS_LOG[:-30])
+    assert watching.losses() == ["host gpu1:22 is lost, with 2 trials; 1 hosts are left"]
+    log.write_text(old + HOSTS_LOG)
+    assert watching.losses() == []
+    assert watching.trouble("RUNNING", []) is None
+    with log.open("a") as file:
+        file.write("[2026-11-25 09:32:07] ERROR (RemoteV3.remote) no host is left\n")
+    assert watching.losses() == []
+    assert str(watching.trouble("RUNNING", [])).startswith("no host is left (see ")
 
 
 def test_a_tuner_that_lost_its_manager_is_not_the_cause(tmp_path: Path) -> None:

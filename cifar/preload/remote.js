@@ -6,7 +6,8 @@
 // - A worker's own server, too, listens on 127.0.0.1, and a trial that is killed there starts again: the corrections of
 //   this directory are preloaded into it from where the worker has them, which CIFAR_WORKER_PRELOADS says.
 // - What a trial leaves is fetched into the experiment, as if it had run on this machine, before it counts as ended.
-// - Trials of a worker that is lost run again on another one.
+// - Trials of a worker that is lost run again on another one; or on the same one where no other is left and it comes back.
+//   What it still ran is ended before anything starts there again.
 const fs = require("fs");
 const net = require("net");
 const path = require("path");
@@ -17,6 +18,8 @@ const PRELOADS = JSON.parse(process.env.CIFAR_WORKER_PRELOADS || "{}"); // "host
 const ON_WORKERS = ["handles.js", "loopback.js", "restarts.js"];
 const SILENCE = { keepaliveInterval: 5000, keepaliveCountMax: 3 };
 const LEFT_BY_TRIALS = ["params.json", "result.json", "validation.npz", "trial.log", "trial.stdout", "trial.stderr"];
+
+const lostOnce = new Set(); // names
 
 const nameOf = (config) => `${config.host}:${config.port}`;
 
@@ -38,8 +41,9 @@ whenLoaded("Ssh", (ssh) => {
 
   ssh.run = async function (command) {
     if (command.endsWith("-m pip install nni --upgrade")) return "";
-    if (command.includes(".launch_trial_keeper ")) command = withPreloads(command, PRELOADS[nameOf(this.config)]);
-    return run.call(this, command);
+    if (!command.includes(".launch_trial_keeper ")) return run.call(this, command);
+    if (lostOnce.has(nameOf(this.config))) await run.call(this, endingLeftovers(this.config));
+    return run.call(this, withPreloads(command, PRELOADS[nameOf(this.config)]));
   };
 });
 
@@ -58,6 +62,11 @@ function withPreloads(command, directory) {
   if (!directory) return command;
   const required = ON_WORKERS.map((name) => `--require "${directory}/${name}"`).join(" ");
   return `NODE_OPTIONS='${required}' ${command}`;
+}
+
+function endingLeftovers({ pythonPath }) {
+  const experiment = JSON.stringify({ experiment: global.nni.args.experimentId });
+  return `${pythonPath}/python -m cifar.worker end '${experiment}'`;
 }
 
 // A port of the worker's that leads to the manager; returns its number.
@@ -85,8 +94,9 @@ whenLoaded("Worker", (worker) => {
 });
 
 whenLoaded("RemoteTrainingServiceV3", (service) => {
-  const { createTrial, onTrialEnd, stopTrial, stopWorker } = service;
+  const { createTrial, launchWorker, onTrialEnd, restartWorker, stopTrial, stopWorker } = service;
   service.submissions = new Map(); // of trials that have not ended; a manager has one such service
+  service.orphans = []; // of workers that are lost, until they run again
 
   service.createTrial = async function (environment, ...submission) {
     const worker = this.workersByEnv.get(environment);
@@ -108,17 +118,32 @@ whenLoaded("RemoteTrainingServiceV3", (service) => {
     });
   };
 
-  // All trials that it ever had are said to have ended now. Those that have ended before stay as they are, and the others
-  // run again where another worker can take them.
+  // All trials that it ever had would be said to have ended now. Those that have ended before stay as they are, and the
+  // others run again.
   service.stopWorker = function (lost, ...rest) {
     const had = [...this.workersByTrial].filter(([, worker]) => worker === lost).map(([id]) => id);
-    const orphans = had.filter((id) => this.submissions.has(id));
-    const others = this.workers.filter((worker) => worker !== lost);
-    had.filter((id) => others.length || !orphans.includes(id)).forEach((id) => this.workersByTrial.delete(id));
+    had.forEach((id) => this.workersByTrial.delete(id));
     stopWorker.call(this, lost, ...rest);
     lost.lose?.(null);
-    this.log.error(`host ${nameOf(lost.config)} is lost, with ${orphans.length} trials`);
-    if (others.length) orphans.forEach((id, number) => runElsewhere(this, id, others[number % others.length]));
+    lostOnce.add(nameOf(lost.config));
+    const orphans = had.filter((id) => this.submissions.has(id));
+    this.orphans.push(...orphans);
+    this.log.error(`host ${nameOf(lost.config)} is lost, with ${orphans.length} trials; ${this.workers.length} hosts are left`);
+    runOrphans(this);
+  };
+
+  // NNI tries once, and at once, to have it back.
+  service.restartWorker = async function (lost) {
+    await restartWorker.call(this, lost);
+    if (!this.workers.length) this.log.error("no host is left");
+    runOrphans(this);
+  };
+
+  service.launchWorker = function (config) {
+    return launchWorker.call(this, config).catch((error) => {
+      this.workers = this.workers.filter((worker) => worker.config !== config); // NNI would send trials there
+      throw error;
+    });
   };
 });
 
@@ -129,7 +154,12 @@ function unlessLost(worker, answer) {
   return Promise.race([answer, worker.lost]);
 }
 
-async function runElsewhere(service, id, worker) {
+function runOrphans(service) {
+  if (!service.workers.length) return;
+  service.orphans.splice(0).forEach((id, number) => runAgain(service, id, service.workers[number % service.workers.length]));
+}
+
+async function runAgain(service, id, worker) {
   service.log.warning(`trial ${id} runs again on ${nameOf(worker.config)}`);
   const started = await service.createTrial(worker.envId, ...service.submissions.get(id)).catch(() => null);
   if (!started) service.emitter.emit("trial_stop", id, Date.now(), null);

@@ -77,6 +77,18 @@ class Machine:
         subprocess.run([*self.inside, "ip", "link", "set", "eth0", "down"], check=True)
         self.die()
 
+    def come_back(self) -> None:
+        """After a crash."""
+        subprocess.run([*self.inside, "ip", "link", "set", "eth0", "up"], check=True)
+        self.start_sshd()
+        wait_for([self])
+
+    def hang_up(self) -> None:
+        """Cut all connections; what runs there runs on."""
+        assert self.sshd
+        for process in psutil.Process(self.sshd.pid).children():
+            process.kill()
+
     def die(self) -> None:
         """Kill all that runs there; its system closes their connections."""
         for process in self.processes():

@@ -124,6 +124,35 @@ def test_a_machine_that_is_lost_costs_no_trial(
     wait_until_idle(machines[1:])
 
 
+def test_the_last_machine_is_lost_and_comes_back(
+    search: Start, machines: list[Machine], hosts_path: Path, tmp_path: Path
+) -> None:
+    hosts_path.write_text(yaml.safe_dump([machines[0].entry()]))
+    one = search("--data", "digits", "--hosts", str(hosts_path), "--max-trials", "6")
+    one.wait_until_ended(2)
+    machines[0].crash()
+    assert one.wait(180) == 1, one.err
+    assert f"host {machines[0].address}:22 is lost, with " in one.err
+    assert "stopping the trials: no host is left" in one.err
+    assert nothing_is_left(tmp_path)
+    machines[0].come_back()
+    resumed = search("--resume", one.id)
+    assert resumed.wait(300) == 0, resumed.err
+    assert_complete(resumed, 6)
+
+
+def test_a_connection_that_is_cut_costs_no_trial(search: Start, machines: list[Machine], hosts_path: Path) -> None:
+    """The same machine takes its trials again, after what still ran there has been ended."""
+    hosts_path.write_text(yaml.safe_dump([machines[0].entry()]))
+    one = search("--data", "digits", "--hosts", str(hosts_path), "--max-trials", "6", "--epochs", "20")
+    one.wait_until_ended(2)
+    machines[0].hang_up()
+    assert one.wait(300) == 0, one.err
+    assert f"host {machines[0].address}:22 is lost, with " in one.err
+    assert_complete(one, 6)
+    wait_until_idle(machines)
+
+
 def test_a_killed_search_leaves_nothing_on_the_machines(
     remote_search: Start, machines: list[Machine], tmp_path: Path
 ) -> None:
@@ -135,8 +164,14 @@ def test_a_killed_search_leaves_nothing_on_the_machines(
     wait_until_idle(machines)
 
 
-def test_a_search_whose_manager_is_killed_resumes(remote_search: Start, search: Start, machines: list[Machine]) -> None:
-    one = remote_search("--data", "digits", "--max-trials", "8")
+def test_a_search_whose_manager_is_killed_resumes(search: Start, machines: list[Machine], config_path: Path) -> None:
+    """Its machines are named as in config.remote.yml."""
+    listed = [
+        {"host": machine.address, "user": "root", "sshKeyFile": str(machine.key), "pythonPath": str(BIN)}
+        for machine in machines
+    ]
+    change_config(config_path, trialConcurrency=4, trainingService={"platform": "remote", "machineList": listed})
+    one = search("--data", "digits", "--max-trials", "8")
     one.wait_until_ended(2)
     one.manager().kill()
     assert one.wait(60) == 1, one.err
