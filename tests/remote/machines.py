@@ -79,6 +79,8 @@ class Machine:
 
     def come_back(self) -> None:
         """After a crash."""
+        assert self.sshd
+        self.sshd.wait()
         subprocess.run([*self.inside, "ip", "link", "set", "eth0", "up"], check=True)
         self.start_sshd()
         wait_for([self])

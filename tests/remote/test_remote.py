@@ -125,10 +125,10 @@ def test_a_machine_that_is_lost_costs_no_trial(
 
 
 def test_the_last_machine_is_lost_and_comes_back(
-    search: Start, machines: list[Machine], hosts_path: Path, tmp_path: Path
+    remote_search: Start, search: Start, machines: list[Machine], hosts_path: Path, tmp_path: Path
 ) -> None:
     hosts_path.write_text(yaml.safe_dump([machines[0].entry()]))
-    one = search("--data", "digits", "--hosts", str(hosts_path), "--max-trials", "6")
+    one = remote_search("--data", "digits", "--max-trials", "6")
     one.wait_until_ended(2)
     machines[0].crash()
     assert one.wait(180) == 1, one.err
@@ -141,10 +141,12 @@ def test_the_last_machine_is_lost_and_comes_back(
     assert_complete(resumed, 6)
 
 
-def test_a_connection_that_is_cut_costs_no_trial(search: Start, machines: list[Machine], hosts_path: Path) -> None:
+def test_a_connection_that_is_cut_costs_no_trial(
+    remote_search: Start, machines: list[Machine], hosts_path: Path
+) -> None:
     """The same machine takes its trials again, after what still ran there has been ended."""
     hosts_path.write_text(yaml.safe_dump([machines[0].entry()]))
-    one = search("--data", "digits", "--hosts", str(hosts_path), "--max-trials", "6", "--epochs", "20")
+    one = remote_search("--data", "digits", "--max-trials", "6", "--epochs", "20")
     one.wait_until_ended(2)
     machines[0].hang_up()
     assert one.wait(300) == 0, one.err
@@ -209,7 +211,7 @@ def test_what_is_wrong_with_the_machines_is_said_before_anything_starts(
 
 
 def test_a_machine_without_the_project_is_given_it(
-    search: Start, machines: list[Machine], hosts_path: Path, tmp_path: Path
+    remote_search: Start, machines: list[Machine], hosts_path: Path
 ) -> None:
     """But for the packages that it needs, which that machine has: no package index can be reached from there."""
     machine = machines[0]
@@ -219,13 +221,13 @@ def test_a_machine_without_the_project_is_given_it(
     wait_for([machine])
     environment = machine.home / "made" / "here"
     hosts_path.write_text(yaml.safe_dump([machine.entry() | {"python": str(environment / "bin")}]))
-    refused = search("--data", "digits", "--hosts", str(hosts_path))
+    refused = remote_search("--data", "digits")
     assert refused.wait() == 2
     assert f"this project is not installed for {environment}/bin/python, which --install does" in refused.err
-    one = search("--data", "digits", "--hosts", str(hosts_path), "--install", "--max-trials", "2")
+    one = remote_search("--data", "digits", "--install", "--max-trials", "4")
     assert one.wait(300) == 0, one.err
     assert f"installing on {machine.address}:22" in one.err
-    assert_complete(one, 2)
+    assert_complete(one, 4)
     assert list(environment.glob("lib/python*/site-packages/cifar/preload/guard.js"))
 
 
