@@ -148,6 +148,7 @@ def result_lr(trial: Trial) -> tuple[float | None, float]:
     return trial.accuracy, trial.params["lr"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_resumes_where_it_stood(
     search: Start, quick_config_path: Path, tmp_path: Path, record: Record
 ) -> None:
@@ -232,6 +233,7 @@ def test_a_killed_search_takes_its_experiment_with_it(
     record(1)
 
 
+@pytest.mark.slow
 def test_a_tuner_that_raises_is_noticed(search: Start, quick_config_path: Path, tmp_path: Path, record: Record) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import os\n"
