@@ -115,13 +115,12 @@ def plot(curves: list[Curve], path: Path) -> None:
 
     figure, axis = pyplot.subplots(figsize=(8, 5), layout="constrained")
     for curve in curves:
-        (line,) = axis.semilogx(curve.seconds, [100 * value for value in curve.accuracies], "o-", markersize=4)
-        place = (curve.seconds[-1], 100 * curve.accuracies[-1])
-        axis.annotate(curve.name, place, (6, -3), textcoords="offset points", color=line.get_color())
+        last = f"{curve.name}: {curve.accuracies[-1]:.1%}"
+        axis.semilogx(curve.seconds, [100 * value for value in curve.accuracies], "o-", markersize=4, label=last)
     axis.xaxis.set_major_formatter("{x:g}")
     axis.set_xlabel("seconds of training and validation, two cores")
     axis.set_ylabel("validation accuracy, %")
-    axis.margins(x=0.15)
+    axis.legend()
     axis.grid(alpha=0.3, which="both")
     axis.set_title("Accuracy over time, a point per epoch")
     figure.savefig(path, dpi=110)
