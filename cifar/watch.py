@@ -17,6 +17,7 @@ from cifar.store import Trial
 _SAME_FAILURES = 3  # in a row, for the same reason: the next would fail too
 _SILENT_SECONDS = 60.0
 _MANAGER_LOG = "nnimanager.log"
+_LOSS = re.compile(r"host \S+ is lost, with .*|host \S+ is back$|trial \S+ runs again on \S+$")  # preload/remote.js
 _LEAST_FREE_BYTES = 32 * 2**20  # below it NNI's database and the trials' checkpoints soon cannot be written
 
 
@@ -35,12 +36,12 @@ class Watch:
         self._no_host_is_left = False
 
     def losses(self) -> list[str]:
-        """A sentence for each host that was lost since this was last asked."""
+        """What has become of hosts that were lost, and of their trials, since this was last asked."""
         if not self._experiment.has_hosts:
             return []
         lines = self._next_lines()
         self._no_host_is_left |= any(line.endswith("no host is left") for line in lines)
-        return [match[0] for line in lines if (match := re.search(r"host \S+ is lost, with .*", line))]
+        return [match[0] for line in lines if (match := _LOSS.search(line))]
 
     def trouble(self, status: str, trials: list[Trial]) -> str | None:
         """Why the experiment cannot go on, in one sentence; None as long as it can."""

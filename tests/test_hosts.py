@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import shutil
+import subprocess
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +20,7 @@ from cifar import hosts
 from cifar.errors import RequestError
 from cifar.hosts import Host, with_environment
 
+ROOT = Path(__file__).parents[1]
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -110,6 +114,41 @@ def test_trials_on_this_machine_have_no_hosts_to_install_on() -> None:
     assert hosts.of(SimpleNamespace(training_service=SimpleNamespace(platform="local"))) == []
     with pytest.raises(RequestError, match="--install is for hosts, and trials run on this machine"):
         hosts.install([])
+
+
+def fetched(experiment: Path, behaviour: str) -> str:
+    """What is said of fetching a trial's files from an SFTP server that behaves so."""
+    nni_node = Path(str(files("nni_node")))
+    node, script = shutil.which("node", path=str(nni_node)) or nni_node / "node", ROOT / "tests" / "lying_host.js"
+    fetch = ROOT / "cifar" / "preload" / "fetch.js"
+    command = [str(node), str(script), str(nni_node), str(fetch), str(experiment), behaviour]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+
+
+def test_what_a_host_sends_stays_in_the_experiment(tmp_path: Path) -> None:
+    experiment = tmp_path / "a" / "b" / "c" / "experiment"
+    experiment.mkdir(parents=True)
+    assert fetched(experiment, "climbs") == "fetched"
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {
+        "a/b/c/experiment/models/0.9-abcde.pt",
+        "a/b/c/experiment/trials/abcde/output/tensorboard/events.out.1",
+        "a/b/c/experiment/environments/local-env/trials/abcde/result.json",
+    }
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [
+        ("lacks", "fetched"),  # a trial that left nothing
+        ("fails", "Error: Failure"),
+        ("stalls", "Error: no answer"),
+        ("swells", f"Error: /home/nni/EXP/trials/abcde/output/tensorboard/events.out.1 has {2**40} bytes"),
+    ],
+)
+def test_a_host_that_cannot_give_a_trials_files_is_noticed(tmp_path: Path, behaviour: str, said: str) -> None:
+    assert fetched(tmp_path, behaviour) == said
+    assert not [path for path in tmp_path.rglob("*.*") if not path.name.endswith(".part")]
 
 
 @pytest.mark.parametrize("python", ["venv/bin", "/opt/venv"])

@@ -58,18 +58,18 @@ def test_the_last_line_of_the_tuners_traceback_is_the_cause(tmp_path: Path) -> N
 
 
 HOSTS_LOG = """\
-[2026-11-25 09:31:47] ERROR (RemoteV3.remote) host gpu1:22 is lost, with 2 trials; 1 hosts are left
+[2026-11-25 09:31:47] ERROR (RemoteV3.remote) host gpu1:22 is lost, with 2 trials; hosts left: 1
 [2026-11-25 09:31:47] WARNING (RemoteV3.remote) trial abc runs again on gpu2:22
 """
 
 
-def test_each_lost_host_is_told_once_and_the_last_one_is_the_end(tmp_path: Path) -> None:
+def test_each_loss_is_told_once_and_the_last_host_is_the_end(tmp_path: Path) -> None:
     old = "[2026-11-24 10:00:00] ERROR (RemoteV3.remote) no host is left\n"  # of an earlier run
     watching, log = watch(tmp_path, nnimanager=len(old)), tmp_path / "log" / "nnimanager.log"
     log.write_text(old + HOSTS_LOG[:-30])
-    assert watching.losses() == ["host gpu1:22 is lost, with 2 trials; 1 hosts are left"]
+    assert watching.losses() == ["host gpu1:22 is lost, with 2 trials; hosts left: 1"]
     log.write_text(old + HOSTS_LOG)
-    assert watching.losses() == []
+    assert watching.losses() == ["trial abc runs again on gpu2:22"]
     assert watching.trouble("RUNNING", []) is None
     with log.open("a") as file:
         file.write("[2026-11-25 09:32:07] ERROR (RemoteV3.remote) no host is left\n")

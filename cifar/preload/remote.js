@@ -5,19 +5,19 @@
 // - Nothing is installed on a worker that nobody asked for.
 // - A worker's own server, too, listens on 127.0.0.1, and a trial that is killed there starts again: the corrections of
 //   this directory are preloaded into it from where the worker has them, which CIFAR_WORKER_PRELOADS says.
-// - What a trial leaves is fetched into the experiment, as if it had run on this machine, before it counts as ended.
+// - What a trial leaves is fetched into the experiment (fetch.js) before it counts as ended.
+// - Each trial starts on the worker that has the fewest.
 // - Trials of a worker that is lost run again on another one; or on the same one where no other is left and it comes back.
 //   What it still ran is ended before anything starts there again.
-const fs = require("fs");
 const net = require("net");
 const path = require("path");
+const fetchOutput = require("./fetch.js");
 const whenLoaded = require("./when_loaded.js");
 
 const KEYS = JSON.parse(process.env.CIFAR_HOST_KEYS || "{}"); // "host:port" -> ["ssh-ed25519 AAAA...", ...]
 const PRELOADS = JSON.parse(process.env.CIFAR_WORKER_PRELOADS || "{}"); // "host:port" -> directory
 const ON_WORKERS = ["handles.js", "loopback.js", "restarts.js"];
 const SILENCE = { keepaliveInterval: 5000, keepaliveCountMax: 3 };
-const LEFT_BY_TRIALS = ["params.json", "result.json", "validation.npz", "trial.log", "trial.stdout", "trial.stderr"];
 
 const lostOnce = new Set(); // names
 
@@ -30,7 +30,6 @@ whenLoaded("Ssh", (ssh) => {
 
   Client.prototype.connect = function (options) {
     this.on("error", () => this.end()); // the channel over it notices; unheard, it would end the manager
-    this.on("close", () => (this.gone = true));
     return open.call(this, { ...options, ...SILENCE, ...trusted(options) });
   };
 
@@ -66,7 +65,7 @@ function withPreloads(command, directory) {
 
 function endingLeftovers({ pythonPath }) {
   const experiment = JSON.stringify({ experiment: global.nni.args.experimentId });
-  return `${pythonPath}/python -m cifar.worker end '${experiment}'`;
+  return `"${pythonPath}/python" -m cifar.worker end '${experiment}'`;
 }
 
 // A port of the worker's that leads to the manager; returns its number.
@@ -93,10 +92,30 @@ whenLoaded("Worker", (worker) => {
   };
 });
 
+whenLoaded("V3asV1", (service) => {
+  const schedule = service.schedule;
+  service.schedule = function () {
+    return this.v3.leastBusy ? this.v3.leastBusy() : schedule.call(this); // NNI takes turns, whoever is still at work
+  };
+});
+
 whenLoaded("RemoteTrainingServiceV3", (service) => {
-  const { createTrial, launchWorker, onTrialEnd, restartWorker, stopTrial, stopWorker } = service;
+  const { createTrial, launchWorker, onTrialEnd, restartWorker, start, stopTrial, stopWorker } = service;
   service.submissions = new Map(); // of trials that have not ended; a manager has one such service
   service.orphans = []; // of workers that are lost, until they run again
+  service.unfetched = new Set(); // trials whose files could not be had once
+
+  service.start = async function () {
+    const environments = await start.call(this);
+    this.workers.forEach((worker) => (worker.ready = true));
+    return environments;
+  };
+
+  service.leastBusy = function () {
+    const trials = (worker) => [...this.submissions.keys()].filter((id) => this.workersByTrial.get(id) === worker).length;
+    const [first] = this.workers.filter((worker) => worker.ready).sort((one, other) => trials(one) - trials(other));
+    return first ? first.envId : null;
+  };
 
   service.createTrial = async function (environment, ...submission) {
     const worker = this.workersByEnv.get(environment);
@@ -112,10 +131,25 @@ whenLoaded("RemoteTrainingServiceV3", (service) => {
   service.onTrialEnd = function (callback) {
     onTrialEnd.call(this, async (id, ...how) => {
       const worker = this.workersByTrial.get(id);
-      if (worker && !(await fetchOutput(this.log, worker, id)) && worker.ssh.client?.gone) return; // it runs again
+      if (worker && !(await this.isFetched(worker, id))) return; // it runs again
       this.submissions.delete(id);
       callback(id, ...how);
     });
+  };
+
+  // A worker that cannot give what a trial left counts as lost, but not twice for the same trial: that ends as it is.
+  service.isFetched = async function (worker, id) {
+    try {
+      await fetchOutput(worker.ssh.client, path.dirname(worker.uploadDir), id);
+      return true;
+    } catch (error) {
+      this.log.error(`what trial ${id} left on ${nameOf(worker.config)} cannot be fetched:`, error);
+      if (!this.workers.includes(worker)) return false;
+      if (this.unfetched.has(id)) return true;
+      this.unfetched.add(id);
+      this.restartWorker(worker);
+      return false;
+    }
   };
 
   // All trials that it ever had would be said to have ended now. Those that have ended before stay as they are, and the
@@ -124,17 +158,24 @@ whenLoaded("RemoteTrainingServiceV3", (service) => {
     const had = [...this.workersByTrial].filter(([, worker]) => worker === lost).map(([id]) => id);
     had.forEach((id) => this.workersByTrial.delete(id));
     stopWorker.call(this, lost, ...rest);
+    lost.ssh.disconnect(); // what still runs there is heard no more
     lost.lose?.(null);
     lostOnce.add(nameOf(lost.config));
     const orphans = had.filter((id) => this.submissions.has(id));
     this.orphans.push(...orphans);
-    this.log.error(`host ${nameOf(lost.config)} is lost, with ${orphans.length} trials; ${this.workers.length} hosts are left`);
+    const left = this.workers.filter((worker) => worker.ready).length;
+    this.log.error(`host ${nameOf(lost.config)} is lost, with ${orphans.length} trials; hosts left: ${left}`);
     runOrphans(this);
   };
 
   // NNI tries once, and at once, to have it back.
   service.restartWorker = async function (lost) {
     await restartWorker.call(this, lost);
+    const found = this.workers.find((worker) => worker.config === lost.config);
+    if (found) {
+      found.ready = true;
+      this.log.warning(`host ${nameOf(lost.config)} is back`);
+    }
     if (!this.workers.length) this.log.error("no host is left");
     runOrphans(this);
   };
@@ -155,52 +196,15 @@ function unlessLost(worker, answer) {
 }
 
 function runOrphans(service) {
-  if (!service.workers.length) return;
-  service.orphans.splice(0).forEach((id, number) => runAgain(service, id, service.workers[number % service.workers.length]));
+  if (service.leastBusy()) service.orphans.splice(0).forEach((id) => runAgain(service, id));
 }
 
-async function runAgain(service, id, worker) {
+async function runAgain(service, id) {
+  const environment = service.leastBusy();
+  const worker = service.workersByEnv.get(environment);
+  service.workersByTrial.set(id, worker); // counts at once
   service.log.warning(`trial ${id} runs again on ${nameOf(worker.config)}`);
-  const started = await service.createTrial(worker.envId, ...service.submissions.get(id)).catch(() => null);
-  if (!started) service.emitter.emit("trial_stop", id, Date.now(), null);
-}
-
-async function fetchOutput(log, worker, id) {
-  const { experimentRoot } = global.nni.paths;
-  const here = path.join(experimentRoot, "environments", "local-env", "trials", id);
-  const environment = path.dirname(worker.uploadDir);
-  const there = `${environment}/trials/${id}`;
-  const models = path.join(experimentRoot, "models");
-  try {
-    for (const directory of [here, models]) fs.mkdirSync(directory, { recursive: true });
-    const sftp = await worker.ssh.sftp();
-    const names = await list(sftp, there);
-    for (const name of LEFT_BY_TRIALS.filter((name) => names.includes(name))) await fetchFile(sftp, there, here, name);
-    const root = path.dirname(path.dirname(environment)); // of the experiment there
-    const theirs = `${root}/models`;
-    const own = (await list(sftp, theirs)).filter((name) => name.endsWith(`-${id}.pt`));
-    for (const name of own) await fetchFile(sftp, theirs, models, name);
-    const board = `trials/${id}/output/tensorboard`; // where NNI's page looks
-    const curves = path.join(experimentRoot, board);
-    fs.mkdirSync(curves, { recursive: true });
-    for (const name of await list(sftp, `${root}/${board}`)) await fetchFile(sftp, `${root}/${board}`, curves, name);
-    return true;
-  } catch (error) {
-    log.error(`what trial ${id} left on ${nameOf(worker.config)} cannot be fetched:`, error);
-    return false;
-  }
-}
-
-function list(sftp, directory) {
-  return new Promise((resolve) =>
-    sftp.readdir(directory, (error, entries) => resolve(error ? [] : entries.map((entry) => entry.filename)))
-  );
-}
-
-async function fetchFile(sftp, from, to, name) {
-  const temporary = path.join(to, `.${name}.part`);
-  await new Promise((resolve, reject) =>
-    sftp.fastGet(`${from}/${name}`, temporary, (error) => (error ? reject(error) : resolve()))
-  );
-  fs.renameSync(temporary, path.join(to, name));
+  const started = await service.createTrial(environment, ...service.submissions.get(id)).catch(() => null);
+  const isThere = service.workersByTrial.get(id) === worker; // else it was lost meanwhile, and the trial runs elsewhere
+  if (!started && isThere) service.emitter.emit("trial_stop", id, Date.now(), null);
 }

@@ -1,16 +1,13 @@
 // whenLoaded(name, correct) hands a class of NNI's manager to `correct` as soon as the module that exports it is loaded.
 const Module = require("module");
-const wanted = new Map();
 const load = Module._load;
+let wanted = [];
 Module._load = function (...args) {
   const loaded = load.apply(this, args);
-  for (const [name, correct] of wanted) {
-    if (loaded && Object.hasOwn(loaded, name) && loaded[name]) {
-      wanted.delete(name);
-      correct(loaded[name].prototype);
-    }
-  }
+  const here = wanted.filter(([name]) => loaded && Object.hasOwn(loaded, name) && loaded[name]);
+  wanted = wanted.filter((one) => !here.includes(one));
+  here.forEach(([name, correct]) => correct(loaded[name].prototype));
   return loaded;
 };
 
-module.exports = (name, correct) => wanted.set(name, correct);
+module.exports = (name, correct) => wanted.push([name, correct]);
