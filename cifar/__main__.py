@@ -55,6 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     command.set_defaults(run=run_search)
     _add_experiment_options(command)
     add = command.add_argument
+    add("--install", action="store_true", help="on the machines of --hosts: install this project there first")
     add("--host", choices=[LOOPBACK, EVERYWHERE], default=LOOPBACK, help="who sees the web page (default: you)")
     add("--keep-open", action="store_true", help="leave the web page up at the end, until Ctrl-C")
     earlier = command.add_mutually_exclusive_group()
@@ -126,7 +127,6 @@ def _add_experiment_options(command: argparse.ArgumentParser) -> None:
     add("--duration", help="no new trial after this time: 90s, 30m, 2h, 1d")
     add("--concurrency", type=_concurrency, metavar="N|auto", help="trials at once; auto: as many as pay, measured")
     add("--hosts", type=Path, metavar="HOSTS.yml", help="run the trials on these machines, over SSH")
-    add("--install", action="store_true", help="install this project on those machines first")
     add("--gpus-per-trial", type=int, metavar="N", help="train each network by N processes, on a GPU each")
     add("--tuner", help="TPE, Random, GridSearch or Evolution")
     add("--seed", type=int, help="of the tuner, where it takes one, and of every trial")
@@ -257,8 +257,8 @@ def _request(options: argparse.Namespace) -> Request:
         gpus_per_trial=options.gpus_per_trial,
         hosts=tuple(hosts.read(options.hosts)) if options.hosts else None,
     )
-    host = getattr(options, "host", LOOPBACK)
-    return Request(options.config, changes, options.data, auto, options.port, host, options.install)
+    host, install = getattr(options, "host", LOOPBACK), getattr(options, "install", False)
+    return Request(options.config, changes, options.data, auto, options.port, host, install)
 
 
 if __name__ == "__main__":

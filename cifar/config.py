@@ -36,7 +36,7 @@ class Changes:
     gpus_per_trial: int | None = None
 
 
-_FIXED_ON_RESUME = ("name", "tuner", "epochs", "seed", "no_early_stopping", "hosts", "gpus_per_trial")
+_FIXED_ON_RESUME = ("name", "tuner", "epochs", "seed", "no_early_stopping", "gpus_per_trial")
 
 
 def load(path: Path, changes: Changes) -> Any:

@@ -10,11 +10,15 @@ from joblib import cpu_count
 
 from cifar import config, data, device, forecast, hosts
 from cifar.files import existing
+from cifar.hosts import Described
 from cifar.prepare import Request, check_new, disk_bytes, forecast_line
 
 
 def doctor(request: Request) -> int:
-    """Print what the machine, the data and the search are like, and how many trials at once pay. Returns 0."""
+    """Print what the machine, the data and the search are like, and how many trials at once pay. Returns 0.
+
+    Hosts are not measured, which would need the images there.
+    """
     loaded, name, described, _claimed_port = check_new(request)
     dataset = data.load(name)
     splits = data.split(dataset)
@@ -22,11 +26,12 @@ def doctor(request: Request) -> int:
     biggest = forecast.largest(loaded.search_space, loaded.trial_command)
     place = existing(Path(loaded.experiment_working_directory))
     print(f"machine   {cpu_count()} cores, {', '.join(gpus) or 'no GPU'}")
-    for one in described:
-        print(hosts.summary(one))
     print(f"data      {name}: {len(splits.train):,} images to train on, {len(splits.val):,} to validate on")
     print(f"largest   model {biggest.model}, width {biggest.width}, batch_size {biggest.batch_size}")
     print(f"disk      {disk_bytes(loaded) / 2**20:.0f} MB needed, {shutil.disk_usage(place).free / 2**30:.0f} GB free")
+    if described:
+        _print_hosts(described, name)
+        return 0
     if (number := forecast.processes_per_trial(loaded.trial_command)) > 1:
         print(f"trials of {number} processes each are not measured")
         return 0
@@ -44,3 +49,14 @@ def doctor(request: Request) -> int:
     print(forecast_line(best, loaded.max_trial_number, config.seconds(loaded.max_experiment_duration)))
     print(f"--concurrency auto would choose {best.concurrency}; the config has {loaded.trial_concurrency}")
     return 0
+
+
+def _print_hosts(described: list[Described], data_name: str) -> None:
+    fingerprint, entry = data.prepare(data_name)[data.PREPARED].split(" ", 1)
+    lacking = hosts.without_data(described, Path(entry), fingerprint)
+    for one in described:
+        copied = (
+            f"{hosts.data_bytes(Path(entry)) / 2**20:.0f} MB of images to copy" if one in lacking else "images there"
+        )
+        print(f"{hosts.summary(one)}, {copied}")
+    print("cifar search measures how fast they are before it starts there")

@@ -16,17 +16,17 @@ class Problems:
     """Gathers what several checks object to, so that the user hears it all at once."""
 
     def __init__(self) -> None:
-        self._found: list[str] = []
+        self.found: list[str] = []  # sentences
 
     def of(self, check: Callable[[], T]) -> T | None:
         """What `check` returns; None where it raised a RequestError, which is kept."""
         try:
             return check()
         except RequestError as error:
-            self._found += str(error).splitlines()
+            self.found += str(error).splitlines()
             return None
 
     def refuse(self) -> None:
         """Raise a RequestError with a line for each problem, where there is any."""
-        if self._found:
-            raise RequestError("\n".join(dict.fromkeys(self._found)))
+        if self.found:
+            raise RequestError("\n".join(dict.fromkeys(self.found)))

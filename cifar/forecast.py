@@ -141,9 +141,9 @@ def rates(space: dict[str, Any], command: str, data_name: str, concurrencies: Se
         most = max(most, rate.trials_per_hour)
 
 
-def together(rates: Sequence[Rate], concurrency: int) -> Rate:
-    """Of several machines, `concurrency` trials at once on all of them."""
-    per_hour = sum(rate.trials_per_hour for rate in rates)
+def together(rates: Sequence[Rate]) -> Rate:
+    """Of several machines at once."""
+    concurrency, per_hour = sum(rate.concurrency for rate in rates), sum(rate.trials_per_hour for rate in rates)
     step, size = max(rate.largest_step_seconds for rate in rates), max(rate.largest_bytes for rate in rates)
     return Rate(concurrency, concurrency * 3600 / per_hour, step, size)
 

@@ -5,9 +5,9 @@ Each has this project installed, in an environment that `python` names. What is 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
-import math
 import shlex
 import subprocess
 import sys
@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +30,7 @@ T = TypeVar("T")
 
 _MOST_CLOCK_SECONDS = 60.0  # by which logs may be off before nobody can read them together
 _SMALLEST_FREE_BYTES = 2**30
+_SYSTEMS = (Path("/"), Path("/usr"), Path("/usr/local"))  # Pythons that are not ours to install into
 _CHECKOUT = Path(__file__).parents[1]
 # In the environment that `python` names, made where it is missing, with the tested versions; $1: its directory, $2: the
 # Python's name. Sources come as an archive on standard input.
@@ -87,8 +87,13 @@ def read(path: Path) -> list[Host]:
         raise RequestError(f"--hosts {path} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(listed, list) or not listed:
         raise RequestError(f"--hosts {path} must hold a list of hosts, got {listed!r}")
+    return checked(listed)
+
+
+def checked(entries: Sequence[Any]) -> list[Host]:
+    """The hosts that these entries describe. RequestError with a line for each problem."""
     problems = Problems()
-    hosts = [problems.of(lambda entry=entry: _host(entry)) for entry in listed]  # type: ignore[misc]
+    hosts = [problems.of(lambda entry=entry: _host(entry)) for entry in entries]  # type: ignore[misc]
     problems.of(lambda: _refuse_doubles([host for host in hosts if host]))
     problems.refuse()
     return [host for host in hosts if host]
@@ -104,9 +109,10 @@ def _host(entry: Any) -> Host:
     port = entry.get("port", 22)
     if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
         raise RequestError(f"host {entry['host']!r}: port must be from 1 to 65535, got {port!r}")
-    if not Path(entry["key"]).expanduser().is_file():
-        raise RequestError(f"host {entry['host']!r}: there is no key file {entry['key']}")
-    return Host(**entry)
+    with contextlib.suppress(RuntimeError):  # "~nobody"
+        if Path(entry["key"]).expanduser().is_file():
+            return Host(**entry)
+    raise RequestError(f"host {entry['host']!r}: there is no key file {entry['key']}")
 
 
 def _refuse_doubles(hosts: Sequence[Host]) -> None:
@@ -120,10 +126,13 @@ def of(config: Any) -> list[Host]:
     service = config.training_service
     if getattr(service, "platform", None) != "remote":
         return []
-    return [
-        Host(machine.host, machine.user, str(machine.ssh_key_file), machine.python_path or "", machine.port)
-        for machine in service.machine_list
-    ]
+    return [Host(**entry(machine)) for machine in service.machine_list]
+
+
+def entry(machine: Any) -> dict[str, Any]:
+    """A machine of NNI's config as hosts.yml would have it."""
+    key, python = str(machine.ssh_key_file), machine.python_path or ""
+    return {"host": machine.host, "user": machine.user, "key": key, "python": python, "port": machine.port}
 
 
 def install(hosts: Sequence[Host]) -> None:
@@ -139,8 +148,10 @@ def install(hosts: Sequence[Host]) -> None:
 
 def _install(host: Host) -> None:
     directory = Path(host.python)
-    if directory.name != "bin" or not directory.is_absolute():
-        raise RequestError(f"host {host.name}: python must be the bin directory of an environment, got {host.python!r}")
+    if directory.name != "bin" or not directory.is_absolute() or directory.parent in _SYSTEMS:
+        raise RequestError(
+            f"host {host.name}: python must be the bin of an environment of its own, got {host.python!r}"
+        )
     print(f"installing on {host.name}, which takes minutes the first time", file=sys.stderr)
     sent = ["tar", "-C", str(_CHECKOUT), "--exclude=__pycache__", "-c"]
     sent += ["pyproject.toml", "constraints.txt", "README.md", "cifar"]
@@ -158,17 +169,25 @@ def describe(hosts: Sequence[Host]) -> list[Described]:
 
 
 def _described(host: Host) -> Described:
+    from cifar import worker  # not before hosts are asked
+
     asked = time.time()
-    facts: dict[str, Any] = ssh.ask(host, "describe")
-    differing = [name for name, theirs in facts["versions"].items() if theirs != version(name)]
-    if differing:
-        pairs = ", ".join(f"{name} {facts['versions'][name]} (here {version(name)})" for name in differing)
-        raise RequestError(f"host {host.name} has other versions: {pairs}; install this project there again")
+    facts: dict[str, Any] = ssh.ask_with_door(host, "describe")
+    own = worker.versions()
+    if differing := [name for name, version in own.items() if facts["versions"].get(name) != version]:
+        pairs = ", ".join(f"{name} {facts['versions'].get(name)} (here {own[name]})" for name in differing)
+        raise RequestError(f"host {host.name} has other versions: {pairs}; --install brings those of this machine")
     off = max(asked - facts["time"], facts["time"] - time.time())
     if off > _MOST_CLOCK_SECONDS:
         raise RequestError(f"host {host.name}: its clock is off by {off:.0f} seconds")
     if facts["free_bytes"] < _SMALLEST_FREE_BYTES:
         raise RequestError(f"host {host.name}: only {facts['free_bytes'] / 2**20:.0f} MB of disk are free")
+    if opened := set(facts["doors"]) - {"127.0.0.1", "::1"}:
+        ways = ", ".join(sorted(opened))
+        raise RequestError(
+            f"host {host.name}: its sshd opens forwarded ports to the network ({ways}): GatewayPorts must be no"
+        )
+    ssh.check_files(host)
     return Described(host, facts)
 
 
@@ -180,17 +199,41 @@ def summary(described: Described) -> str:
 
 def send_data(hosts: Sequence[Described], entry: Path, fingerprint: str) -> str:
     """Copy decoded images to each host that lacks them; returns their place below its cache's directory."""
-    place = f"{entry.parent.name}/{entry.name}"
-    size = sum(path.stat().st_size for path in entry.iterdir())
+    lacking = without_data(hosts, entry, fingerprint)
+    size = data_bytes(entry)
+    problems = Problems()
+    for described in lacking:
+        problems.of(lambda described=described: _refuse_full_cache(described, size))  # type: ignore[misc]
+    problems.refuse()
 
     def send(described: Described) -> None:
-        if not ssh.ask(described.host, "has", place=place, fingerprint=fingerprint):
-            print(f"copying {size / 2**20:.0f} MB of images to {described.host.name}", file=sys.stderr)
-            with subprocess.Popen(["tar", "-C", str(entry), "-c", "."], stdout=subprocess.PIPE) as archive:
-                ssh.ask(described.host, "take", archive.stdout, place=place)
+        print(f"copying {size / 2**20:.0f} MB of images to {described.host.name}", file=sys.stderr)
+        with subprocess.Popen(["tar", "-C", str(entry), "-c", "."], stdout=subprocess.PIPE) as archive:
+            ssh.ask(described.host, "take", archive.stdout, place=_place(entry))
 
-    _of_each(hosts, send)
-    return place
+    _of_each(lacking, send)
+    return _place(entry)
+
+
+def without_data(hosts: Sequence[Described], entry: Path, fingerprint: str) -> list[Described]:
+    """The hosts in whose cache these decoded images are not."""
+    there = _of_each(hosts, lambda one: ssh.ask(one.host, "has", place=_place(entry), fingerprint=fingerprint))
+    return [described for described, has in zip(hosts, there, strict=True) if not has]
+
+
+def data_bytes(entry: Path) -> int:
+    return sum(path.stat().st_size for path in entry.iterdir())
+
+
+def _place(entry: Path) -> str:
+    return f"{entry.parent.name}/{entry.name}"
+
+
+def _refuse_full_cache(described: Described, size: int) -> None:
+    free = described.facts["cache_free_bytes"]
+    if free < size + _SMALLEST_FREE_BYTES:
+        needed, have = f"{size / 2**20:.0f} MB of images and a GB to spare", f"{free / 2**20:.0f} MB are free"
+        raise RequestError(f"host {described.host.name}: its cache has no space for {needed}: {have}")
 
 
 def with_environment(command: str, environment: dict[str, str]) -> str:
@@ -205,13 +248,18 @@ def measure(hosts: Sequence[Described], space: dict[str, Any], command: str, con
     """How fast trials are on all hosts together, `concurrency` in all; RequestError where the largest does not fit."""
     from cifar import forecast
 
-    each = math.ceil(concurrency / len(hosts))
+    def ask(share: tuple[Described, int]) -> Rate:
+        described, number = share
+        return forecast.Rate(**ssh.ask(described.host, "measure", space=space, command=command, concurrency=number))
 
-    def ask(described: Described) -> Rate:
-        return forecast.Rate(**ssh.ask(described.host, "measure", space=space, command=command, concurrency=each))
+    return forecast.together(_of_each(shares(hosts, concurrency), ask))
 
-    rates = _of_each(hosts, ask)
-    return forecast.together(rates, concurrency)
+
+def shares(hosts: Sequence[T], trials: int) -> list[tuple[T, int]]:
+    """How many trials of so many at once run on each host that has any: each starts where fewest run."""
+    each, more = divmod(trials, len(hosts))
+    numbers = [each + (place < more) for place in range(len(hosts))]
+    return [(host, number) for host, number in zip(hosts, numbers, strict=True) if number]
 
 
 def environment(hosts: Sequence[Described]) -> dict[str, str]:

@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
+from cifar import hosts
 from cifar.algorithms import assessor_problems, tuner_problems
-from cifar.errors import RequestError
+from cifar.errors import Problems, RequestError
 from cifar.hparams import Hparams, command_hparams
 
 DURATION_RULE = "must be a number above 0 with a unit, as 90s, 30m, 2h or 1d"
@@ -222,10 +223,18 @@ def _service_problems(config: Any) -> Iterator[str]:
     platform = getattr(service, "platform", None)
     if platform not in ("local", "remote"):
         yield f"trainingService must have the platform local or remote, got {platform!r}"
-    for machine in getattr(service, "machine_list", None) or []:
-        if machine.password is not None:
-            yield f"machineList: {machine.host} must have an sshKeyFile: NNI's page would show its password"
-        if not machine.python_path:
-            yield f"machineList: {machine.host} must have a pythonPath, the directory of the Python for its trials"
+    yield from _machine_problems(getattr(service, "machine_list", None) or [])
     if config.trial_gpu_number is not None or getattr(service, "trial_gpu_number", None) not in (None, MISSING):
         yield "trialGpuNumber must not be set: NNI 3.0's GPU scheduler starves or floods the machine; trials choose"
+
+
+def _machine_problems(machines: list[Any]) -> Iterator[str]:
+    for machine in machines:
+        if machine.password is not None or getattr(machine, "ssh_passphrase", None) is not None:
+            yield f"machineList: {machine.host} must have an sshKeyFile without a passphrase: NNI's page would show it"
+        if not machine.python_path:
+            yield f"machineList: {machine.host} must have a pythonPath, the directory of the Python for its trials"
+    problems = Problems()
+    entries = [hosts.entry(machine) for machine in machines if machine.python_path]
+    problems.of(lambda: hosts.checked(entries))
+    yield from problems.found

@@ -79,7 +79,6 @@ def check_new(request: Request) -> tuple[Any, str, list[Described], tuple[int, B
     if loaded:
         problems.of(lambda: refuse_full_disk(loaded))
         problems.of(lambda: _refuse_auto_elsewhere(request, loaded))
-        problems.of(lambda: _refuse_few_gpus(loaded))
         described = problems.of(lambda: _describe(request, loaded, problems))
     problems.refuse()
     assert loaded and claimed and described is not None
@@ -91,7 +90,9 @@ def _describe(request: Request, loaded: Any, problems: Problems) -> list[Describ
     if request.install:
         problems.refuse()  # it takes minutes, and changes them
         hosts.install(hosts.of(loaded))
-    return hosts.describe(hosts.of(loaded))
+    described = hosts.describe(hosts.of(loaded))
+    _refuse_few_gpus(loaded, described)
+    return described
 
 
 def _refuse_auto_elsewhere(request: Request, loaded: Any) -> None:
@@ -99,10 +100,11 @@ def _refuse_auto_elsewhere(request: Request, loaded: Any) -> None:
         raise RequestError("--concurrency auto measures this machine alone; on hosts, say how many trials run in all")
 
 
-def _refuse_few_gpus(loaded: Any) -> None:
-    wanted, gpus = forecast.processes_per_trial(loaded.trial_command), len(device.list_gpus())
-    if 0 < gpus < wanted and not hosts.of(loaded):
-        raise RequestError(f"a trial of {wanted} processes needs a GPU for each, and this machine shows {gpus}")
+def _refuse_few_gpus(loaded: Any, described: list[Described]) -> None:
+    machines = {one.host.name: len(one.facts["gpus"]) for one in described} or {"this machine": len(device.list_gpus())}
+    wanted = forecast.processes_per_trial(loaded.trial_command)
+    if few := [f"{name} shows {gpus}" for name, gpus in machines.items() if 0 < gpus < wanted]:
+        raise RequestError(f"a trial of {wanted} processes needs a GPU for each, and {', '.join(few)}")
 
 
 def prepare_new(request: Request) -> Prepared:
@@ -190,6 +192,9 @@ def _make_ready(loaded: Any, described: list[Described], environment: dict[str, 
     """Give the hosts what trials need there; returns what NNI's manager must know of them."""
     if not described:
         return {}
+    idle = len(described) - len(hosts.shares(described, loaded.trial_concurrency))
+    if idle:
+        print(f"warning: {idle} of the hosts get no trial: --concurrency counts over all of them", file=sys.stderr)
     for one in described:
         print(hosts.summary(one), file=sys.stderr)
     fingerprint, entry = environment[data.PREPARED].split(" ", 1)

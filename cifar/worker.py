@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -16,10 +17,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cifar import cache, processes
 from cifar.files import existing, new_directory
 
-_COMPARED = ("cifar-nni", "nni", "torch", "torchvision", "numpy")
+_COMPARED = ("nni", "torch", "torchvision", "numpy")
 
 
 def experiments() -> Path:
@@ -27,23 +30,33 @@ def experiments() -> Path:
     return Path.home() / "nni-experiments"
 
 
-def describe() -> dict[str, Any]:
-    """This machine, as a search needs to know it."""
+def describe(door: int) -> dict[str, Any]:
+    """This machine, as a search needs to know it; `door` is a port that leads to the one that asks."""
     import torch
     from joblib import cpu_count
 
     from cifar import device
 
     return {
-        "python": sys.version.split()[0],
-        "versions": {name: version(name) for name in _COMPARED},
+        "versions": versions(),
         "cores": cpu_count(),
         "gpus": [torch.cuda.get_device_name(gpu.index) for gpu in device.list_gpus()],
         "free_bytes": shutil.disk_usage(existing(experiments())).free,
         "time": time.time(),
-        "cache": str(cache.directory()),
+        "cache_free_bytes": shutil.disk_usage(existing(cache.directory())).free,
+        "doors": sorted(
+            {one.laddr.ip for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == door}
+        ),
         "preloads": str(Path(__file__).with_name("preload")),
     }
+
+
+def versions() -> dict[str, str]:
+    """What must be the same on all machines of a search; of this project, its very sources."""
+    sources = [path for path in sorted(Path(__file__).parent.rglob("*")) if path.suffix in (".py", ".js")]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return {"cifar": digest, "python": python} | {name: version(name) for name in _COMPARED}
 
 
 def has(place: str, fingerprint: str) -> bool:

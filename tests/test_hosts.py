@@ -16,8 +16,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cifar import hosts
+from cifar import forecast, hosts
 from cifar.errors import RequestError
+from cifar.forecast import Rate
 from cifar.hosts import Host, with_environment
 
 ROOT = Path(__file__).parents[1]
@@ -63,6 +64,7 @@ def test_hosts_are_read_and_named(tmp_path: Path, entry: dict[str, Any]) -> None
         ({"host": "-oProxyCommand=owned"}, "host '-oProxyCommand=owned': host must be a text"),
         ({"python": ""}, "host 'gpu1': python must be a text, got ''"),
         ({"key": "/nowhere/key"}, "host 'gpu1': there is no key file /nowhere/key"),
+        ({"key": "~nobody-has-this-name/key"}, "host 'gpu1': there is no key file ~nobody-has-this-name/key"),
         ({"password": "x"}, "a host must have host, user, key, python, port (port may be left out), got "),
     ],
 )
@@ -110,6 +112,20 @@ def test_a_command_gets_its_variables_once(words: list[str], value: str) -> None
     assert shlex.split(again) == ["env", f"A={value}", "python", *words]
 
 
+@pytest.mark.parametrize(
+    ("trials", "shares"),
+    [(1, {"a": 1}), (2, {"a": 1, "b": 1}), (4, {"a": 2, "b": 1, "c": 1}), (6, dict.fromkeys("abc", 2))],
+)
+def test_trials_are_shared_among_the_hosts(trials: int, shares: dict[str, int]) -> None:
+    assert dict(hosts.shares("abc", trials)) == shares
+
+
+def test_hosts_together_are_as_fast_as_the_sum_of_them() -> None:
+    both = forecast.together([Rate(2, 10.0, 0.1, 500), Rate(1, 30.0, 0.4, 300)])
+    assert both.trials_per_hour == pytest.approx(720 + 120)
+    assert (both.concurrency, both.largest_step_seconds, both.largest_bytes) == (3, 0.4, 500)
+
+
 def test_trials_on_this_machine_have_no_hosts_to_install_on() -> None:
     assert hosts.of(SimpleNamespace(training_service=SimpleNamespace(platform="local"))) == []
     with pytest.raises(RequestError, match="--install is for hosts, and trials run on this machine"):
@@ -151,7 +167,7 @@ def test_a_host_that_cannot_give_a_trials_files_is_noticed(tmp_path: Path, behav
     assert not [path for path in tmp_path.rglob("*.*") if not path.name.endswith(".part")]
 
 
-@pytest.mark.parametrize("python", ["venv/bin", "/opt/venv"])
+@pytest.mark.parametrize("python", ["venv/bin", "/opt/venv", "/usr/bin"])
 def test_what_is_no_environment_is_not_installed_into(entry: dict[str, Any], python: str) -> None:
-    with pytest.raises(RequestError, match="python must be the bin directory of an environment, got"):
+    with pytest.raises(RequestError, match="python must be the bin of an environment of its own, got"):
         hosts.install([Host(**entry | {"python": python})])

@@ -105,9 +105,13 @@ def test_machines_need_a_key_and_a_python(tmp_path: Path) -> None:
     first, second = config.training_service.machine_list
     first.password, second.python_path = "secret", None
     assert problems(config) == [
-        "machineList: gpu1.example.org must have an sshKeyFile: NNI's page would show its password",
+        "machineList: gpu1.example.org must have an sshKeyFile without a passphrase: NNI's page would show it",
         "machineList: gpu2.example.org must have a pythonPath, the directory of the Python for its trials",
     ]
+    second.python_path, second.host, first.password, first.user = "/opt/bin", first.host, None, "-oProxyCommand=owned"
+    assert problems(config) == ["host 'gpu1.example.org': user must be a text, got '-oProxyCommand=owned'"]
+    first.user = "me"
+    assert problems(config) == ["hosts must differ, got gpu1.example.org:22 more than once"]
 
 
 def test_all_problems_are_listed_at_once() -> None:
