@@ -23,7 +23,7 @@ demo: install   ## a whole search on the embedded digits, with its table (about 
 test: install   ## the tests (10 to 12 minutes)
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: install  ## more real experiments: full disks, killed tuners, exhausted spaces (about 5 minutes)
+test-slow: install  ## more real experiments: full disks, killed tuners, exhausted spaces (about 8 minutes)
 	$(BIN)/python -m pytest -m slow --ignore tests/faults --ignore tests/remote
 
 test-faults: install  ## faults injected on purpose: kills, disks, folders, numbers, load, attacks, a soak (about an hour)
@@ -31,7 +31,7 @@ test-faults: install  ## faults injected on purpose: kills, disks, folders, numb
 	CIFAR_FAULTS=results/faults.jsonl $(BIN)/python -m pytest tests/faults
 	$(BIN)/python -m benchmarks.faults results/faults.jsonl
 
-test-remote: install  ## searches on two machines, each a network namespace with an sshd, as root (about 10 minutes)
+test-remote: install  ## searches on two machines, each a network namespace with an sshd, as root (about 15 minutes)
 	$(BIN)/python -m pytest tests/remote
 
 audit: install  ## known weaknesses of the tested versions, asked of PyPI

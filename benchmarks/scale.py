@@ -68,7 +68,12 @@ class Reach:
     workers: int
 
     def cells(self) -> list[str]:
-        return [self.length, f"{self.workers:,}"]
+        return [self.length, rounded(self.workers)]
+
+
+def rounded(workers: int) -> str:
+    """To two digits: more would pretend."""
+    return f"{int(float(f'{workers:.2g}')):,}"
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks import scale
 from benchmarks.accuracy import standard_error
 
 ROOT = Path(__file__).parents[1]
@@ -94,7 +95,7 @@ def test_the_faults_that_were_injected() -> None:
 def test_how_many_workers_one_manager_feeds() -> None:
     claimed = rows((ROOT / "docs" / "scale.md").read_text())
     for reach in figures("scale")["reach"]:
-        assert claimed[reach["length"]] == [f"{reach['workers']:,}"]
+        assert claimed[reach["length"]] == [scale.rounded(reach["workers"])]
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:

@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -30,6 +30,7 @@ class Machine:
     home: Path
     key: Path
     environment: str = "OMP_NUM_THREADS=1"  # of what is started there
+    options: dict[str, str] = field(default_factory=dict)  # of its sshd, instead of those below
     sshd: subprocess.Popen[bytes] | None = None
 
     @property
@@ -62,7 +63,7 @@ class Machine:
             "PermitRootLogin": "yes", "Subsystem": "sftp internal-sftp",
             "SetEnv": f"HOME={self.home} TMPDIR={self.home}/tmp {self.environment}",
         }  # fmt: skip
-        flags = [f"-o{name}={value}" for name, value in options.items()]
+        flags = [f"-o{name}={value}" for name, value in (options | self.options).items()]
         command = [*self.inside, "/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *flags]
         with (self.home / "sshd.log").open("ab") as log:
             self.sshd = subprocess.Popen(command, stdout=log, stderr=log)
@@ -76,14 +77,6 @@ class Machine:
         """As when its power fails: everything is gone, and nobody has said goodbye."""
         subprocess.run([*self.inside, "ip", "link", "set", "eth0", "down"], check=True)
         self.die()
-
-    def come_back(self) -> None:
-        """After a crash."""
-        assert self.sshd
-        self.sshd.wait()
-        subprocess.run([*self.inside, "ip", "link", "set", "eth0", "up"], check=True)
-        self.start_sshd()
-        wait_for([self])
 
     def hang_up(self) -> None:
         """Cut all connections; what runs there runs on."""

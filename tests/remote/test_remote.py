@@ -124,7 +124,7 @@ def test_a_machine_that_is_lost_costs_no_trial(
     wait_until_idle(machines[1:])
 
 
-def test_the_last_machine_is_lost_and_comes_back(
+def test_a_search_that_loses_its_last_machine_goes_on_with_another(
     remote_search: Start, search: Start, machines: list[Machine], hosts_path: Path, tmp_path: Path
 ) -> None:
     hosts_path.write_text(yaml.safe_dump([machines[0].entry()]))
@@ -135,8 +135,11 @@ def test_the_last_machine_is_lost_and_comes_back(
     assert f"host {machines[0].address}:22 is lost, with " in one.err
     assert "stopping the trials: no host is left" in one.err
     assert nothing_is_left(tmp_path)
-    machines[0].come_back()
-    resumed = search("--resume", one.id)
+    refused = search("--resume", one.id)
+    assert refused.wait() == 2
+    assert f"error: host {machines[0].address}:22: " in refused.err
+    hosts_path.write_text(yaml.safe_dump([machines[1].entry()]))
+    resumed = search("--resume", one.id, "--hosts", str(hosts_path))
     assert resumed.wait(300) == 0, resumed.err
     assert_complete(resumed, 6)
 
@@ -229,6 +232,26 @@ def test_a_machine_without_the_project_is_given_it(
     assert f"installing on {machine.address}:22" in one.err
     assert_complete(one, 4)
     assert list(environment.glob("lib/python*/site-packages/cifar/preload/guard.js"))
+
+
+def test_what_a_machines_sshd_does_not_offer_is_said_before_anything_starts(
+    search: Start, machines: list[Machine], hosts_path: Path, tmp_path: Path
+) -> None:
+    machine = machines[0]
+    hosts_path.write_text(yaml.safe_dump([machine.entry()]))
+    offers = {
+        "its sshd forwards no port (AllowTcpForwarding)": {"AllowTcpForwarding": "no"},
+        "its sshd opens forwarded ports to the network (": {"GatewayPorts": "yes"},
+        "its sshd has no sftp": {"Subsystem": "sftp /nowhere"},
+    }
+    for sentence, options in offers.items():
+        machine.options = options
+        machine.restart_sshd()
+        wait_for([machine])
+        refused = search("--data", "digits", "--hosts", str(hosts_path))
+        assert refused.wait() == 2, refused.err
+        assert sentence in refused.err, refused.err
+    assert not (tmp_path / "experiments").exists()
 
 
 def test_nni_trusts_no_other_key_than_ssh_does(remote_search: Start, machines: list[Machine]) -> None:
