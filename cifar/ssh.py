@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 10
 _DOOR_TRIES = 3  # a port may be taken
-_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
+_GLOBAL_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 
 
 def ask(host: Host, question: str, stdin: Any = subprocess.DEVNULL, **arguments: object) -> Any:
@@ -62,7 +62,7 @@ def check_files(host: Host) -> None:
     ).returncode:
         raise RequestError(f"host {host.name}: {host.key} is no private key without a passphrase, which NNI needs")
     if not known_keys(host):
-        raise RequestError(f"host {host.name}: no key of its own is in {' or '.join(_KNOWN_HOSTS)}, which NNI needs")
+        raise RequestError(f"host {host.name}: known_hosts has no key of its own, which NNI needs")
     ended = subprocess.run([*_ssh(host, ["-s"]), "sftp"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if ended.returncode:
         raise RequestError(f"host {host.name}: its sshd has no sftp, by which the trials' files come back")
@@ -100,7 +100,8 @@ def _explained(why: str, host: Host, words: Sequence[str]) -> str:
 def known_keys(host: Host) -> list[str]:
     """The keys that OpenSSH trusts for it, as "type key"; NNI's own client would trust any."""
     name = host.host if host.port == 22 else f"[{host.host}]:{host.port}"
-    commands = [["ssh-keygen", "-F", name, "-f", str(Path(path).expanduser())] for path in _KNOWN_HOSTS]
+    files = [[], ["-f", _GLOBAL_KNOWN_HOSTS]]  # without a name: the user's
+    commands = [["ssh-keygen", "-F", name, *file] for file in files]
     found = "".join(subprocess.run(command, capture_output=True, text=True).stdout for command in commands)
     lines = [line.split() for line in found.splitlines() if line and line[0] not in "#@"]  # @: revoked, or an authority
     return [f"{words[1]} {words[2]}" for words in lines]

@@ -222,14 +222,23 @@ def _select(experiment: Path, table: str, query: str) -> list[Any]:
     if not _database(experiment).exists():
         return []
     try:
-        with closing(_connect(experiment)) as connection:
-            if not connection.execute("select 1 from sqlite_master where name = ?", (table,)).fetchone():
-                return []
-            return connection.execute(query).fetchall()
+        try:
+            return _rows(experiment, "ro", table, query)
+        except sqlite3.OperationalError as error:
+            if "readonly" not in str(error):
+                raise
+            return _rows(experiment, "rw", table, query)  # a killed manager's half transaction is to be undone first
     except sqlite3.DatabaseError as error:
         if "locked" in str(error):
             raise  # at this moment, which is no damage
         raise RequestError(f"{_database(experiment)} is damaged or of another version: {error}") from None
+
+
+def _rows(experiment: Path, mode: str, table: str, query: str) -> list[Any]:
+    with closing(_connect(experiment, mode)) as connection:
+        if not connection.execute("select 1 from sqlite_master where name = ?", (table,)).fetchone():
+            return []
+        return connection.execute(query).fetchall()
 
 
 @contextmanager

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Literal
 
+import fake_experiments
 import psutil
 import pytest
 import torch
@@ -284,3 +287,24 @@ def test_trials_of_a_resume_that_is_cut_off_are_resumed_by_the_next(
     assert one.wait(60) == 130
     assert_resumes(search("--resume", one.id), trials=5)
     record(2)
+
+
+HALF_A_TRANSACTION = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("pragma cache_size = 1")  # so that pages reach the file before the end
+connection.execute("begin immediate")
+for number in range(1000):
+    row = (number, f"x{number}", "x" * 99, number)
+    connection.execute("insert into TrialJobEvent values (?, ?, 'RUNNING', ?, '', ?, '', '')", row)
+os._exit(9)
+"""
+
+
+def test_a_manager_that_is_killed_while_it_writes_leaves_what_it_had_written(tmp_path: Path, record: Record) -> None:
+    experiment = fake_experiments.make(tmp_path / "made", [{"accuracy": 0.5}, {"accuracy": 0.7}])
+    truth, database = store.read_trials(experiment), experiment / "db" / "nni.sqlite"
+    ended = subprocess.run([sys.executable, "-c", HALF_A_TRANSACTION, str(database)])
+    assert ended.returncode == 9 and Path(f"{database}-journal").stat().st_size > 0
+    assert store.read_trials(experiment) == truth
+    record(1)
