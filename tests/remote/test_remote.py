@@ -71,6 +71,16 @@ def assert_complete(one: Search, trials: int) -> None:
     assert top_models.find(one.directory, best_first(one.trials())[0].id)
 
 
+def wait_until_training(machine: Machine) -> None:
+    """Until a trial has begun there that has not ended."""
+    deadline = time.monotonic() + 60
+    while not [
+        path for path in machine.home.glob("**/trials/*/params.json") if not (path.parent / "result.json").exists()
+    ]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def wait_until_idle(machines: list[Machine]) -> None:
     """Until nothing runs there but the server that was started with it."""
     deadline = time.monotonic() + 60
@@ -110,9 +120,10 @@ def test_a_machine_that_is_lost_costs_no_trial(
     remote_search: Start, machines: list[Machine], config_path: Path, lose: Callable[[Machine], None]
 ) -> None:
     images = os.environ.get("CIFAR_IMAGES")
-    change_config(config_path, trialCommand="python trial.py --epochs 2 --images-per-epoch 1000")
+    change_config(config_path, trialCommand="python trial.py --epochs 4 --images-per-epoch 1000")
     one = remote_search("--data", images or "digits", "--max-trials", "24")
     one.wait_until_ended(10)
+    wait_until_training(machines[0])
     lose(machines[0])
     before = trials_on(machines[1])
     assert one.wait(400) == 0, one.err
