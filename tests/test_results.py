@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import pytest
+
 from benchmarks import scale
 from benchmarks.accuracy import standard_error
 
@@ -26,6 +28,25 @@ def rows(text: str) -> dict[str, list[str]]:
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
     ]
     return {re.sub("`|--", "", first): rest for first, *rest in cells}
+
+
+def test_what_the_published_searches_found() -> None:
+    claimed = rows(README)
+    for column, name in enumerate(("net", "fast")):
+        search, best = figures(f"{name}/tuners")["searches"][0], figures(f"{name}/best")
+        winner = next(line for line in (ROOT / f"results/{name}/best.txt").read_text().splitlines() if "winner" in line)
+        validation, test = best["candidates"][best["winner"]], best["tests"][0]
+        assert claimed["searched"][column] == f"{len(search['accuracies'])} trials, {search['minutes']:.0f} minutes"
+        assert f"({claimed['best configuration'][column]})" in winner
+        said = [claimed[row][column] for row in claimed if row.startswith(("validation accuracy, new", "**test"))]
+        assert [text.strip("*") for text in said] == [interval(validation), interval(test)]
+        (reading,) = (ROOT / f"results/{name}/test-readings.jsonl").read_text().splitlines()
+        assert fmean(json.loads(reading)["accuracies"]) == pytest.approx(test["mean"])
+        assert best["final_epochs"] == 10
+
+
+def interval(mean: dict[str, float]) -> str:
+    return f"{100 * mean['mean']:.1f} % ± {100 * mean['margin_95']:.1f} %"
 
 
 def test_speed_beside_the_tutorials_loop() -> None:
