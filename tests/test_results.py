@@ -34,7 +34,9 @@ def test_what_the_published_searches_found() -> None:
     claimed = rows(README)
     for column, name in enumerate(("net", "fast")):
         search, best = figures(f"{name}/tuners")["searches"][0], figures(f"{name}/best")
-        winner = next(line for line in (ROOT / f"results/{name}/best.txt").read_text().splitlines() if "winner" in line)
+        winner = next(
+            line for line in (ROOT / f"results/{name}/best.txt").read_text().splitlines() if line.startswith("winner: ")
+        )
         validation, test = best["candidates"][best["winner"]], best["tests"][0]
         assert claimed["searched"][column] == f"{len(search['accuracies'])} trials, {search['minutes']:.0f} minutes"
         assert f"({claimed['best configuration'][column]})" in winner
