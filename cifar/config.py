@@ -188,8 +188,8 @@ def _apply(changes: Changes, config: Any) -> None:
 def _in_processes(command: str, number: int) -> str:
     """A trial command for so many processes, which train one network; each takes a GPU where there are any."""
     interpreter, *rest = shlex.split(command)
-    if not re.fullmatch(r"python[\d.]*", Path(interpreter).name):
-        raise RequestError(f"--gpus-per-trial needs a trialCommand that begins with python, got {command!r}")
+    if not re.fullmatch(r"python[\d.]*", Path(interpreter).name) or not rest or rest[0].startswith("-"):
+        raise RequestError(f"--gpus-per-trial needs a trialCommand that begins with python SCRIPT, got {command!r}")
     return shlex.join(["torchrun", "--standalone", "--nproc-per-node", str(number), *rest])
 
 

@@ -163,6 +163,19 @@ def test_a_seed_is_the_tuners_and_the_trials() -> None:
     assert config.trial_command.endswith(" --seed 5")
 
 
+def test_trials_of_several_gpus_are_started_by_torchrun() -> None:
+    command = load(ROOT / "config.yml", Changes(gpus_per_trial=2)).trial_command
+    assert shlex.split(command)[:5] == ["torchrun", "--standalone", "--nproc-per-node", "2", "trial.py"]
+
+
+@pytest.mark.parametrize("command", ["bash trial.sh", "python -u trial.py", "python"])
+def test_what_torchrun_cannot_start_is_refused(tmp_path: Path, command: str) -> None:
+    changed = CONFIG | {"trialCommand": command, "searchSpaceFile": str(ROOT / "search_space.json")}
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(changed))
+    with pytest.raises(RequestError, match="--gpus-per-trial needs a trialCommand that begins with python SCRIPT, got"):
+        load(tmp_path / "config.yml", Changes(gpus_per_trial=2))
+
+
 def test_early_stopping_can_be_left_out() -> None:
     assert load(ROOT / "config.yml", Changes()).assessor.name == "Medianstop"
     assert load(ROOT / "config.yml", Changes(no_early_stopping=True)).assessor is None
