@@ -39,7 +39,7 @@ def ask_with_door(host: Host, question: str, **arguments: object) -> Any:
             if "remote port forwarding failed" not in str(error):
                 raise
     raise RequestError(
-        f"host {host.name}: its sshd forwards no port, which trials need to reach NNI (AllowTcpForwarding)"
+        f"host {host.name}: its sshd forwards no port (AllowTcpForwarding), by which trials reach NNI"
     )
 
 
