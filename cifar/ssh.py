@@ -38,9 +38,7 @@ def ask_with_door(host: Host, question: str, **arguments: object) -> Any:
         except RequestError as error:
             if "remote port forwarding failed" not in str(error):
                 raise
-    raise RequestError(
-        f"host {host.name}: its sshd forwards no port (AllowTcpForwarding), by which trials reach NNI"
-    )
+    raise RequestError(f"host {host.name}: its sshd forwards no port (AllowTcpForwarding), by which trials reach NNI")
 
 
 def run(host: Host, words: Sequence[str], stdin: Any = subprocess.DEVNULL, options: Sequence[str] = ()) -> str:
