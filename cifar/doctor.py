@@ -54,9 +54,7 @@ def doctor(request: Request) -> int:
 def _print_hosts(described: list[Described], data_name: str) -> None:
     fingerprint, entry = data.prepare(data_name)[data.PREPARED].split(" ", 1)
     lacking = hosts.without_data(described, Path(entry), fingerprint)
+    to_copy = f"{hosts.data_bytes(Path(entry)) / 2**20:.0f} MB of images to copy"
     for one in described:
-        copied = (
-            f"{hosts.data_bytes(Path(entry)) / 2**20:.0f} MB of images to copy" if one in lacking else "images there"
-        )
-        print(f"{hosts.summary(one)}, {copied}")
+        print(f"{hosts.summary(one)}, {to_copy if one in lacking else 'images there'}")
     print("cifar search measures how fast they are before it starts there")

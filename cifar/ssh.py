@@ -54,10 +54,8 @@ def run(host: Host, words: Sequence[str], stdin: Any = subprocess.DEVNULL, optio
 
 def check_files(host: Host) -> None:
     """RequestError where NNI's own client cannot use the key, or the host sends no files."""
-    key = str(Path(host.key).expanduser())
-    if subprocess.run(
-        ["ssh-keygen", "-y", "-P", "", "-f", key], capture_output=True, stdin=subprocess.DEVNULL
-    ).returncode:
+    opened = ["ssh-keygen", "-y", "-P", "", "-f", str(Path(host.key).expanduser())]
+    if subprocess.run(opened, stdin=subprocess.DEVNULL, capture_output=True).returncode:
         raise RequestError(f"host {host.name}: {host.key} is no private key without a passphrase, which NNI needs")
     if not known_keys(host):
         raise RequestError(f"host {host.name}: known_hosts has no key of its own, which NNI needs")

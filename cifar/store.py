@@ -205,7 +205,8 @@ def _listed_parent(experiment_id: str | None) -> Path | None:
 
 
 def _events(experiment: Path) -> list[Any]:
-    query = "select trialJobId, event, sequenceId, data, timestamp from TrialJobEvent order by timestamp, rowid"
+    # As they were written: other machines' clocks, which some times are of, are not this one's.
+    query = "select trialJobId, event, sequenceId, data, timestamp from TrialJobEvent order by rowid"
     events = _select(experiment, "TrialJobEvent", query)
     if strange := {event[1] for event in events} - {*_STATUSES, *_OTHER_EVENTS}:
         raise ValueError(f"nothing that happens to a trial is {sorted(map(str, strange))[0]!r}")
@@ -213,7 +214,7 @@ def _events(experiment: Path) -> list[Any]:
 
 
 def _metrics(experiment: Path) -> list[Any]:
-    query = "select trialJobId, type, sequence, data, timestamp from MetricData order by timestamp, rowid"
+    query = "select trialJobId, type, sequence, data, timestamp from MetricData order by rowid"
     return _select(experiment, "MetricData", query)
 
 

@@ -57,6 +57,14 @@ def test_trials_are_what_they_wrote_else_what_nni_knows(experiment: Path) -> Non
     assert trials[0].standard_error == pytest.approx(0.04)
 
 
+def test_a_trial_that_ended_by_a_slow_clock_before_it_began_has_ended(experiment: Path) -> None:
+    """Its end is timed by the machine that it ran on, which may be another."""
+    before = read_trials(experiment)
+    with closing(sqlite3.connect(experiment / "db" / "nni.sqlite")) as connection, connection:
+        connection.execute("update TrialJobEvent set timestamp = timestamp - 60 where event = 'SUCCEEDED'")
+    assert read_trials(experiment) == before
+
+
 def test_the_leaderboard_ranks_what_was_measured_and_counts_the_rest(experiment: Path) -> None:
     trials = read_trials(experiment)
     assert [trial.number for trial in best_first(trials)] == [1, 0]

@@ -17,6 +17,7 @@ const whenLoaded = require("./when_loaded.js");
 const KEYS = JSON.parse(process.env.CIFAR_HOST_KEYS || "{}"); // "host:port" -> ["ssh-ed25519 AAAA...", ...]
 const PRELOADS = JSON.parse(process.env.CIFAR_WORKER_PRELOADS || "{}"); // "host:port" -> directory
 const ON_WORKERS = ["handles.js", "loopback.js", "restarts.js"];
+const OPEN_TO_TERRAPIN = "chacha20-poly1305@openssh.com"; // in this version of ssh2, CVE-2023-48795
 const SILENCE = { keepaliveInterval: 5000, keepaliveCountMax: 3 };
 
 const lostOnce = new Set(); // names
@@ -50,7 +51,8 @@ function trusted(config) {
   const known = KEYS[nameOf(config)];
   if (!known) return {}; // plain nnictl, which trusts whatever answers
   const [types, keys] = [0, 1].map((part) => known.map((line) => line.split(" ")[part]));
-  return { algorithms: { serverHostKey: serverKeyTypes(types) }, hostVerifier: (key) => keys.includes(key.toString("base64")) };
+  const algorithms = { serverHostKey: serverKeyTypes(types), cipher: { remove: [OPEN_TO_TERRAPIN] } };
+  return { algorithms, hostVerifier: (key) => keys.includes(key.toString("base64")) };
 }
 
 function serverKeyTypes(types) {
@@ -131,14 +133,15 @@ whenLoaded("RemoteTrainingServiceV3", (service) => {
   service.onTrialEnd = function (callback) {
     onTrialEnd.call(this, async (id, ...how) => {
       const worker = this.workersByTrial.get(id);
-      if (worker && !(await this.isFetched(worker, id))) return; // it runs again
+      if (worker && !(await this.fetch(worker, id))) return; // it runs again
       this.submissions.delete(id);
       callback(id, ...how);
     });
   };
 
-  // A worker that cannot give what a trial left counts as lost, but not twice for the same trial: that ends as it is.
-  service.isFetched = async function (worker, id) {
+  // Whether a trial has ended with that. A worker that cannot give what it left counts as lost, but not twice for the same
+  // trial: that ends as it is.
+  service.fetch = async function (worker, id) {
     try {
       await fetchOutput(worker.ssh.client, path.dirname(worker.uploadDir), id);
       return true;
