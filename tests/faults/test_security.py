@@ -79,9 +79,9 @@ def test_the_server_does_only_what_its_page_and_its_trials_ask(running: tuple[Se
     for method, path, headers in attacks:
         assert asked(method, f"{url}{API}{path}", headers) == 403, (method, path, headers)
     assert not is_upgraded(name, foreign)
-    assert asked("POST", f"{url}{API}/tensorboard", {}, {"trials": "../../../../climbed"}) == 400
+    assert asked("POST", f"{url}{API}/tensorboard", {}, {"trials": "../../../climbed"}) == 400
     assert asked("GET", f"{url}{API}/tensorboard-tasks", {}) == 200
-    assert not list(one.directory.parents[3].glob("**/climbed"))
+    assert not list(one.directory.parents[1].glob("**/climbed"))
     assert store.read_config(one.directory)["trialCommand"].endswith("quick_trial.py")
     assert [trial.nni_status for trial in one.trials()] == ["RUNNING"] * 2
     record(len(attacks) + 2)
@@ -173,7 +173,8 @@ def test_no_secret_of_the_environment_reaches_a_file(
     assert report.exists() != fails, run.stderr  # of trials that all failed there is none
     said = [one.out.encode(), one.err.encode(), run.stdout, run.stderr]
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) > 20
+    assert {"trial.stderr", "nnimanager.log", "nni.sqlite", "search.json"} <= {path.name for path in written}
+    assert len(written) > (15 if fails else 20)  # trials that fail at once leave less
     assert not [path for path in written if secret.encode() in path.read_bytes()]
     assert not [text for text in said if secret.encode() in text]
     record(1)
