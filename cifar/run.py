@@ -24,10 +24,12 @@ from cifar.train import Diverged, EpochMetrics, new_model, new_optimizer, precis
 
 @dataclass(frozen=True)
 class Trained:
-    """A network as it was after its last whole epoch, and the label that it gave each validation image, on the CPU."""
+    """A network as it was after its last whole epoch, the label that it gave each validation image, on the CPU, and all
+    its epochs, those before an interruption too."""
 
     model: nn.Module
     predictions: Tensor
+    history: list[EpochMetrics]
 
 
 def run_trial(
@@ -52,10 +54,10 @@ def run_trial(
             optimizer = new_optimizer(model, hparams)
             if checkpoint and (saved := checkpoint.restore(model, optimizer)):
                 history, predictions = saved
-                trained = Trained(copy.deepcopy(model), predictions.cpu())
+                trained = Trained(copy.deepcopy(model), predictions.cpu(), history)
             for epoch in train(model, optimizer, hparams, dataset, splits, first_epoch=len(history) + 1):
                 history.append(epoch.metrics)
-                trained = Trained(copy.deepcopy(model), epoch.predictions.cpu())
+                trained = Trained(copy.deepcopy(model), epoch.predictions.cpu(), history)
                 if checkpoint and parallel.leads():  # before the report: should the manager be gone, nothing is lost
                     checkpoint.save(model, optimizer, history, epoch.predictions)
                 on_epoch(history)

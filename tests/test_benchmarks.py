@@ -20,6 +20,7 @@ from benchmarks import (
     accuracy,
     curves,
     faults,
+    full,
     growth,
     ingredients,
     machine,
@@ -203,6 +204,28 @@ def test_an_accuracy_curve_has_a_point_per_epoch(
     assert reading["accuracies"] == [full.test_accuracy]
     curves.plot([curve, full], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_a_full_run_that_is_cut_off_before_its_test_is_tested_once(
+    tiny: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(full, "_HPARAMS", Hparams(lr=0.01, epochs=2))
+    monkeypatch.setattr(full, "_CHECKPOINT", tmp_path / "checkpoint.pt")
+    monkeypatch.setattr(full, "RESULTS", tmp_path)
+    monkeypatch.setattr(data, "load_test", lambda name: tiny)
+    with monkeypatch.context() as cut_off, pytest.raises(KeyboardInterrupt):
+        cut_off.setattr(full, "read_test_images", _interrupted)
+        full.train(tiny, "tiny")
+    run = full.train(tiny, "tiny")
+    assert len(run.seconds) == len(run.losses) == 2
+    assert run.losses[1] < run.losses[0]
+    (reading,) = ledger.read(tmp_path)
+    assert reading["accuracies"] == [run.test_accuracy]
+    assert len(run.cells()) == len(full.HEADER)
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_tuners_are_compared_by_what_their_experiments_left(tmp_path: Path) -> None:
