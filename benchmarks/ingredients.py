@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from scipy.stats import t as student
 from tqdm import tqdm
 
 from benchmarks import machine
@@ -23,7 +24,7 @@ from cifar.hparams import Hparams
 from cifar.train import new_model, new_optimizer, train
 
 _RECIPE = Hparams(model="fast", width=16, batch_size=256, lr=0.4, epochs=5, images_per_epoch=15_000)
-_SEEDS = 3
+_SEEDS = 6
 WITHOUT: dict[str, dict[str, Any]] = {
     "the triangular learning rate": {"schedule": "constant"},
     "weight decay": {"weight_decay": 0.0},
@@ -52,9 +53,14 @@ class Compared:
         return [
             self.name,
             " ".join(map(_flag, self.without.items())),
-            f"{fmean(self.accuracies):.1%} ± {standard_error(self.accuracies):.1%}",
-            f"{fmean(gains):+.1f} ± {standard_error(gains):.1f} points" if self.without else "",
+            f"{fmean(self.accuracies):.1%} ± {_margin(self.accuracies):.1%}",
+            f"{fmean(gains):+.1f} ± {_margin(gains):.1f} points" if self.without else "",
         ]
+
+
+def _margin(values: list[float]) -> float:
+    """Half of the 95 % interval of the mean over the seeds."""
+    return float(student.ppf(0.975, len(values) - 1)) * standard_error(values)
 
 
 def main() -> int:
@@ -64,7 +70,7 @@ def main() -> int:
     report = Report(RESULTS / "ingredients", "What each ingredient of the network fast is worth", facts)
     title = (
         f"Width {_RECIPE.width}, batch {_RECIPE.batch_size}, {_RECIPE.epochs} epochs of "
-        f"{_RECIPE.images_per_epoch:,} images, {_SEEDS} seeds, each paired"
+        f"{_RECIPE.images_per_epoch:,} images, {_SEEDS} seeds, each paired; intervals of 95 % over the seeds"
     )
     report.table(title, "ingredients", HEADER, compare(dataset))
     return 0

@@ -38,6 +38,7 @@ def choose_data() -> str:
     try:
         data.load("cifar10")
     except RequestError:
+        print("no images: $CIFAR_IMAGES is not set and CIFAR-10 not there; measuring on the digits", file=sys.stderr)
         return "digits"
     return "cifar10"
 

@@ -51,6 +51,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stopping", description=__doc__)
     parser.add_argument("experiments", nargs="+", type=Path, metavar="DIRECTORY", help="of a stopped experiment")
     options = parser.parse_args()
+    for path in options.experiments:
+        if not path.is_dir():
+            parser.error(f"{path} is no experiment's directory")
     experiments = {_title(directory): curves_of(directory) for directory in options.experiments}
     data_name = machine.choose_data()
     ids = " ".join(directory.name for directory in options.experiments)

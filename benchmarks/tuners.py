@@ -69,11 +69,16 @@ def main() -> int:
     parser.add_argument("experiments", nargs="+", type=Path, metavar="DIRECTORY", help="of a stopped experiment")
     options = parser.parse_args()
     kept = read_kept(options.out.with_suffix(".json"))
+    for path in options.experiments:
+        if not path.is_dir() and path.name not in kept:
+            parser.error(f"{path} is no experiment's directory, and {options.out}.json has no line of it")
     searches = [
         kept[path.name] if path.name in kept and not path.exists() else read(path) for path in options.experiments
     ]
     command = f"python -m benchmarks.tuners {options.out} {' '.join(search.experiment for search in searches)}"
-    report = Report(options.out, "The tuner beside random search", machine.describe(command, machine.choose_data()))
+    facts = machine.describe(command, machine.choose_data())
+    facts["commit"] += ", of this table; the searches had their own"
+    report = Report(options.out, "The tuner beside random search", facts)
     report.table("One space, one budget", "searches", HEADER, searches)
     plot(searches, options.out.with_suffix(".png"))
     return 0
@@ -122,7 +127,7 @@ def plot(searches: list[Search], path: Path) -> None:
     axis.set_ylabel("validation accuracy, %")
     axis.set_title("Best so far (lines) and each trial (points; the worst quarter lies below)")
     axis.grid(alpha=0.3)
-    axis.legend()
+    axis.legend(loc="lower right")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

@@ -164,7 +164,7 @@ def _save_model(path: Path, dataset: Dataset, answer: Answer) -> None:
 
 def _text(answer: Answer) -> str:
     winner, tied = answer.winner, answer.tied
-    how = "better than the others" if len(tied) == 1 else f"tie of {len(tied)}: take the cheapest, which trains fastest"
+    how = "better than the others" if len(tied) == 1 else f"tie of {len(tied)}: take the quickest to train"
     lines = [
         str(_candidates_table(answer.candidates)),
         f"winner: trial {winner.trial.number} ({params_text(winner.trial)}), {how}",

@@ -23,6 +23,7 @@ from cifar.validation import Answers
 MOST_CANDIDATES = 5
 _FIRST_SEED = 1000  # far from those that a search uses
 _CHANCE = 0.95  # that an interval covers the true mean
+_SAME_COST = 1.1  # seconds that differ by less say more of the machine than of what was trained
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Candidate:
 
     trial: Trial
     answers: list[Answers]
-    seconds: float  # of one training, the mean
+    seconds: float  # of its quickest training, which was disturbed least
 
     @property
     def accuracy(self) -> Mean:
@@ -64,10 +65,12 @@ def mean(values: NDArray[np.float64]) -> Mean:
 
 
 def decide(candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
-    """The winner, and those that cannot be told apart from the best: among them the one that trains fastest wins."""
+    """The winner, and those that cannot be told apart from the best: of the quickest among them the most accurate."""
     best = max(candidates, key=lambda candidate: candidate.accuracy.value)
     tied = [other for other in candidates if other is best or not _is_worse(other, best)]
-    return min(tied, key=lambda candidate: candidate.seconds), tied
+    seconds = min(candidate.seconds for candidate in tied)
+    quickest = [candidate for candidate in tied if candidate.seconds <= _SAME_COST * seconds]
+    return max(quickest, key=lambda candidate: candidate.accuracy.value), tied
 
 
 def _is_worse(other: Candidate, best: Candidate) -> bool:

@@ -1,4 +1,4 @@
-"""Every reading of the test images, kept with the experiment: a figure that was read often is no longer a test."""
+"""What an experiment has read of the test images, and when: a figure that was read often is no longer a test."""
 
 from __future__ import annotations
 

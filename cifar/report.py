@@ -142,7 +142,7 @@ def _confirmed(trials: list[Trial], confirmed: Any) -> list[str]:
         return ["Not confirmed yet, and a search's best is partly luck: cifar best trains the leaders again."]
     numbers, tied = {trial.id: trial.number for trial in trials}, len(confirmed["tied"])
     winner = confirmed["winner"]
-    how = "better than the others" if tied == 1 else f"of {tied} that tie, the one that trains fastest"
+    how = "better than the others" if tied == 1 else f"of {tied} that tie, the quickest to train"
     epochs = (
         f", after {confirmed['final_epochs']} epochs on the validation images too"
         if "final_epochs" in confirmed

@@ -9,7 +9,6 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -69,7 +68,7 @@ class Trainer:
             except Failed as failure:
                 yield trial, failure
             else:
-                yield trial, Candidate(trial, [answers for answers, _ in runs], fmean(seconds for _, seconds in runs))
+                yield trial, Candidate(trial, [answers for answers, _ in runs], min(seconds for _, seconds in runs))
 
     def final_models(self, trial: Trial, hparams: Sequence[Hparams]) -> list[SavedModel]:
         """Networks trained on the validation images too: how good they are, only test images can say."""

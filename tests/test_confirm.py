@@ -35,6 +35,13 @@ def test_among_ties_the_quickest_wins() -> None:
     assert len(tied) == 2
 
 
+def test_among_those_as_quick_the_most_accurate_wins() -> None:
+    better, luckier = candidate(0, [0.81, 0.80, 0.81], 10.5), candidate(1, [0.80, 0.80, 0.80], 10.0)
+    winner, tied = decide([luckier, better])
+    assert winner is better
+    assert len(tied) == 2
+
+
 def test_seeds_that_differ_widely_widen_the_interval() -> None:
     steady, unsteady = candidate(0, [0.7] * 3, 1.0), candidate(1, [0.6, 0.7, 0.8], 1.0)
     assert steady.accuracy.value == pytest.approx(unsteady.accuracy.value)
