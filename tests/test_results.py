@@ -1,4 +1,4 @@
-"""What the README claims stands in results/."""
+"""What the README claims stands in results/, and what tables there say was measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,22 @@ from typing import Any
 
 import pytest
 
-from benchmarks import scale
+from benchmarks import (
+    accuracy,
+    curves,
+    growth,
+    ingredients,
+    memory,
+    processes,
+    scale,
+    searches,
+    speed,
+    startup,
+    stopping,
+    tpe,
+    tuners,
+    yardstick,
+)
 from benchmarks.accuracy import standard_error
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +59,20 @@ def test_what_the_published_searches_found() -> None:
         assert [text.strip("*") for text in said] == [interval(validation), interval(test)]
         (reading,) = (ROOT / f"results/{name}/test-readings.jsonl").read_text().splitlines()
         assert fmean(json.loads(reading)["accuracies"]) == pytest.approx(test["mean"])
-        assert best["final_epochs"] == 10
+        assert f"after {best['final_epochs']} epochs of all images" in README
+        assert best["seeds"] == 3
+        assert "95 % over three seeds" in README
+
+
+@pytest.mark.parametrize("name", ["net", "fast"])
+def test_what_the_tuner_found_beside_random_search(name: str) -> None:
+    told = rows((ROOT / "results" / name / "README.md").read_text())
+    for record in figures(f"{name}/tuners")["searches"]:
+        search = tuners.Search(**record)
+        line = told[search.name.replace("Random", "random")]
+        best, error = max(search.accuracies), search.standard_error
+        assert line[:2] == [f"{search.minutes:.0f}", f"{100 * best:.1f} % ± {100 * error:.1f} %"]
+        assert f"{100 * fmean(search.accuracies):.1f} %" in line
 
 
 def interval(mean: dict[str, float]) -> str:
@@ -62,6 +90,15 @@ def test_speed_over_width() -> None:
     claimed = rows(README)
     assert claimed["width"] == [str(point["width"]) for point in points]
     assert claimed["images/s, two cores"] == [f"{point['images_per_second']:,.0f}" for point in points]
+
+    assert claimed["of the rate at which the cores multiply large matrices"] == [
+        f"{growth.Point(**point).share_of_peak:.0%}" for point in points
+    ]
+
+
+def test_start_of_a_trial() -> None:
+    (trial,) = (startup.Started(**row) for row in figures("benchmarks")["startup"] if "with nni" in row["name"])
+    assert f"first step in {trial.cells()[3]} times" in " ".join(README.split())
 
 
 def test_seconds_of_whole_searches() -> None:
@@ -119,6 +156,34 @@ def test_how_many_workers_one_manager_feeds() -> None:
     claimed = rows((ROOT / "docs" / "scale.md").read_text())
     for reach in figures("scale")["reach"]:
         assert claimed[reach["length"]] == [scale.rounded(reach["workers"])]
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "line"),
+    [
+        ("accuracy", "accuracy", accuracy.Compared),
+        ("benchmarks", "speed", speed.Measured),
+        ("benchmarks", "startup", startup.Started),
+        ("benchmarks", "memory", memory.Memory),
+        ("benchmarks", "growth", growth.Point),
+        ("curves", "curves", curves.Curve),
+        ("fast/tuners", "searches", tuners.Search),
+        ("ingredients", "ingredients", ingredients.Compared),
+        ("net/tuners", "searches", tuners.Search),
+        ("processes", "processes", processes.Losses),
+        ("scale", "loads", scale.Load),
+        ("searches", "searches", searches.Search),
+        ("stopping", "stopping", stopping.Replay),
+        ("tpe", "tpe", tpe.Found),
+        ("yardstick", "yardstick", yardstick.Runs),
+    ],
+)
+def test_a_table_says_what_was_measured(name: str, table: str, line: type[Any]) -> None:
+    text = (ROOT / "results" / f"{name}.md").read_text()
+    records = figures(name)[table]
+    assert records
+    for record in records:
+        assert f"| {' | '.join(line(**record).cells())} |" in text
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:
