@@ -149,8 +149,8 @@ def test_fast_on_its_full_budget() -> None:
     (run,) = (full.FullRun(**record) for record in figures("full")["runs"])
     name, _, epochs, minutes, _, accuracy = run.cells()
     claim = (
-        f"{name.removeprefix('fast, ')} and {epochs} epochs of all 50,000 images, it has {accuracy} of the test images, "
-        f"after {minutes} minutes on"
+        f"{name.removeprefix('fast, ')} and {epochs} epochs of all 50,000 images, it has {accuracy} of the test "
+        f"images, after {minutes} minutes on"
     )
     assert claim in " ".join(README.split())
     *_, reading = (ROOT / "results/test-readings.jsonl").read_text().splitlines()
