@@ -76,6 +76,15 @@ def test_what_the_tuner_found_beside_random_search(name: str) -> None:
         assert f"{100 * fmean(search.accuracies):.1f} %" in line
 
 
+def test_what_the_defaults_reach_beside_the_searches() -> None:
+    reached = {curve["name"]: f"{100 * curve['accuracies'][-1]:.1f} %" for curve in figures("curves")["curves"]}
+    assert f"reach {reached['fast, width 32']} of the validation images" in " ".join(README.split())
+    for name, network in (("fast", "fast, width 32"), ("net", "net")):
+        assert f"{reached[network]} of the validation images" in " ".join(
+            (ROOT / f"results/{name}/README.md").read_text().split()
+        )
+
+
 def interval(mean: dict[str, float]) -> str:
     return f"{100 * mean['mean']:.1f} % ± {100 * mean['margin_95']:.1f} %"
 
