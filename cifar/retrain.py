@@ -107,6 +107,7 @@ class Trainer:
                 if helper.pid is not None:
                     helper.join(_STOP_SECONDS)
                     helper.kill()
+                    helper.join()
 
     def train_missing(self, trainings: Sequence[Training]) -> None:
         """Train those that nobody else is training, one after the other."""

