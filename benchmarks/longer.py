@@ -1,7 +1,7 @@
 """`python -m benchmarks.longer`: by how many pixels to move the images in a training longer than fast's own.
 
 In long ones the network comes to know its training images by heart, and moving them further is the usual remedy. The
-validation images judge; benchmarks.full does as the better. Half an hour on two cores.
+validation images judge. Half an hour on two cores.
 """
 
 from __future__ import annotations
