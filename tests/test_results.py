@@ -101,7 +101,6 @@ def test_speed_over_width() -> None:
     claimed = rows(README)
     assert claimed["width"] == [str(point["width"]) for point in points]
     assert claimed["images/s, two cores"] == [f"{point['images_per_second']:,.0f}" for point in points]
-
     assert claimed["of the rate at which the cores multiply large matrices"] == [
         f"{growth.Point(**point).share_of_peak:.0%}" for point in points
     ]
