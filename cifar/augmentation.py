@@ -1,4 +1,4 @@
-"""Training images as an epoch shows them: mirrored, moved by a few pixels, partly covered, where the images are."""
+"""Training images as an epoch shows them: mirrored and moved by a few pixels, where the images are."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from torch import Tensor
 
 from cifar.data import epoch_generator
 from cifar.hparams import Hparams
-
-_GREY = 128  # in the middle of the pixels' range, so about 0 to the network
 
 
 class Augmentation:
@@ -23,8 +21,6 @@ class Augmentation:
         shifts = torch.randint(-hparams.shift, hparams.shift + 1, (2, images), generator=generator)
         self.flipped = (flipped if hparams.flip else torch.zeros_like(flipped)).to(device)
         self.down, self.right = shifts.to(device)
-        self.side = hparams.cutout
-        self.corners = torch.rand((2, images), generator=generator).to(device)  # from 0, top or left, to 1
 
     def __call__(self, pixels: Tensor, index: Tensor) -> Tensor:
         """The images at `index` of all pixels (N x height x width x 3); what moves in at an edge is mirrored there."""
@@ -32,17 +28,7 @@ class Augmentation:
         rows = _inside(torch.arange(height, device=index.device) - self.down[index, None], height)
         columns = _inside(torch.arange(width, device=index.device) - self.right[index, None], width)
         columns = torch.where(self.flipped[index, None], width - 1 - columns, columns)
-        views = pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]]
-        if self.side:
-            covered = self._covered(0, index, height)[:, :, None] & self._covered(1, index, width)[:, None, :]
-            views.masked_fill_(covered[..., None], _GREY)
-        return views
-
-    def _covered(self, axis: int, index: Tensor, size: int) -> Tensor:
-        """Which rows (axis 0) or columns (1) the square covers: images x size."""
-        first = (self.corners[axis, index] * (size - self.side + 1)).long()
-        places = torch.arange(size, device=index.device) - first[:, None]
-        return (places >= 0) & (places < self.side)
+        return pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def _inside(places: Tensor, size: int) -> Tensor:

@@ -122,9 +122,6 @@ class Hparams:
     )
     flip: bool = _hparam(False, _flag, "mirror each training image in every other epoch")
     shift: int = _hparam(0, _integer(0, 31), "pixels by which training images move at most, up or down and sideways")
-    cutout: int = _hparam(
-        0, _integer(0, 31), "side in pixels of a square of each training image that is covered; 0: none"
-    )
     average: float = _hparam(
         0.0,
         _number("from 0 to below 1", lambda v: 0 <= v < 1),
@@ -144,7 +141,7 @@ class Hparams:
 
     @property
     def augments(self) -> bool:
-        return self.flip or self.shift > 0 or self.cutout > 0
+        return self.flip or self.shift > 0
 
     @classmethod
     def from_params(cls, params: Mapping[str, object]) -> Hparams:
