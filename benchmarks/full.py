@@ -27,14 +27,24 @@ from cifar.verdict import read_test_images
 # images (results/longer.md), and fewer known by heart. The third such training; results/README.md tells of all.
 _HPARAMS = Hparams(model="fast", width=96, epochs=40, shift=4)
 _CHECKPOINT = Path(__file__).parents[1] / "nni-experiments" / "full" / "checkpoint.pt"
-HEADER = ["network", "weights", "epochs", "minutes of training", "training loss", "test accuracy"]
+HEADER = [
+    "width",
+    "weights",
+    "images moved by at most",
+    "epochs",
+    "minutes of training",
+    "training loss",
+    "test accuracy",
+]
 
 
 @dataclass(frozen=True)
 class FullRun:
     """Seconds of training and training loss of each epoch; test accuracy with an interval of 95 % over the images."""
 
+    width: int
     weights: int
+    shift: int
     seconds: list[float]
     losses: list[float]
     test_accuracy: float
@@ -42,8 +52,9 @@ class FullRun:
 
     def cells(self) -> list[str]:
         return [
-            f"fast, width {_HPARAMS.width}",
+            str(self.width),
             f"{self.weights:,}",
+            f"{self.shift} pixels",
             str(len(self.losses)),
             f"{sum(self.seconds) / 60:.0f}",
             f"{self.losses[-1]:.3f}",
@@ -81,7 +92,15 @@ def train(dataset: Dataset, data_name: str) -> FullRun:
     accuracy = read_test_images(RESULTS, [model], test, "benchmarks.full").accuracy
     seconds = [epoch.seconds for epoch in trained.history]
     losses = [epoch.train_loss for epoch in trained.history]
-    return FullRun(parameter_count(trained.model), seconds, losses, accuracy.value, accuracy.margin)
+    return FullRun(
+        width=_HPARAMS.width,
+        weights=parameter_count(trained.model),
+        shift=_HPARAMS.shift,
+        seconds=seconds,
+        losses=losses,
+        test_accuracy=accuracy.value,
+        test_margin=accuracy.margin,
+    )
 
 
 if __name__ == "__main__":

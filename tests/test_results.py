@@ -158,9 +158,9 @@ def test_fast_beside_airbench94() -> None:
 
 def test_fast_on_its_full_budget() -> None:
     (run,) = (full.FullRun(**record) for record in figures("full")["runs"])
-    name, _, epochs, minutes, _, accuracy = run.cells()
+    width, _, _, epochs, minutes, _, accuracy = run.cells()
     claim = (
-        f"{name.removeprefix('fast, ')} and {epochs} epochs of all 50,000 images, it has {accuracy} of the test "
+        f"width {width} and {epochs} epochs of all 50,000 images, it has {accuracy} of the test "
         f"images, after {minutes} minutes on"
     )
     assert claim in " ".join(README.split())
