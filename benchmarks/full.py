@@ -23,8 +23,8 @@ from cifar.run import run_trial
 from cifar.train import EpochMetrics
 from cifar.verdict import read_test_images
 
-# The defaults of `fast` but for its size, its epochs, and images that move by 4 pixels: no worse by the validation
-# images (results/longer.md), and fewer known by heart. The third such training; results/README.md tells of all.
+# The defaults of `fast` but for its size, its epochs, and images that move by 4 pixels, which had no fewer of the
+# validation images right (results/longer.md). The third such training; results/README.md tells of all.
 _HPARAMS = Hparams(model="fast", width=96, epochs=40, shift=4)
 _CHECKPOINT = Path(__file__).parents[1] / "nni-experiments" / "full" / "checkpoint.pt"
 HEADER = [

@@ -217,7 +217,7 @@ def test_longer_trainings_differ_in_how_far_images_move(tiny: Dataset, monkeypat
 def test_a_full_run_that_is_cut_off_before_its_test_is_tested_once(
     tiny: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(full, "_HPARAMS", Hparams(lr=0.01, epochs=2))
+    monkeypatch.setattr(full, "_HPARAMS", Hparams(width=4, shift=1, lr=0.01, epochs=2))
     monkeypatch.setattr(full, "_CHECKPOINT", tmp_path / "checkpoint.pt")
     monkeypatch.setattr(full, "RESULTS", tmp_path)
     monkeypatch.setattr(data, "load_test", lambda name: tiny)
@@ -225,6 +225,7 @@ def test_a_full_run_that_is_cut_off_before_its_test_is_tested_once(
         cut_off.setattr(full, "read_test_images", _interrupted)
         full.train(tiny, "tiny")
     run = full.train(tiny, "tiny")
+    assert (run.width, run.shift) == (4, 1)
     assert len(run.seconds) == len(run.losses) == 2
     assert run.losses[1] < run.losses[0]
     (reading,) = ledger.read(tmp_path)
