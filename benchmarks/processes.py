@@ -90,16 +90,14 @@ def losses(hparams: Hparams, data_name: str, processes: int) -> tuple[list[float
     """Training and validation losses of a training by so many processes, which torchrun starts."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "losses.json"
-        launcher = ["torch.distributed.run", "--nproc-per-node", str(processes), "-m", "benchmarks.processes"]
+        # standalone: on any free port, where the default is one that may be taken
+        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         asked = json.dumps([asdict(hparams), data_name, str(out)])
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        subprocess.run(
-            [sys.executable, "-m", *launcher, asked],
-            cwd=RESULTS.parent,
-            env=environment,
-            check=True,
-            capture_output=True,
-        )
+        command = [sys.executable, "-m", *launcher, "-m", "benchmarks.processes", asked]
+        ended = subprocess.run(command, cwd=RESULTS.parent, env=environment, capture_output=True, text=True)
+        if ended.returncode:
+            raise SystemExit(f"{processes} processes failed:\n{ended.stdout}{ended.stderr}")
         training, validation = json.loads(out.read_text())
     return training, validation
 

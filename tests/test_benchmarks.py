@@ -287,11 +287,11 @@ def test_the_yardstick_trains_on_training_images_and_is_judged_by_validation_ima
 ) -> None:
     pytest.importorskip("airbench", reason="needs make bench-searches' packages")
     small = Hparams(model="fast", width=4, batch_size=10, lr=1.5 * 10 / 1024, epochs=6)
-    right = yardstick.compare(tiny, small, seeds=2)
+    right = yardstick.compare(yardstick.Images.validation(tiny), small, seeds=2)
     val = data.split(tiny).val
     misleading = tiny.labels.clone()
     misleading[val] = (tiny.labels[val] + 1) % 3  # whoever trained on these would be right
-    wrong = replace(tiny, labels=misleading)
+    wrong = yardstick.Images.validation(replace(tiny, labels=misleading))
     for runs, misjudged in zip(right, yardstick.compare(wrong, small, seeds=2), strict=True):
         assert len(runs.seconds) == len(misjudged.accuracies) == 2
         assert min(runs.accuracies) > 0.6

@@ -23,7 +23,7 @@ from cifar.hparams import Hparams
 from cifar.models import Norm
 from cifar.train import new_model, new_optimizer, train
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 ALONE = {"OMP_NUM_THREADS": "1"}  # torchrun says at length that it sets this where nobody has
 
 
