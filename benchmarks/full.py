@@ -15,7 +15,7 @@ from tqdm import tqdm
 from benchmarks import machine
 from benchmarks.report import RESULTS, Report
 from cifar import data
-from cifar.data import Dataset, Splits
+from cifar.data import Dataset
 from cifar.hparams import Hparams
 from cifar.model_file import SavedModel
 from cifar.models import Network, parameter_count
@@ -76,8 +76,7 @@ def main() -> int:
 
 def train(dataset: Dataset, data_name: str) -> FullRun:
     test = data.load_test(data_name)  # first, so that nothing is missing at the end
-    everything, held_out = torch.arange(len(dataset.labels)), data.split(dataset)
-    splits = Splits(everything, held_out.val, f"{held_out.fingerprint}, all trained on")
+    splits = data.split(dataset).all_trained_on()
     _CHECKPOINT.parent.mkdir(parents=True, exist_ok=True)
     with tqdm(total=_HPARAMS.epochs, unit=" epochs", file=sys.stderr, disable=None) as progress:
 

@@ -58,6 +58,11 @@ class Splits:
     def to(self, device: torch.device) -> Splits:
         return replace(self, train=self.train.to(device), val=self.val.to(device))
 
+    def all_trained_on(self) -> Splits:
+        """The same, but that none is held out: what the validation images then say flatters."""
+        everything = torch.cat([self.train, self.val]).sort().values
+        return replace(self, train=everything, fingerprint=f"{self.fingerprint}, all trained on")
+
 
 def check(data: str) -> None:
     """RequestError where `data` is not there or not laid out as it must be; nothing is decoded or written."""

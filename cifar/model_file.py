@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cifar import sources
+from cifar import __version__, sources
 from cifar.data import Dataset
 from cifar.errors import RequestError
 from cifar.files import new_file, read_tensors
@@ -43,8 +43,8 @@ def save(path: Path, network: nn.Module, hparams: Hparams, dataset: Dataset, acc
         "accuracy": accuracy,
         # A folder's place on somebody's disk is nobody else's business.
         "data": {"name": Path(dataset.name).name, "fingerprint": dataset.fingerprint},
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("cifar-nni", "torch", "numpy")},
+        "versions": {"python": platform.python_version(), "cifar-nni": __version__}
+        | {name: version(name) for name in ("torch", "numpy")},
     }
     with new_file(path) as temporary:
         torch.save(content, temporary)

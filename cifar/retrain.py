@@ -134,9 +134,7 @@ class Trainer:
     def _final_model(self, training: Training) -> SavedModel:
         if kept := self._kept_model(training):
             return kept
-        everything = torch.arange(len(self.dataset.labels))
-        fingerprint = f"{self.splits.fingerprint}, all trained on"
-        trained, _ = self._train(training, Splits(everything, self.splits.val, fingerprint))
+        trained, _ = self._train(training, self.splits.all_trained_on())
         path = self.directory / training.name / "model.pt"
         model_file.save(path, trained.model, training.hparams, self.dataset, {})
         return model_file.load(path)

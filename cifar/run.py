@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cifar import parallel
+from cifar import __version__, parallel
 from cifar.checkpoint import Checkpoint
 from cifar.data import Dataset, Splits
 from cifar.hparams import Hparams
@@ -147,6 +147,6 @@ def _details(hparams: Hparams, dataset: Dataset, splits: Splits, device: torch.d
         "precision": precision_on(device, hparams),
         "processes": parallel.size(),
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("cifar-nni", "torch", "nni", "numpy")},
+        "versions": {"python": platform.python_version(), "cifar-nni": __version__}
+        | {name: version(name) for name in ("torch", "nni", "numpy")},
     }
