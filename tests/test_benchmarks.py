@@ -205,10 +205,11 @@ def test_an_accuracy_curve_has_a_point_per_epoch(
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
-def test_longer_trainings_differ_in_how_far_images_move(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(longer, "_RECIPE", Hparams(model="fast", width=4, batch_size=10, lr=0.01, epochs=3))
+def test_longer_trainings_are_named_by_what_they_change(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Hparams(model="fast", width=4, batch_size=10, epochs=3)
+    monkeypatch.setattr(longer, "_RECIPES", [recipe, replace(recipe, shift=4)])
     near, far = longer.compare(tiny)
-    assert (near.shift, far.shift) == longer.SHIFTS
+    assert far.changes == near.changes + ", shift 4" == "width 4, batch size 10, epochs 3, shift 4"
     assert near.train_loss != far.train_loss
     assert 0 <= near.accuracy <= 1
     assert len(near.cells()) == len(longer.HEADER)
@@ -280,6 +281,20 @@ def test_faults_of_one_test_are_counted_together(tmp_path: Path) -> None:
     names = ("group", "outcome", "times", "figures")
     path.write_text("".join(json.dumps(dict(zip(names, line, strict=True))) + "\n" for line in noted))
     assert [tuple(asdict(fault).values()) for fault in faults.read(path)] == [*noted[:2], ("disk", "b", 5, "5 s")]
+
+
+def test_the_yardstick_trains_as_a_trial_does(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever airbench94 set, cuDNN is in use, and chooses no algorithms by their time."""
+    seen = []
+
+    def look(*_: object) -> list[object]:
+        seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark))
+        return []
+
+    monkeypatch.setattr(yardstick, "train", look)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        yardstick._train_ours(Hparams(model="fast", width=4), yardstick.Images.validation(tiny))
+    assert seen == [(True, False)]
 
 
 def test_the_yardstick_trains_on_training_images_and_is_judged_by_validation_images(

@@ -24,7 +24,9 @@ ROOT = Path(__file__).parent.parent
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yml").read_text())
 
 
-each_config = pytest.mark.parametrize("path", ["config.yml", "searches/net/config.yml", "searches/fast/config.yml"])
+each_config = pytest.mark.parametrize(
+    "path", ["config.yml", *(f"searches/{name}/config.yml" for name in ("net", "fast", "fast-gpu"))]
+)
 
 
 def read(path: str) -> dict[str, Any]:

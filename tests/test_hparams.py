@@ -105,7 +105,11 @@ def test_fast_has_a_recipe_of_its_own_and_each_value_can_be_replaced() -> None:
 
 @pytest.mark.parametrize(
     ("path", "more"),
-    [("search_space.json", []), ("searches/fast/search_space.json", ["weight_decay", "label_smoothing"])],
+    [
+        ("search_space.json", []),
+        ("searches/fast/search_space.json", ["weight_decay", "label_smoothing"]),
+        ("searches/fast-gpu/search_space.json", ["weight_decay", "label_smoothing"]),
+    ],
 )
 def test_every_end_of_the_search_space_is_accepted(path: str, more: list[str]) -> None:
     space = json.loads((Path(__file__).parent.parent / path).read_text())
