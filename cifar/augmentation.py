@@ -15,8 +15,8 @@ class Augmentation:
     def __init__(self, hparams: Hparams, images: int, epoch: int, device: torch.device) -> None:
         # Half of the images begin mirrored, and each is mirrored in every other epoch: in two epochs the network sees
         # both, where chance would show half of the images twice the same way.
-        first = torch.Generator().manual_seed(hparams.seed)
-        flipped = torch.randint(2, (images,), generator=first) == epoch % 2
+        same_each_epoch = torch.Generator().manual_seed(hparams.seed)
+        flipped = torch.randint(2, (images,), generator=same_each_epoch) == epoch % 2
         generator = epoch_generator(hparams.seed, epoch)
         shifts = torch.randint(-hparams.shift, hparams.shift + 1, (2, images), generator=generator)
         self.flipped = (flipped if hparams.flip else torch.zeros_like(flipped)).to(device)

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from cifar.data import Dataset
 from cifar.errors import RequestError
 from cifar.files import new_file
 
 _FILE = "test-readings.jsonl"
 
 
-def append(experiment: Path, reading: dict[str, Any]) -> None:
-    """Add a line that says when, which models and which result."""
+def append(experiment: Path, trial: str, seeds: Sequence[int], test: Dataset, accuracies: Sequence[float]) -> None:
+    """Add a line that says when, which models, which images and which result."""
     path = experiment / _FILE
-    line = json.dumps({"when": datetime.now(timezone.utc).isoformat(timespec="seconds")} | reading, allow_nan=False)
+    reading = {
+        "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "trial": trial,
+        "seeds": seeds,
+        "data": {"name": name_of(test), "fingerprint": test.fingerprint, "images": len(test.labels)},
+        "accuracies": accuracies,
+    }
+    line = json.dumps(reading, allow_nan=False)
     with FileLock(experiment / f".{_FILE}.lock"):
         earlier = path.read_text(encoding="utf-8") if path.exists() else ""
         with new_file(path) as temporary:
             temporary.write_text(f"{earlier}{line}\n", encoding="utf-8")
+
+
+def name_of(test: Dataset) -> str:
+    """Without the folder's place on somebody's disk."""
+    return Path(test.name).resolve().name
 
 
 def read(experiment: Path) -> list[dict[str, Any]]:

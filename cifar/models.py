@@ -92,19 +92,20 @@ class Whitening(nn.Module):
     Only its bias is learnt.
     """
 
-    channels = 2 * 3 * 2 * 2
+    _PATCH = 3 * 2 * 2
+    channels = 2 * _PATCH
     _LEAST_VARIANCE = 2e-3  # added to each component's: the weakest are mostly noise
+    weight: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("weight", torch.zeros(self.channels, 3, 2, 2))
         self.bias = nn.Parameter(torch.zeros(self.channels))
-        nn.init.dirac_(self.weight)
-        self.weight: Tensor
+        nn.init.dirac_(self.weight)  # until it is fitted, it lets pixels through
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
-        patches = F.unfold(images, 2).transpose(1, 2).reshape(-1, 12).double()
+        patches = F.unfold(images, 2).transpose(1, 2).reshape(-1, self._PATCH).double()
         variances, components = torch.linalg.eigh(patches.T @ patches / len(patches))
         scaled = (components / (variances + self._LEAST_VARIANCE).sqrt()).T.flip(0)  # the strongest first
         self.weight.copy_(torch.cat([scaled, -scaled]).view_as(self.weight))
@@ -136,17 +137,17 @@ def _identity_conv(channels_in: int, channels_out: int) -> nn.Conv2d:
 class Norm(nn.Module):
     """Batch normalisation without a learnt scale, its bias learnt as with 64 times the learning rate."""
 
-    _BIAS_SCALE = 8.0  # a factor before a weight acts as its square before the learning rate
+    _BIAS_SCALE = 8.0  # scales both the bias and its gradient: squared, as if before the learning rate
     _EPSILON = 1e-5
     _NEW_SHARE = 0.4  # of the latest batch in the running statistics: a training has few steps
+    mean: Tensor
+    variance: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
-        self.mean: Tensor
-        self.variance: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         bias = self.bias * self._BIAS_SCALE

@@ -7,13 +7,14 @@ from torch import Tensor
 
 from cifar.hparams import Hparams
 
+# As airbench94's, rounded.
 _START, _END = 0.2, 0.05  # of the learning rate
 _PEAK = 0.25  # of the steps
 _STEPS_BETWEEN = 5  # returns to the average: each step would cost more and change little
 
 
 def learning_rate(hparams: Hparams, progress: float) -> float:
-    """At a step, by the share of all steps that are behind it."""
+    """At a step, by the share of all steps that are done with it."""
     if hparams.schedule == "constant":
         return hparams.lr
     if progress < _PEAK:
@@ -37,6 +38,6 @@ class Average:
     def after_step(self, number: int, progress: float, last: bool) -> None:
         """After an epoch's step of that number, `last` at its last."""
         if self.decay and (last or number % _STEPS_BETWEEN == 0):
-            new_share = 1 - self.decay**_STEPS_BETWEEN * progress**3
+            new_share = 1 - self.decay**_STEPS_BETWEEN * progress**3  # airbench94's
             torch._foreach_lerp_(self.averages, self.weights, new_share)
             torch._foreach_copy_(self.weights, self.averages)

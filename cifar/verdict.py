@@ -46,17 +46,9 @@ def read_test_images(experiment: Path, models: Sequence[SavedModel], test: Datas
     everything, labels = torch.arange(len(test.labels)), _labels(test, models[0].classes)
     networks = [model.network for model in models]
     predictions = [evaluate(network, test, everything).predictions.numpy() for network in networks]
-    name = Path(test.name).resolve().name
-    verdict = Verdict(name, models[0].classes, [Answers(some, labels) for some in predictions])
-    ledger.append(
-        experiment,
-        {
-            "trial": trial_id,
-            "seeds": [model.hparams.seed for model in models],
-            "data": {"name": verdict.name, "fingerprint": test.fingerprint, "images": verdict.images},
-            "accuracies": [float(answers.correct.mean()) for answers in verdict.answers],
-        },
-    )
+    verdict = Verdict(ledger.name_of(test), models[0].classes, [Answers(some, labels) for some in predictions])
+    accuracies = [float(answers.correct.mean()) for answers in verdict.answers]
+    ledger.append(experiment, trial_id, [model.hparams.seed for model in models], test, accuracies)
     return verdict
 
 
