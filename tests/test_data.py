@@ -39,6 +39,14 @@ def test_split_is_disjoint_complete_stratified_and_repeatable(tiny: Dataset) -> 
     assert data.split(tiny).fingerprint == splits.fingerprint
 
 
+def test_where_all_images_are_trained_on_the_validation_images_stay_the_same(tiny: Dataset) -> None:
+    splits = data.split(tiny)
+    everything = splits.all_trained_on()
+    assert torch.equal(everything.train, torch.arange(len(tiny.labels)))
+    assert torch.equal(everything.val, splits.val)
+    assert everything.fingerprint != splits.fingerprint
+
+
 def test_batches_follow_the_index_and_normalise(tiny: Dataset) -> None:
     index = torch.randperm(120)[:101]
     images, labels = zip(*data.batches(tiny, index, batch_size=8), strict=True)

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from cifar import data, run
+from cifar import __version__, data, run
 from cifar.data import Dataset
 from cifar.hparams import Hparams
 from cifar.models import build_model
@@ -287,3 +288,17 @@ def test_what_a_trial_on_a_gpu_answers_can_be_written_down(tiny: Dataset) -> Non
     _, trained = run.run_trial(FAST, tiny, data.split(tiny), torch.device("cuda"), lambda history: None)
     assert trained is not None
     assert trained.predictions.device.type == "cpu"
+
+
+def test_a_trial_runs_from_a_clone_that_nothing_has_installed(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version_of(package: str) -> str:
+        if package == "cifar-nni":
+            raise PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(run, "version", version_of)
+    result, _ = run.run_trial(FAST, tiny, data.split(tiny), torch.device("cpu"), lambda history: None)
+    assert result.status == "ok"
+    versions = result.details["versions"]
+    assert isinstance(versions, dict)
+    assert versions["cifar-nni"] == __version__
