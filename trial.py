@@ -106,4 +106,4 @@ def print_test_accuracy(model: torch.nn.Module, data_name: str, on: torch.device
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parallel.end(main())

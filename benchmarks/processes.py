@@ -118,5 +118,6 @@ def work(asked: str) -> None:
 if __name__ == "__main__":
     if "RANK" in os.environ:
         work(sys.argv[1])
+        parallel.end(0)
     else:
         sys.exit(main())

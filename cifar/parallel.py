@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -46,6 +47,15 @@ def joined() -> Iterator[None]:
     dist.init_process_group(backend, store=_store, rank=own_rank, world_size=processes)
     yield
     dist.destroy_process_group()  # not after an error: it might wait for processes that have ended
+
+
+def end(code: int) -> NoReturn:
+    """Leave this process. Several leave without the interpreter's own end: threads of PyTorch's may abort it."""
+    if _store is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _raise_peer_lost(*_: object) -> None:
