@@ -64,10 +64,9 @@ def main() -> int:
 
 
 def compare(dataset: Dataset) -> Iterator[Trained]:
-    device = torch.device("cuda" if _GPU else "cpu")
     splits = data.split(dataset)
     labels = dataset.labels[splits.val].numpy()
-    dataset, splits = dataset.to(device), splits.to(device)
+    dataset, splits = dataset.to(machine.device()), splits.to(machine.device())
     for hparams in _RECIPES:
         changes, began = changes_of(hparams), time.perf_counter()
         model = new_model(hparams, dataset)

@@ -43,6 +43,10 @@ def choose_data() -> str:
     return "cifar10"
 
 
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def describe(command: str, data_name: str) -> dict[str, str]:
     return {
         "command": command,

@@ -37,7 +37,7 @@ _GPU = torch.cuda.is_available()
 _OWN = Hparams(model="fast")
 _SMALL = Hparams(model="fast", width=16, batch_size=512, lr=0.75, epochs=4)
 _CASES = {"tested": (_OWN, 10)} if _GPU else {"small": (_SMALL, 3), "own": (_OWN, 1)}
-_DEVICE = torch.device("cuda" if _GPU else "cpu")
+_DEVICE = machine.device()
 HEADER = ["network", "runs", "accuracy", "airbench94's own evaluation", "seconds per run"]
 
 

@@ -76,6 +76,18 @@ def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(whole, cwd=ROOT, env=os.environ | ALONE, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.parametrize(("store", "also_at_the_end"), [("None", "abort"), ("object()", "")])
+def test_only_processes_that_train_together_leave_without_the_interpreters_end(
+    store: str, also_at_the_end: str
+) -> None:
+    script = (
+        "import atexit; from cifar import parallel; atexit.register(print, 'abort', end='')\n"
+        f"parallel._store = {store}; print('said', end=' '); parallel.end(3)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (3, f"said {also_at_the_end}", "")
+
+
 def test_each_process_has_a_gpu_or_the_trial_none(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = [device.Gpu(index, f"uuid-{index}", 0) for index in range(4)]
     monkeypatch.setattr(device, "list_gpus", lambda: gpus)
