@@ -6,31 +6,30 @@ Alone, with no experiment running, it trains PyTorch's CIFAR-10 tutorial recipe 
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import os
 import sys
+from pathlib import Path
 
 import torch
 
-from cifar import data, device, nni_trial, parallel
+from cifar import console, data, device, nni_trial, parallel
+from cifar.data import Dataset, Splits
 from cifar.errors import RequestError
 from cifar.hparams import Hparams, add_arguments, given_arguments
 from cifar.result import Result
-from cifar.run import epoch_metrics, run_trial
+from cifar.run import epoch_metrics, failed, restored, run_trial
 from cifar.train import EpochMetrics, class_accuracies, evaluate
 
 
 def main() -> int:
     logging.basicConfig(format="%(message)s")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a class may have any name, and a terminal know ASCII alone
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with parallel.joined(), nni_trial.recording_errors():
             options = parse_arguments()
             params = parallel.shared(nni_trial.next_params)
             hparams = Hparams.from_params({**given_arguments(options), **params})
-            result = parallel.shared(nni_trial.finished_before) or run(hparams, options.data)
+            result = run(hparams, options.data, parallel.shared(nni_trial.finished_before))
     except RequestError as error:
         say(f"error: {error}")
         return 2
@@ -40,7 +39,9 @@ def main() -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return 130
-    return 130 if result.status == "interrupted" else 0
+    if result.status == "interrupted":
+        return 130
+    return 0 if result.status == "ok" or nni_trial.experiment_id() else 1  # NNI has been told, and goes on
 
 
 def say(line: str) -> None:
@@ -62,29 +63,52 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(hparams: Hparams, data_name: str) -> Result:
+def run(hparams: Hparams, data_name: str, earlier: Result | None) -> Result:
+    """The trial's result. `earlier` is that of a start that was cut off after its report."""
+    checkpoint = parallel.shared(nni_trial.checkpoint_path)
+    if earlier and not (checkpoint and checkpoint.exists()):
+        return earlier
     dataset = data.load(data_name)
     splits = data.split(dataset)
     claim = device.claim(nni_trial.concurrency(), nni_trial.experiment_id())
     torch.set_num_threads(claim.threads(hparams))
+    if earlier:
+        keep_again(earlier, hparams, dataset, splits, claim.device, checkpoint)
+        return earlier
+    history: list[EpochMetrics] = []
 
-    def on_epoch(history: list[EpochMetrics]) -> None:
+    def on_epoch(so_far: list[EpochMetrics]) -> None:
+        history[:] = so_far
         if parallel.leads():
             print(epoch_line(history[-1], hparams.epochs), flush=True)
         nni_trial.report_epoch(len(history), epoch_metrics(history), last=len(history) == hparams.epochs)
 
-    checkpoint = parallel.shared(nni_trial.checkpoint_path)
-    result, trained = run_trial(hparams, dataset, splits, claim.device, on_epoch, checkpoint)
+    def on_out_of_memory(reason: str) -> None:
+        nni_trial.finish(failed("out_of_memory", reason, history, dataset))
+
+    with parallel.bounded(on_out_of_memory):
+        result, trained = run_trial(hparams, dataset, splits, claim.device, on_epoch, checkpoint)
     if not parallel.leads():
         return result
     result = nni_trial.settle(result)
+    nni_trial.finish(result)
     if trained is not None:
         nni_trial.keep(trained, hparams, dataset, splits, result)
-    nni_trial.finish(result)
+    nni_trial.clear(result)
     print(f"{result.status}: {result.reason}")
     if trained is not None and result.status == "ok" and not nni_trial.running():
         print_test_accuracy(trained.model, data_name, claim.device)
     return result
+
+
+def keep_again(
+    result: Result, hparams: Hparams, dataset: Dataset, splits: Splits, on: torch.device, checkpoint: Path | None
+) -> None:
+    """Leave what a start that was cut off after its report did not come to leave."""
+    trained = restored(hparams, dataset, splits, on, checkpoint) if checkpoint else None
+    if trained is not None and len(trained.history) == result.epochs:
+        nni_trial.keep(trained, hparams, dataset, splits, result)
+    nni_trial.clear(result)
 
 
 def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
@@ -106,4 +130,4 @@ def print_test_accuracy(model: torch.nn.Module, data_name: str, on: torch.device
 
 
 if __name__ == "__main__":
-    parallel.end(main())
+    parallel.end(console.run(main))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import io
 import logging
-import os
 import re
 import shlex
 import sys
@@ -13,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from cifar import processes, store
+from cifar import console, processes, store
 from cifar.errors import RequestError
 from cifar.files import refuse_to_replace
 from cifar.interrupts import listen
@@ -25,9 +23,11 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
+    return console.run(_main)
+
+
+def _main() -> int:
     logging.basicConfig(format="%(message)s")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may know ASCII alone
-        sys.stdout.reconfigure(errors="backslashreplace")
     options = parse_arguments()
     listen()
     run: Callable[[argparse.Namespace], int] = options.run
@@ -40,9 +40,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # as in `cifar trials | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may the flush at exit complain
-        return 1
+    except BrokenPipeError:
+        raise
     except OSError as error:  # a full disk, a missing permission: the system's words are the clearest
         print(f"error: {error}", file=sys.stderr)
         return 1

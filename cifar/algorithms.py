@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 WORKING_TUNERS = ("TPE", "Random", "GridSearch", "Evolution")
@@ -20,6 +24,25 @@ _BROKEN_TUNERS = {
 }
 WORKING_ASSESSORS = ("Medianstop", "Curvefitting")
 TPE_STARTUP_JOBS = 20  # NNI's default
+
+_IMPORT_SECONDS = 60.0
+# As NNI would, in a process of its own: imports the class, and says in one line why it cannot be used.
+_TRY = """
+import importlib, inspect, json, sys
+kind, directory, class_name, arguments = json.loads(sys.argv[1])
+sys.path.append(directory)
+module, _, name = class_name.rpartition(".")
+try:
+    made = getattr(importlib.import_module(module), name)
+    from nni.assessor import Assessor
+    from nni.tuner import Tuner
+    base = {"tuner": Tuner, "assessor": Assessor}[kind]
+    if not (isinstance(made, type) and issubclass(made, base)):
+        sys.exit(f"it is no {base.__module__}.{base.__name__}")
+    inspect.signature(made).bind(**arguments)
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -66,6 +89,24 @@ def tuner_problem(name: object) -> str | None:
     return f"tuner {name!r} does not work here{reason}; choose one of {', '.join(WORKING_TUNERS)}"
 
 
+def custom_problem(kind: str, directory: Path, class_name: str, arguments: Mapping[str, Any]) -> str | None:
+    """Why a tuner or an assessor of the user's own cannot be used, None where it can. Its module is imported."""
+    if "." not in class_name:
+        return f"{kind}: className must be MODULE.CLASS, got {class_name!r}"
+    if not directory.is_dir():
+        return f"{kind}: codeDirectory must be a directory, got {str(directory)!r}"
+    asked = json.dumps([kind, str(directory), class_name, arguments])
+    command = [sys.executable, "-c", _TRY, asked]
+    try:
+        tried = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_IMPORT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"{kind}: {class_name} in {directory} is not imported within {_IMPORT_SECONDS:.0f} seconds"
+    if tried.returncode == 0:
+        return None
+    said = tried.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {tried.returncode}"]
+    return f"{kind}: {class_name} in {directory} cannot be used: {said[0]}"
+
+
 def resume_problem(tuner: str) -> str | None:
     """Why an experiment with this tuner cannot be resumed, None where it can."""
     if tuner == "GridSearch":
@@ -76,6 +117,8 @@ def resume_problem(tuner: str) -> str | None:
 def tuner_problems(tuner: Mapping[str, Any], max_trials: int | None) -> Iterator[str]:
     """Sentences about a config's tuner. `max_trials` None is any number."""
     name, arguments = tuner.get("name"), tuner.get("classArgs") or {}
+    if name is None and tuner.get("className"):
+        return  # custom_problem is asked
     if problem := tuner_problem(name):
         yield problem
         return
@@ -88,6 +131,8 @@ def tuner_problems(tuner: Mapping[str, Any], max_trials: int | None) -> Iterator
 def assessor_problems(assessor: Mapping[str, Any]) -> Iterator[str]:
     """Sentences about a config's assessor; {} is none."""
     name = assessor.get("name")
+    if name is None and assessor.get("className"):
+        return  # custom_problem is asked
     if name in WORKING_ASSESSORS:
         yield from _argument_problems(f"assessor {name}", assessor.get("classArgs") or {}, _ARGUMENTS[str(name)])
     elif name is not None:

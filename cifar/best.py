@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from prettytable import PrettyTable
 
 from cifar import data, ledger, model_file, store
-from cifar.confirm import MOST_CANDIDATES, Candidate, Mean, decide, leading, new_seeds
+from cifar.confirm import MOST_CANDIDATES, Candidate, Mean, decide, leading, new_seeds, with_seeds
 from cifar.data import Dataset
 from cifar.errors import RequestError
 from cifar.files import read_json, write_json
@@ -73,7 +73,8 @@ def best(experiment: Path, data_name: str, budget: Budget, second_test: str | No
             "and reads the test images once more"
         )
     ledger.read(experiment)  # damaged, it is to be mended before anything is added
-    leaders, dataset = leading(store.read_trials(experiment), experiment), data.load(data_name)
+    searched = store.read_trials(experiment)
+    leaders, dataset = leading(searched, experiment), data.load(data_name)
     trials = leaders[:MOST_CANDIDATES]
     _refuse_other_data(dataset.fingerprint, trials)
     tests = [data.load_test(data_name)]
@@ -89,7 +90,8 @@ def best(experiment: Path, data_name: str, budget: Budget, second_test: str | No
         with FileLock(directory / ".lock", timeout=0):
             at_once = int(store.read_config(experiment).get("trialConcurrency", 1))
             trainer = Trainer(directory, dataset, at_once, (len(trials) + 1) * budget.seeds)
-            return _confirm(experiment, trainer, trials, budget, tests)
+            seeds = new_seeds(searched, budget.seeds)
+            return _confirm(experiment, trainer, trials, seeds, budget, tests)
     except Timeout:
         raise RequestError(f"another cifar best is at work on experiment {experiment.name}") from None
     except Failed as failure:
@@ -117,7 +119,7 @@ def _say_what_follows(leaders: Sequence[Trial], chosen: Sequence[Trial], seeds: 
     )
 
 
-def _candidates(trainer: Trainer, trials: Sequence[Trial], seeds: int) -> list[Candidate]:
+def _candidates(trainer: Trainer, trials: Sequence[Trial], seeds: Sequence[int]) -> list[Candidate]:
     """Those that train with each of the seeds: one that diverges with another seed than its own is no winner."""
     candidates = list[Candidate]()
     for trial, trained in trainer.candidates(trials, seeds):
@@ -131,11 +133,16 @@ def _candidates(trainer: Trainer, trials: Sequence[Trial], seeds: int) -> list[C
 
 
 def _confirm(
-    experiment: Path, trainer: Trainer, trials: Sequence[Trial], budget: Budget, tests: Sequence[Dataset]
+    experiment: Path,
+    trainer: Trainer,
+    trials: Sequence[Trial],
+    seeds: Sequence[int],
+    budget: Budget,
+    tests: Sequence[Dataset],
 ) -> int:
-    candidates = _candidates(trainer, trials, budget.seeds)
+    candidates = _candidates(trainer, trials, seeds)
     winner, tied = decide(candidates)
-    seeded = new_seeds(winner.trial, budget.seeds)
+    seeded = with_seeds(winner.trial, seeds)
     finals = trainer.final_models(winner.trial, [budget.of_finals(hparams) for hparams in seeded])
     trainer.progress.close()
     verdicts = [read_test_images(experiment, finals, test, winner.trial.id) for test in tests]
@@ -182,8 +189,8 @@ def _text(answer: Answer) -> str:
 
 def _trained_as_confirmed(answer: Answer) -> bool:
     """Whether the final networks were trained as long as those that the winner was chosen by."""
-    confirmed = next(new_seeds(answer.winner.trial, 1))
-    return answer.finals[0].hparams == confirmed
+    final = answer.finals[0].hparams
+    return final == next(with_seeds(answer.winner.trial, [final.seed]))
 
 
 def _candidates_table(candidates: Sequence[Candidate]) -> PrettyTable:

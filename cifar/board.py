@@ -1,17 +1,14 @@
-"""What TensorBoard, where it is installed, shows of a trial: its curves and its network."""
+"""What TensorBoard, where it is installed, shows of a trial: its curves."""
 
 from __future__ import annotations
 
 import importlib.util
-import warnings
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from cifar import sources
+logger = logging.getLogger(__name__)
 
 
 def add_epoch(directory: Path, epoch: int, metrics: dict[str, float]) -> None:
@@ -22,20 +19,15 @@ def add_epoch(directory: Path, epoch: int, metrics: dict[str, float]) -> None:
         writer.flush()
 
 
-def add_graph(directory: Path, model: nn.Module) -> None:
-    if writer := _writer(directory):
-        image = torch.zeros(1, 3, sources.SIZE, sources.SIZE, device=next(model.parameters()).device)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # TensorBoard's graphs still need torch.jit.trace
-            writer.add_graph(model, image)
-        writer.flush()
-
-
 @cache
 def _writer(directory: Path) -> Any:
-    """One for the whole trial; None without TensorBoard."""
+    """One for the whole trial; None without TensorBoard, or with one that does not work here."""
     if importlib.util.find_spec("tensorboard") is None:
         return None
-    from torch.utils.tensorboard import SummaryWriter
+    try:
+        from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(directory))
+        return SummaryWriter(str(directory))
+    except Exception as error:  # an extra: what it fails of is no trial's concern
+        logger.warning("no curves for TensorBoard, which does not work here: %s: %s", type(error).__name__, error)
+        return None

@@ -8,16 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock
 from numpy.typing import NDArray
 
+from cifar import claims, places
 from cifar.files import new_directory, write_json
 from cifar.sources import Decoded, Part, Source
 
@@ -37,20 +37,12 @@ class Cached:
     entry: Path
 
 
-def directory() -> Path:
-    """$CIFAR_CACHE, else cifar-nni in the user's cache directory."""
-    override = os.environ.get("CIFAR_CACHE")
-    if override:
-        return Path(override).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar-nni"
-
-
 def fetch(source: Source, part: Part) -> Cached:
     """Map `part` of `source`, decoding it first where no whole and current copy exists.
 
     Processes that ask at once wait for the one that decodes.
     """
-    home = directory() / source.name
+    home = places.cache() / source.name
     entry = home / f"{part}-{source.key(part)}"
     try:
         return _open(entry)
@@ -85,10 +77,21 @@ def _store(entry: Path, decoded: Decoded) -> None:
         write_json(new / "meta.json", meta)
 
 
+def hold(entry: Path) -> BaseFileLock:
+    """Keep a part in the cache while the returned lock is held, whatever becomes of its source."""
+    return claims.take_share(_share(entry))
+
+
+def _share(entry: Path) -> str:
+    """Its name among the claims."""
+    return f"images.{hashlib.sha256(bytes(entry)).hexdigest()[:16]}"
+
+
 def _drop_outdated(entry: Path, part: Part) -> None:
-    for sibling in entry.parent.glob(f"{part}-*"):
-        if sibling != entry:
-            shutil.rmtree(sibling, ignore_errors=True)  # trials that have it mapped keep their pages
+    with claims.choosing():
+        for sibling in entry.parent.glob(f"{part}-*"):
+            if sibling != entry and not claims.count_shares(_share(sibling)):
+                shutil.rmtree(sibling, ignore_errors=True)  # trials that have it mapped keep their pages
 
 
 def _open(entry: Path) -> Cached:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from cifar import places
+
 _CHOOSING = "choosing.lock"
 
-
-def directory() -> Path:
-    """Where this user's claims lie, the same for all experiments on this machine."""
-    path = Path(tempfile.gettempdir()) / f"cifar-nni-claims-{os.getuid()}"
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return path
+directory = places.claims
 
 
 def try_claim(name: str) -> BaseFileLock | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
-from cifar import store
+from cifar import durations, places, search_space, store
 from cifar.algorithms import SEEDED_TUNERS, tuner_problem
-from cifar.errors import RequestError
+from cifar.errors import Problems, RequestError
 from cifar.hosts import Host
 from cifar.hparams import Hparams
-from cifar.preflight import DURATION_RULE, is_duration, problems
+from cifar.preflight import expanded, problems, script_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def load(path: Path, changes: Changes) -> Any:
 
     RequestError, with a line for each problem, where it cannot run.
     """
-    return _checked(lambda: _read(path), changes, list(_problems(changes)), f"{path} is no NNI experiment")
+    return _checked(lambda found: _read(path, found), changes, list(_problems(changes)), f"{path} is no NNI experiment")
 
 
 def load_stored(experiment: Path, changes: Changes) -> Any:
@@ -52,36 +52,106 @@ def load_stored(experiment: Path, changes: Changes) -> Any:
     fixed = [name for name in _FIXED_ON_RESUME if getattr(changes, name) is not None]
     why = "cannot change in a resumed experiment: its trials would not compare"
     found = [f"--{name.replace('_', '-')} {why}" for name in fixed]
-    return _checked(lambda: _stored(experiment), changes, [*found, *_problems(changes)], f"{experiment} cannot go on")
+    return _checked(lambda _: _stored(experiment), changes, [*found, *_problems(changes)], f"{experiment} cannot go on")
 
 
 def load_shown(experiment: Path) -> Any:
-    """The experiment that ran in this directory, to be shown only."""
+    """The experiment that ran in this directory, to be shown only, for which none of its other files is needed."""
     try:
-        return _canonical(_stored(experiment))
+        config = _stored(experiment)
+        config.trial_code_directory = experiment
+        return _canonical(config)
     except Exception as error:  # as in _checked
         raise RequestError(f"{experiment} cannot be shown: {_one_line(error)}") from None
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, found: Problems) -> Any:
     nni_experiment = _nni_experiment()
-    path.read_bytes()  # where it cannot be read, the system says it best
+    text = path.read_bytes()  # where it cannot be read, the system says it best
     try:
-        return nni_experiment.ExperimentConfig.load(path)
+        config = nni_experiment.ExperimentConfig.load(path)
     finally:
         nni_experiment.config.utils.unset_base_path()  # NNI leaves it set after an error, and then reads nothing more
-
-
-def _stored(experiment: Path) -> Any:
-    config = _nni_experiment().ExperimentConfig(**store.read_config(experiment))
-    config.experiment_working_directory = experiment.parent  # it may have been moved
+    found.of(lambda: _refuse_misread_numbers(path, text))
+    if isinstance(config.trial_command, str):  # a block of YAML ends with a line's end
+        config.trial_command = config.trial_command.replace("\\\n", " ").strip()
+    for name, attribute in (
+        ("experimentWorkingDirectory", "experiment_working_directory"),
+        ("trialCodeDirectory", "trial_code_directory"),
+    ):
+        if (place := getattr(config, attribute)) is not None:
+            setattr(config, attribute, found.of(lambda name=name, place=place: _expanded(name, place)))  # type: ignore[misc]
+    found.of(lambda: _read_space(config))
     return config
 
 
-def _checked(read: Callable[[], Any], changes: Changes, found: list[str], failure: str) -> Any:
+def _read_space(config: Any) -> None:
+    """Put the search space into the config: what is checked is what runs, now and when it is resumed."""
+    if config.search_space_file is None:
+        return
+    if config.search_space is not None:
+        raise RequestError("searchSpace and searchSpaceFile are both there, and NNI takes the file: keep one of them")
+    config.search_space = search_space.read(
+        Path(config._base_path, _expanded("searchSpaceFile", config.search_space_file))
+    )
+    config.search_space_file = None
+
+
+def _expanded(name: str, path: object) -> str:
+    text = expanded(str(path))
+    if "$" in text:
+        raise RequestError(f"{name} names a variable that is not set, got {str(path)!r}")
+    return text
+
+
+def _refuse_misread_numbers(path: Path, text: bytes) -> None:
+    """RequestError for what YAML takes for another number than anybody means: 1:30 for 90, and 010 for 8."""
+    for token in yaml.scan(text, yaml.SafeLoader):
+        if isinstance(token, yaml.ScalarToken) and token.plain and re.fullmatch(r"[-+]?[\d:]+", token.value):
+            read = yaml.safe_load(token.value)
+            if isinstance(read, int) and re.search(r":|^[-+]?0\d", token.value):
+                where = f"{path}, line {token.start_mark.line + 1}"
+                raise RequestError(f"{where}: YAML reads {token.value} as {read}; write a duration as 90s or 30m")
+
+
+def _stored(experiment: Path) -> Any:
+    """What its manager saved, except where its files lie: they may have been moved, or copied."""
+    stored = store.read_config(experiment)
+    if stored.get("searchSpace"):
+        stored.pop("searchSpaceFile", None)  # it may have been edited since
+    stored["trialCodeDirectory"] = str(_code_directory(experiment, stored))
+    config = _nni_experiment().ExperimentConfig(**stored)
+    config.experiment_working_directory = experiment.parent
+    return config
+
+
+def _code_directory(experiment: Path, stored: dict[str, Any]) -> Path:
+    """Where the trial's script is now: beside the experiment, else where it was."""
+    was = Path(stored["trialCodeDirectory"])
+    script = script_of(stored["trialCommand"].split())
+    beside = moved(experiment, str(was))
+    return beside if beside.is_dir() and (script is None or (beside / script).is_file()) else was
+
+
+def moved(experiment: Path, path: str) -> Path:
+    """Where a path of an experiment's lies now, if it still lies beside it as when the experiment began."""
+    began = store.read_config(experiment).get("experimentWorkingDirectory", str(experiment.parent))
+    return Path(os.path.normpath(experiment.parent / os.path.relpath(path, began)))
+
+
+def space_file(path: Path) -> Path | None:
+    """The search space file that a config names."""
+    content = yaml.safe_load(path.read_bytes())
+    name = content.get("searchSpaceFile")
+    return None if name is None else path.absolute().parent / expanded(str(name))
+
+
+def _checked(read: Callable[[Problems], Any], changes: Changes, found: list[str], failure: str) -> Any:
     """What `read` returns, changed; RequestError with what was found before and all else that is wrong."""
+    own = Problems()
     try:
-        config = read()
+        config = read(own)
+        found = [*found, *own.found]
         if not found:
             _apply(changes, config)
         found = [*found, *problems(config)]
@@ -99,7 +169,7 @@ def experiments_directory(path: Path) -> Path:
     """Where the experiments that `path` describes lie, whatever else may be wrong with it."""
     try:
         content = yaml.safe_load(path.read_bytes())
-        place = Path(content.get("experimentWorkingDirectory", "~/nni-experiments")).expanduser()
+        place = Path(expanded(content.get("experimentWorkingDirectory", "~/nni-experiments")))
     except (OSError, yaml.YAMLError, AttributeError, TypeError, RuntimeError):  # NNI's own list may know the experiment
         place = Path("nni-experiments")
     return path.parent.joinpath(place).resolve()
@@ -119,11 +189,21 @@ def _one_line(error: Exception) -> str:
 
 
 def _nni_experiment() -> Any:
+    _refuse_useless_home()
     import nni.experiment  # takes a second, so not before it is needed
 
     nni.silence_stdout()
     logging.getLogger("nni").propagate = False  # the experiment's own log file keeps all of it
     return nni.experiment
+
+
+def _refuse_useless_home() -> None:
+    """NNI keeps its list of experiments there, and says little where it cannot."""
+    home = places.home()
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise RequestError(
+            f"NNI keeps a list of experiments in your home directory, and {home} is not writable: set HOME"
+        )
 
 
 def _canonical(config: Any) -> Any:
@@ -146,19 +226,12 @@ def _problems(changes: Changes) -> Iterator[str]:
             Hparams.from_params({} if value is None else {name: value})
         except RequestError as error:
             yield f"--{error}"
-    if changes.duration is not None and not is_duration(changes.duration):
-        yield f"--duration {DURATION_RULE}, got {changes.duration!r}"
+    if changes.duration is not None and not durations.is_duration(changes.duration):
+        yield f"--duration {durations.RULE}, got {changes.duration!r}"
     if changes.name is not None and not changes.name.strip():
         yield f"--name must not be empty, got {changes.name!r}"
     if changes.tuner is not None and (problem := tuner_problem(changes.tuner)):
         yield problem
-
-
-def seconds(duration: str | int | None) -> float | None:
-    """A duration as NNI writes it in seconds."""
-    from nni.experiment.config import utils
-
-    return None if duration is None else float(utils.parse_time(duration))
 
 
 def _apply(changes: Changes, config: Any) -> None:
@@ -187,10 +260,10 @@ def _apply(changes: Changes, config: Any) -> None:
 
 def _in_processes(command: str, number: int) -> str:
     """A trial command for so many processes, which train one network; each takes a GPU where there are any."""
-    interpreter, *rest = shlex.split(command)
-    if not re.fullmatch(r"python[\d.]*", Path(interpreter).name) or not rest or rest[0].startswith("-"):
+    begins = re.match(r"(\S*/)?python[\d.]*\s+(?=[^-\s])", command)
+    if not begins:
         raise RequestError(f"--gpus-per-trial needs a trialCommand that begins with python SCRIPT, got {command!r}")
-    return shlex.join(["torchrun", "--standalone", "--nproc-per-node", str(number), *rest])
+    return f"torchrun --standalone --nproc-per-node {number} {command[begins.end() :]}"
 
 
 def _apply_tuner(changes: Changes, config: Any) -> None:

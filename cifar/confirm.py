@@ -6,6 +6,7 @@ with new seeds, and what is said of them rests on those alone.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from cifar.store import Trial, best_first
 from cifar.validation import Answers
 
 MOST_CANDIDATES = 5
-_FIRST_SEED = 1000  # far from those that a search uses
+_FIRST_SEED = 1000  # far from those that most searches use
 _CHANCE = 0.95  # that an interval covers the true mean
 _SAME_COST = 1.1  # seconds that differ by less say more of the machine than of what was trained
 
@@ -92,13 +93,19 @@ def leading(trials: list[Trial], experiment: Path) -> list[Trial]:
     return [trial for trial in ranked if trial.id in tied] or ranked[:1]
 
 
-def new_seeds(trial: Trial, seeds: int) -> Iterator[Hparams]:
-    """The trial's hyperparameters with seeds that its search has not used: being chosen is luck in the old one."""
+def new_seeds(trials: Sequence[Trial], count: int) -> list[int]:
+    """Seeds that none of a search's trials has used: being chosen is luck in the old ones."""
+    used = {(trial.result or {}).get("hparams", {}).get("seed") for trial in trials}
+    return list(itertools.islice((seed for seed in itertools.count(_FIRST_SEED) if seed not in used), count))
+
+
+def with_seeds(trial: Trial, seeds: Sequence[int]) -> Iterator[Hparams]:
+    """The trial's hyperparameters with each of the seeds."""
     try:
         hparams = Hparams(**(trial.result or {})["hparams"])
     except (KeyError, TypeError) as error:
         raise RequestError(
             f"trial {trial.number} was run by another version, which this one cannot repeat: {error}"
         ) from None
-    for number in range(seeds):
-        yield replace(hparams, seed=_FIRST_SEED + number)
+    for seed in seeds:
+        yield replace(hparams, seed=seed)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from filelock import BaseFileLock
 from torch import Tensor
 
-from cifar import cache, sources
+from cifar import cache, claims, places, sources
 from cifar.errors import RequestError
 from cifar.files import existing
 
@@ -67,7 +68,7 @@ class Splits:
 def check(data: str) -> None:
     """RequestError where `data` is not there or not laid out as it must be; nothing is decoded or written."""
     try:
-        sources.parse(data, cache.directory() / "download").key("train")
+        sources.parse(data, places.cache() / "download").key("train")
     except OSError as error:
         raise RequestError(f"data {data!r} cannot be read: {error}") from None
 
@@ -82,6 +83,17 @@ def prepare(data: str) -> dict[str, str]:
     return {"CIFAR_DATA": data, PREPARED: f"{cached.fingerprint} {cached.entry}"}
 
 
+def hold(data: str) -> tuple[dict[str, str], BaseFileLock]:
+    """prepare(), and a lock: while it is held the images stay, also when somebody reads the folder anew."""
+    while True:
+        environment = prepare(data)
+        entry = Path(environment[PREPARED].split(" ", 1)[1])
+        lock = cache.hold(entry)
+        if entry.is_dir():  # it was not dropped just before
+            return environment, lock
+        claims.release([lock])
+
+
 def load(data: str) -> Dataset:
     """The training images of `data`, decoded and cached at the first call, or those that were prepared.
 
@@ -90,7 +102,7 @@ def load(data: str) -> Dataset:
     prepared = os.environ.get(PREPARED)
     if prepared and data == os.environ.get("CIFAR_DATA"):
         fingerprint, entry = prepared.split(" ", 1)
-        return _dataset(data, _fetch_prepared(data, fingerprint, cache.directory() / entry))
+        return _dataset(data, _fetch_prepared(data, fingerprint, places.cache() / entry))
     return _dataset(data, _fetch(data, "train"))
 
 
@@ -117,10 +129,10 @@ def _fetch_prepared(data: str, fingerprint: str, entry: Path) -> cache.Cached:
 
 def _fetch(data: str, part: sources.Part, source: sources.Source | None = None) -> cache.Cached:
     try:
-        source = source or sources.parse(data, cache.directory() / "download")
+        source = source or sources.parse(data, places.cache() / "download")
         return cache.fetch(source, part)
     except OSError as error:
-        place = cache.directory()
+        place = places.cache()
         free = shutil.disk_usage(existing(place)).free / 2**20
         why = f"{error}; {free:,.0f} MB are free for the cache in {place}"
         raise RequestError(f"data {data!r} cannot be read or cached: {why}") from None

@@ -15,25 +15,12 @@ from joblib import cpu_count
 
 from cifar import claims, parallel
 from cifar.errors import RequestError
+from cifar.gpus import Gpu, list_gpus, show_only
 from cifar.hparams import Hparams
 
 # With fewer images, threads mostly wait for each other: a batch of 16 is no faster on two cores, and many times slower
 # when other processes want them.
 _IMAGES_PER_THREAD = 16
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU that this process may use: CUDA's index, an id equal in all processes, and bytes in use by anyone."""
-
-    index: int
-    uuid: str
-    memory_used: int
-
-    @property
-    def share(self) -> str:
-        """Its name among the claims."""
-        return f"gpu.{self.uuid}"
 
 
 @dataclass(frozen=True)
@@ -52,7 +39,7 @@ class Claim:
 
 
 def claim(concurrency: int, experiment: str | None = None) -> Claim:
-    """The GPU with the fewest trials, else the CPU.
+    """The GPU with the fewest trials, else the CPU. CUDA must sleep as yet: it then wakes with that GPU alone, cuda:0.
 
     The cores are divided among the `concurrency` trials of this experiment and those that others run at this moment.
     Of processes that train together the leading one claims a GPU for each at once: no trial holds one and waits for
@@ -60,25 +47,18 @@ def claim(concurrency: int, experiment: str | None = None) -> Claim:
     """
     shares = list[BaseFileLock]()
 
-    def choose() -> tuple[list[torch.device], int]:
+    def choose() -> tuple[list[Gpu], int]:
         with claims.choosing():
             cores = f"cores.{experiment or f'alone-{os.getpid()}'}"
             others = claims.count_shares("cores") - claims.count_shares(cores)
             gpus = choose_gpus(list_gpus(), parallel.size())
             shares.extend(claims.take_share(name) for name in [cores, *(gpu.share for gpu in gpus)])
-        devices = [torch.device("cuda", gpu.index) for gpu in gpus] or [torch.device("cpu")] * parallel.size()
-        return devices, concurrency + others
+        return gpus, concurrency + others
 
-    devices, trials = parallel.shared(choose)
-    return Claim(devices[parallel.rank()], trials, tuple(shares))
-
-
-def list_gpus() -> list[Gpu]:
-    """The GPUs that CUDA shows this process; the one place where devices are counted."""
-    return [
-        Gpu(index, str(torch.cuda.get_device_properties(index).uuid), _memory_used(index))
-        for index in range(torch.cuda.device_count())
-    ]
+    gpus, trials = parallel.shared(choose)
+    device = show_only(gpus[parallel.rank()]) if gpus else torch.device("cpu")
+    parallel.connect(device)
+    return Claim(device, trials, tuple(shares))
 
 
 def choose_gpus(gpus: list[Gpu], count: int) -> list[Gpu]:
@@ -88,11 +68,4 @@ def choose_gpus(gpus: list[Gpu], count: int) -> list[Gpu]:
     """
     if 0 < len(gpus) < count:
         raise RequestError(f"{count} processes need a GPU each, and this machine shows {len(gpus)}")
-    return sorted(gpus, key=lambda gpu: (claims.count_shares(gpu.share), gpu.memory_used, gpu.index))[:count]
-
-
-def _memory_used(index: int) -> int:
-    try:
-        return torch.cuda.device_memory_used(index)
-    except Exception:  # no NVML in some containers; the claims still spread the trials
-        return 0
+    return sorted(gpus, key=lambda gpu: (claims.count_shares(gpu.share), gpu.memory_used))[:count]

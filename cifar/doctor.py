@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import torch
 from joblib import cpu_count
 
-from cifar import config, data, device, forecast, hosts
+from cifar import data, durations, forecast, hosts
 from cifar.files import existing
+from cifar.gpus import list_gpus
 from cifar.hosts import Described
 from cifar.prepare import Request, check_new, disk_bytes, forecast_line
 
@@ -22,7 +22,7 @@ def doctor(request: Request) -> int:
     loaded, name, described, _claimed_port = check_new(request)
     dataset = data.load(name)
     splits = data.split(dataset)
-    gpus = [torch.cuda.get_device_name(gpu.index) for gpu in device.list_gpus()]
+    gpus = [gpu.name for gpu in list_gpus()]
     biggest = forecast.largest(loaded.search_space, loaded.trial_command)
     place = existing(Path(loaded.experiment_working_directory))
     print(f"machine   {cpu_count()} cores, {', '.join(gpus) or 'no GPU'}")
@@ -46,7 +46,8 @@ def doctor(request: Request) -> int:
             flush=True,
         )
     best = forecast.best(measured)
-    print(forecast_line(best, loaded.max_trial_number, config.seconds(loaded.max_experiment_duration)))
+    most = durations.seconds(loaded.max_trial_duration)
+    print(forecast_line(best.cut_off(most), loaded.max_trial_number, durations.seconds(loaded.max_experiment_duration)))
     print(f"--concurrency auto would choose {best.concurrency}; the config has {loaded.trial_concurrency}")
     return 0
 

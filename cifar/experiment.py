@@ -7,18 +7,19 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import requests
 
 from cifar import hosts, processes, store, top_models
-from cifar.config import seconds
+from cifar.durations import seconds
 from cifar.errors import RequestError
 from cifar.files import read_json, write_json
 from cifar.nni_trial import bypass_proxies
+from cifar.preflight import trial_path
 
 Action = Literal["create", "resume", "view"]
 
@@ -45,6 +46,16 @@ class Experiment:
         """How many trials are wanted; the user may change it in the web page."""
         stored = store.read_config(self.directory)
         return stored.get("maxTrialNumber") if stored else self._max_trials
+
+    def proposed(self) -> int | None:
+        """How many trials the tuner has proposed so far, those that still wait included; None without an answer."""
+        profile = self._ask("experiment")
+        return None if profile is None else int(profile["nextSequenceId"])
+
+    def limits(self) -> tuple[object, object] | None:
+        """How many trials and how much time there may be, as the web page has it now; None without an answer."""
+        profile = self._ask("experiment")
+        return profile and (profile["params"].get("maxTrialNumber"), profile["params"].get("maxExperimentDuration"))
 
     def status(self) -> str:
         """NNI's status, SILENT where the manager lives but does not answer, DEAD where it has ended."""
@@ -123,7 +134,7 @@ def _set_environment(environment: dict[str, str], host: str) -> None:
     bypass_proxies()
     os.environ.update(environment)
     os.environ["CIFAR_NNI_HOST"] = host
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    os.environ["PATH"] = trial_path()
     preloads = [f'--require "{path}"' for path in sorted(_PRELOADS.glob("*.js"))]
     os.environ["NODE_OPTIONS"] = " ".join([os.environ.get("NODE_OPTIONS", ""), *preloads]).strip()
 
@@ -135,13 +146,22 @@ def new_id() -> str:
     return str(management.generate_experiment_id())
 
 
-def remember_data(directory: Path, data: str) -> None:
-    """Keep which data an experiment is about, for when it is resumed."""
+@dataclass(frozen=True)
+class Remembered:
+    """What an experiment is about, beyond what NNI keeps: its data, and the file of its search space, which lies there
+    as seen from the directory of experiments."""
+
+    data: str
+    space_file: str | None = None
+
+
+def remember(directory: Path, about: Remembered) -> None:
+    """Keep it for when the experiment is resumed."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "search.json", {"data": data})
+    write_json(directory / "search.json", asdict(about))
 
 
-def remembered_data(directory: Path) -> str | None:
-    """The data that an experiment is about; None where NNI's own command started it."""
-    remembered = read_json(directory / "search.json")
-    return str(remembered["data"]) if remembered else None
+def remembered(directory: Path) -> Remembered | None:
+    """What an experiment is about; None where NNI's own command started it."""
+    content = read_json(directory / "search.json")
+    return Remembered(str(content["data"]), content.get("space_file")) if content else None

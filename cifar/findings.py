@@ -50,24 +50,35 @@ class Stopping:
     could_have_won: list[Trial] | None
 
 
-def tuner_gain(trials: Sequence[Trial], result_times: Sequence[int], tuner: Mapping[str, Any]) -> TunerGain | None:
+def tuner_gain(trials: Sequence[Trial], result_times: Mapping[str, int], tuner: Mapping[str, Any]) -> TunerGain | None:
     """None where the tuner is not TPE, or fewer than five trials of either kind have a result.
 
-    TPE draws at random until it knows so many results; a trial was random if it started before.
+    TPE draws at random until it knows so many trials, and with a constant liar it takes those that run as known.
     """
     if tuner.get("name") != "TPE":
         return None
     arguments = (tuner.get("classArgs") or {}).get("tpe_args") or {}
     startup = arguments.get("n_startup_jobs", TPE_STARTUP_JOBS)
-    results_known = np.sort(np.asarray(result_times))
+    lies = arguments.get("constant_liar_type", "best") is not None
     kinds: dict[bool, list[float]] = {True: [], False: []}
     for trial in trials:
         if trial.accuracy is not None:  # a diverged one counts with the accuracy of guessing, as the tuner heard it
-            kinds[bool(np.searchsorted(results_known, trial.started) < startup)].append(trial.accuracy)
+            kinds[_known(trial, trials, result_times, lies) < startup].append(trial.accuracy)
     drawn, proposed = np.asarray(kinds[True]), np.asarray(kinds[False])
     if min(len(drawn), len(proposed)) < _FEWEST:
         return None
     return TunerGain(len(drawn), len(proposed), *_gain(drawn, proposed))
+
+
+def _known(trial: Trial, trials: Sequence[Trial], result_times: Mapping[str, int], lies: bool) -> int:
+    """How many trials the tuner knew when it proposed this one: those with a result, and where it lies, the running."""
+    known = 0
+    for earlier in trials:
+        if earlier.number < trial.number:
+            heard = result_times.get(earlier.id, math.inf) <= trial.started
+            ran = not earlier.ended or earlier.changed > trial.started
+            known += heard or (lies and ran)
+    return known
 
 
 def _gain(drawn: NDArray[np.float64], proposed: NDArray[np.float64]) -> tuple[Interval, Interval]:

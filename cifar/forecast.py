@@ -15,11 +15,12 @@ import resource
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from joblib import cpu_count
 
@@ -28,8 +29,9 @@ from cifar.data import Dataset, Splits
 from cifar.errors import RequestError
 from cifar.hparams import Hparams, command_hparams
 from cifar.models import build_model, parameter_count
-from cifar.preflight import sampled_values
 from cifar.run import is_out_of_memory
+from cifar.search_space import sampled_values
+from cifar.top_models import KEPT
 from cifar.train import epoch_size, evaluate, new_model, new_optimizer, new_step, train_batches
 
 _SAMPLES = 8  # configurations drawn from the space; the mean of so few is off by a third at times
@@ -53,6 +55,11 @@ class Rate:
     @property
     def trials_per_hour(self) -> float:
         return self.concurrency * 3600 / self.trial_seconds
+
+    def cut_off(self, most_seconds: float | None) -> Rate:
+        """The same where no trial may take longer than that."""
+        most = math.inf if most_seconds is None else most_seconds + _HANDOVER_SECONDS
+        return replace(self, trial_seconds=min(self.trial_seconds, most))
 
 
 class DoesNotFit(Exception):
@@ -80,16 +87,12 @@ def largest(space: dict[str, Any], command: str) -> Hparams:
 
 def samples(space: dict[str, Any], command: str) -> list[Hparams]:
     """What a random search of the space would try first, the same each time."""
-    import nni
-    from nni.algorithms.hpo.random_tuner import RandomTuner
+    from nni.algorithms.hpo.random_tuner import suggest
+    from nni.common.hpo_utils import deformat_parameters, format_search_space
 
-    tuner = RandomTuner(seed=0)
-    tuner.update_search_space(space)
-    (given, _), drawn = command_hparams(command), list[Hparams]()
-    with contextlib.suppress(nni.NoMoreTrialError):  # a small space has fewer points
-        for number in range(_SAMPLES):
-            drawn.append(Hparams.from_params({**given, **tuner.generate_parameters(number)}))
-    return drawn
+    (given, _), chance, formatted = command_hparams(command), np.random.default_rng(0), format_search_space(space)
+    drawn = [deformat_parameters(suggest(chance, formatted), formatted) for _ in range(_SAMPLES)]
+    return [Hparams.from_params({**given, **params}) for params in drawn]
 
 
 def processes_per_trial(command: str) -> int:
@@ -105,9 +108,11 @@ def weights(hparams: Hparams) -> int:
 
 
 def disk_bytes(hparams: Hparams, trials: int, concurrency: int) -> int:
-    """What an experiment writes: the old and new checkpoint of each running trial, and what every trial leaves."""
+    """What an experiment writes: of each running trial the old and new checkpoint and a model, of every one what it
+    leaves, and the models that are kept."""
     tensors = 3 if hparams.optimizer == "adam" else 2  # weights, and what the optimizer keeps of each
-    return trials * _BYTES_PER_TRIAL + concurrency * 2 * tensors * 4 * weights(hparams)
+    networks = concurrency * (2 * tensors + 1) + KEPT
+    return trials * _BYTES_PER_TRIAL + networks * 4 * weights(hparams)
 
 
 def concurrencies() -> list[int]:
@@ -194,6 +199,8 @@ def _receive(connection: Connection, biggest: Hparams) -> Any:
         received = connection.recv()
     except EOFError:
         received = "the system ended its process"
+    if isinstance(received, Exception):
+        raise RequestError(f"a trial cannot begin: {received}") from None
     if isinstance(received, str):
         sizes = f"model {biggest.model}, width {biggest.width}, batch_size {biggest.batch_size}"
         raise DoesNotFit(f"the largest configuration of the search space ({sizes}) does not fit: {received}")
@@ -206,13 +213,13 @@ def _imitate(
     """In its own process: get ready as a trial does, wait for the others, then measure."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     processes.end_with(parent)
-    dataset = data.load(data_name)
-    splits = data.split(dataset)
-    claim = device.claim(concurrency, f"forecast-{parent}")
-    dataset, splits = dataset.to(claim.device), splits.to(claim.device)
-    connection.send(None)
-    connection.recv()
     try:
+        dataset = data.load(data_name)
+        splits = data.split(dataset)
+        claim = device.claim(concurrency, f"forecast-{parent}")
+        dataset, splits = dataset.to(claim.device), splits.to(claim.device)
+        connection.send(None)
+        connection.recv()
         torch.set_num_threads(claim.threads(biggest))
         step_seconds = _step_seconds(biggest, dataset, splits, at_most_seconds=0)
         trial_seconds = []
@@ -220,10 +227,16 @@ def _imitate(
             torch.set_num_threads(claim.threads(hparams))
             trial_seconds.append(_trial_seconds(hparams, dataset, splits))
         connection.send(Measurement(fmean(trial_seconds), step_seconds, _peak_bytes(claim.device)))
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        connection.send(str(error).splitlines()[0])
+    except Exception as error:  # whatever it is, each trial would end of it
+        connection.send(str(error).splitlines()[0] if _is_of_memory(error) else RequestError(_sentence(error)))
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and is_out_of_memory(error)
+
+
+def _sentence(error: Exception) -> str:
+    return str(error) if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
 
 
 def _trial_seconds(hparams: Hparams, dataset: Dataset, splits: Splits) -> float:

@@ -6,8 +6,8 @@ Each has this project installed, in an environment that `python` names. What is 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -238,10 +238,8 @@ def _refuse_full_cache(described: Described, size: int) -> None:
 
 def with_environment(command: str, environment: dict[str, str]) -> str:
     """A trial command that sets these variables, which it may have set to other values before."""
-    words = shlex.split(command)
-    if words[0] == "env":
-        words = list(itertools.dropwhile(lambda word: "=" in word, words[1:]))
-    return shlex.join(["env", *(f"{name}={value}" for name, value in environment.items()), *words])
+    own = re.sub(r"^env\s+((?:[A-Za-z_]\w*=(?:'[^']*'|\"[^\"]*\"|[^\s'\"])*|'[A-Za-z_]\w*=[^']*')\s+)+", "", command)
+    return f"{shlex.join(['env', *(f'{name}={value}' for name, value in environment.items())])} {own}"
 
 
 def measure(hosts: Sequence[Described], space: dict[str, Any], command: str, concurrency: int) -> Rate:

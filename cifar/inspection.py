@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from prettytable import PrettyTable
 from tqdm import tqdm
 
-from cifar import cache, data, sources
+from cifar import data, places, sources
 from cifar.data import Dataset
 from cifar.errors import RequestError
 from cifar.files import new_file, refuse_to_replace
@@ -124,7 +124,7 @@ def _pictures(part: sources.Part, dataset: Dataset, files: Mapping[sources.Part,
 
 def _examine(data_name: str, part: sources.Part) -> list[File]:
     """A folder's files, in the order in which they are decoded; of data that are no folder, none."""
-    source = sources.parse(data_name, cache.directory() / "download")
+    source = sources.parse(data_name, places.cache() / "download")
     if not isinstance(source, sources.Folder):
         return []
     paths = [path for path, _ in source.files(part)]

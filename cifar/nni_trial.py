@@ -25,6 +25,7 @@ from typing import Any
 
 from cifar import board, model_file, parallel, store, top_models, validation
 from cifar.data import Dataset, Splits
+from cifar.durations import seconds
 from cifar.errors import RequestError
 from cifar.files import read_json, write_json
 from cifar.hparams import Hparams
@@ -119,7 +120,7 @@ def concurrency() -> int:
 
 
 def checkpoint_path() -> Path | None:
-    """Where this trial finds it when NNI starts it again; None outside NNI."""
+    """Where this trial finds it when NNI starts it again, until all that it leaves is kept; None outside NNI."""
     return _directory() / "checkpoint.pt" if running() else None
 
 
@@ -153,16 +154,29 @@ def settle(result: Result) -> Result:
     if not running():
         return result
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a stop that arrives now comes too late to matter
-    if result.status == "interrupted" and result.metrics and _experiment_goes_on():
-        return replace(result, status="stopped_early", reason=result.reason.replace("interrupted", "stopped"))
+    if result.status == "interrupted" and _experiment_goes_on():
+        reason = result.reason.replace("interrupted", _stopped())
+        return replace(result, status="stopped_early" if result.metrics else "interrupted", reason=reason)
     return result
 
 
+def _stopped() -> str:
+    """By whom, where the trial can know."""
+    job, profile = _ask_manager(f"trial-jobs/{os.environ['NNI_TRIAL_JOB_ID']}"), _ask_manager("experiment")
+    limit = profile and profile["params"].get("maxTrialDuration")
+    began = job and job.get("startTime")  # milliseconds
+    if limit and began and time.time() - began / 1000 >= (seconds(limit) or 0.0):
+        return f"stopped by maxTrialDuration, {limit},"
+    return "stopped"
+
+
 def keep(trained: Trained, hparams: Hparams, dataset: Dataset, splits: Splits, result: Result) -> None:
-    """Leave what comparing and using the trial takes: its answers to the validation images, and a good one's model."""
+    """Leave what comparing and using the trial takes: its answers to the validation images, and a good one's model.
+
+    After the report: NNI kills a trial five seconds after it was to stop, and on a busy machine this takes long.
+    """
     if not running() or result.status not in ("ok", "stopped_early") or not result.metrics:
         return
-    board.add_graph(_board(), trained.model)
     accuracy, directory = result.metrics["default"], _directory()
     validation.save(directory, trained.predictions.numpy(), dataset.labels[splits.val].numpy())
     top_models.offer(
@@ -182,12 +196,17 @@ def finish(result: Result) -> None:
         _report_final(result)
 
 
+def clear(result: Result) -> None:
+    """Remove what only going on with the trial would take, when there is nothing to go on with."""
+    if running() and result.status != "interrupted":
+        (_directory() / "checkpoint.pt").unlink(missing_ok=True)
+
+
 def _report_final(result: Result) -> None:
     again = _restarted() or _is_remote()  # where it may run again because its machine was lost
     heard = again and _ask_manager(f"metric-data/{os.environ['NNI_TRIAL_JOB_ID']}?type=FINAL")
     if result.metrics and not heard:  # a tuner dies of hearing it twice
         _send(_nni_trial().report_final_result, result.metrics)
-    (_directory() / "checkpoint.pt").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -205,11 +224,19 @@ def recording_errors() -> Iterator[None]:
     except ManagerGone as error:
         _write_result(Result("interrupted", str(error)))
         raise
-    except (KilledTooOften, parallel.PeerLost) as error:
+    except KilledTooOften as error:
         _write_result(Result("error", str(error)))
         raise
+    except parallel.PeerLost as error:
+        failure = parallel.told_failure()  # without one it was killed, and NNI starts the trial again
+        _write_result(Result("error", failure) if failure else Result("interrupted", str(error)))
+        raise
+    except BrokenPipeError:
+        raise
     except Exception as error:
-        _write_result(Result("error", f"{type(error).__name__}: {error}"))
+        reason = f"{type(error).__name__}: {error}"
+        parallel.tell_failure(reason)
+        _write_result(Result("error", reason))
         raise
 
 

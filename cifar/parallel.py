@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
@@ -19,12 +20,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+from cifar import processes
+
 T = TypeVar("T")
 
 _INTERRUPT_SECONDS = 1.0  # within which an interrupt reaches all processes
-_OUT_OF_MEMORY = "cifar/out_of_memory"
+_PATIENCE_SECONDS = 5.0  # in which a process that waits for one that has told of its end is to notice by itself
+# Words that a process leaves for the others.
+_OUT_OF_MEMORY, _FAILURE = "cifar/out_of_memory", "cifar/failure"
 
 _store: Any = None  # torchrun's, which outlives the processes
+_gpus: Any = None  # the group that exchanges GPUs' tensors
 
 
 class PeerLost(Exception):
@@ -42,11 +48,24 @@ def joined() -> Iterator[None]:
         yield
         return
     signal.signal(signal.SIGTERM, _raise_peer_lost)  # torchrun sends it when a process has died
-    _store, own_rank, processes = next(rendezvous("env://"))
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=_store, rank=own_rank, world_size=processes)
+    processes.end_with(os.getppid())  # torchrun's, which would not end its processes if it were killed
+    _store, own_rank, number = next(rendezvous("env://"))
+    dist.init_process_group("gloo", store=_store, rank=own_rank, world_size=number)
     yield
     dist.destroy_process_group()  # not after an error: it might wait for processes that have ended
+
+
+def connect(device: torch.device) -> None:
+    """Let the processes exchange the tensors of this process's device; before, they exchange those of the CPU alone."""
+    global _gpus
+    if size() > 1 and device.type == "cuda":  # not sooner: NCCL wakes CUDA, which then sees what it is to use
+        torch.cuda.set_device(device)
+        _gpus = dist.new_group(backend="nccl")
+
+
+def _group_of(tensor: Tensor) -> Any:
+    """The processes as they exchange such a tensor; None: as they do from the beginning."""
+    return _gpus if tensor.is_cuda else None
 
 
 def end(code: int) -> NoReturn:
@@ -97,7 +116,7 @@ def total(value: Tensor) -> Tensor:
     if size() == 1:
         return value
     value = value.clone()
-    dist.all_reduce(value)
+    dist.all_reduce(value, group=_group_of(value))
     return value
 
 
@@ -128,7 +147,7 @@ def together(own: Tensor) -> Tensor:
 
 def wrapped(model: nn.Module) -> nn.Module:
     """The model, its gradients the mean of all processes'."""
-    return nn.parallel.DistributedDataParallel(model)
+    return nn.parallel.DistributedDataParallel(model, process_group=_group_of(next(model.parameters())))
 
 
 def accumulating(model: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
@@ -140,9 +159,47 @@ def accumulating(model: nn.Module, last: bool) -> contextlib.AbstractContextMana
 
 
 def tell_out_of_memory(reason: str) -> None:
-    """Leave word for the leading process, which will find this one gone."""
-    if _store and not leads():
+    """Leave word for the others. A process that does not lead ends here: nothing that it has begun is to hold it up."""
+    if _store:
         _store.set(_OUT_OF_MEMORY, reason)
+        if not leads():
+            end(0)
+
+
+def tell_failure(reason: str) -> None:
+    """Leave word of an error for the leading process, which will find this one gone."""
+    if _store and not leads():
+        _store.set(_FAILURE, reason)
+
+
+def told_failure() -> str | None:
+    """The error that a lost process has told of; None of one that was killed."""
+    return _store.get(_FAILURE).decode() if _store and _store.check([_FAILURE]) else None
+
+
+@contextlib.contextmanager
+def bounded(on_out_of_memory: Callable[[str], None]) -> Iterator[None]:
+    """Around a training: when a process has told of its want of memory, no other one waits for it for long.
+
+    NCCL would, for minutes, and then abort. The leading process calls `on_out_of_memory`, in a thread, before it ends.
+    """
+    if _store is None:
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            if _store.check([_OUT_OF_MEMORY]) and not over.wait(_PATIENCE_SECONDS):
+                if leads():
+                    on_out_of_memory(_store.get(_OUT_OF_MEMORY).decode())
+                end(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 @contextlib.contextmanager

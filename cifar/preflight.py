@@ -2,65 +2,58 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import math
+import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cifar import hosts
-from cifar.algorithms import assessor_problems, tuner_problems
+from cifar import durations, hosts
+from cifar.algorithms import assessor_problems, custom_problem, tuner_problems
 from cifar.errors import Problems, RequestError
 from cifar.hparams import Hparams, command_hparams
+from cifar.search_space import VALUES, has_lonely_end, points, sampled_values
 
-DURATION_RULE = "must be a number above 0 with a unit, as 90s, 30m, 2h or 1d"
 _LOG_LEVELS = ("fatal", "error", "warning", "info", "debug", "trace")  # NNI's
 _LARGEST = 1e12  # no hyperparameter needs more, and arithmetic on more overflows
-_SAMPLERS = {  # number of values that each takes; None is any number
-    "choice": None,
-    "randint": 2,
-    "uniform": 2,
-    "loguniform": 2,
-    "quniform": 3,
-    "qloguniform": 3,
-}
+_SHELL_WORDS = ("exec", "command", "time", "env")  # a program follows them
 
 
 def problems(config: Any) -> list[str]:
     """Sentences about an NNI ExperimentConfig, as it was read or as NNI completed it; none where all is well."""
     max_trials = config.max_trial_number if _is_count(config.max_trial_number) else None
-    command = config.trial_command
+    command, is_local = config.trial_command, getattr(config.training_service, "platform", None) == "local"
     return [
         *_value_problems(config),
         *_space_problems(config, max_trials),
         *tuner_problems(_mapping(config.tuner), max_trials),
         *assessor_problems(_mapping(config.assessor)),
-        *_command_problems(command if isinstance(command, str) else "", _code_directory(config)),
+        *_custom_problems(config),
+        *_command_problems(command if isinstance(command, str) else "", _code_directory(config), is_local),
         *_service_problems(config),
     ]
 
 
-def _space(config: Any) -> Any:
-    """The search space, wherever it is written. RequestError where its file cannot be read."""
-    if config.search_space_file is None or config.search_space is not None:
-        return config.search_space
-    path = _resolved(config, config.search_space_file)
-    try:
-        return yaml.safe_load(path.read_bytes())  # as NNI reads it: JSON, or its superset YAML
-    except OSError as error:
-        raise RequestError(f"searchSpaceFile {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise RequestError(f"searchSpaceFile {path} is no JSON: {' '.join(str(error).split())}") from None
-
-
 def _mapping(algorithm: Any) -> dict[str, Any]:
     """A tuner or an assessor with the names of config.yml."""
-    return {"name": getattr(algorithm, "name", None), "classArgs": getattr(algorithm, "class_args", None)}
+    names = {"name": "name", "className": "class_name", "classArgs": "class_args"}
+    return {name: getattr(algorithm, nni_name, None) for name, nni_name in names.items()}
+
+
+def _custom_problems(config: Any) -> Iterator[str]:
+    """What is wrong with a tuner or an assessor of the user's own."""
+    for kind in ("tuner", "assessor"):
+        algorithm = getattr(config, kind)
+        if class_name := getattr(algorithm, "class_name", None):
+            directory = _resolved(config, algorithm.code_directory or ".")
+            if problem := custom_problem(kind, directory, class_name, algorithm.class_args or {}):
+                yield problem
 
 
 def _code_directory(config: Any) -> Path:
@@ -68,7 +61,7 @@ def _code_directory(config: Any) -> Path:
 
 
 def _resolved(config: Any, path: Any) -> Path:
-    return Path(config._base_path, Path(str(path)).expanduser())
+    return Path(config._base_path, expanded(str(path)))
 
 
 def _is_count(value: object) -> bool:
@@ -80,30 +73,21 @@ def _value_problems(config: Any) -> Iterator[str]:
     for name, value in (("trialConcurrency", config.trial_concurrency), ("maxTrialNumber", config.max_trial_number)):
         if value is not None and not _is_count(value):
             yield f"{name} must be an integer of at least 1, got {value!r}"
-    durations = {"maxExperimentDuration": config.max_experiment_duration, "maxTrialDuration": config.max_trial_duration}
-    for name, value in durations.items():
-        if value is not None and not is_duration(value):
-            yield f"{name} {DURATION_RULE}, got {value!r}"
+    limits = {"maxExperimentDuration": config.max_experiment_duration, "maxTrialDuration": config.max_trial_duration}
+    for name, value in limits.items():
+        if value is not None and not durations.is_duration(value):
+            yield f"{name} {durations.RULE}, got {value!r}"
     if config.log_level is not None and config.log_level not in _LOG_LEVELS:
         yield f"logLevel must be one of {', '.join(_LOG_LEVELS)}, got {config.log_level!r}"
     if not _code_directory(config).is_dir():
         yield f"trialCodeDirectory must be a directory, got {config.trial_code_directory!r}"
 
 
-def is_duration(value: object) -> bool:
-    """Whether it is what DURATION_RULE asks for."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)[smhd]", value) if isinstance(value, str) else None
-    return float(match[1]) > 0 if match else isinstance(value, int) and value > 0
-
-
 def _space_problems(config: Any, max_trials: int | None) -> Iterator[str]:
-    try:
-        space = _space(config)
-    except RequestError as error:
-        yield str(error)
-    else:
-        yield from _name_problems(space)
-        yield from _size_problems(space, max_trials)
+    if config.search_space is None and config.search_space_file is not None:
+        return  # it could not be read
+    yield from _name_problems(config.search_space)
+    yield from _size_problems(config.search_space, max_trials)
 
 
 def _name_problems(space: Any) -> Iterator[str]:
@@ -122,9 +106,9 @@ def _name_problems(space: Any) -> Iterator[str]:
 
 def _sampler_problem(sampler: Any) -> str | None:
     kind, values = (sampler.get("_type"), sampler.get("_value")) if isinstance(sampler, Mapping) else (None, None)
-    if not isinstance(kind, str) or kind not in _SAMPLERS:
-        return f"must have one of the types {', '.join(_SAMPLERS)}, got {kind!r}"
-    count = _SAMPLERS[kind]
+    if not isinstance(kind, str) or kind not in VALUES:
+        return f"must have one of the types {', '.join(VALUES)}, got {kind!r}"
+    count = VALUES[kind]
     if not isinstance(values, list) or not values or count not in (None, len(values)):
         return f"must have a list of {count or 'at least 1'} values for {kind}, got {values!r}"
     if kind != "choice":
@@ -133,6 +117,10 @@ def _sampler_problem(sampler: Any) -> str | None:
 
 
 def _range_problem(kind: str, values: list[Any]) -> str | None:
+    if texts := [v for v in values if isinstance(v, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", v)]:
+        return (
+            f"must have numbers as values for {kind}, and YAML takes {texts[0]} for a text: write {float(texts[0])!r}"
+        )
     if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= _LARGEST for v in values):
         return f"must have numbers up to {_LARGEST:g} as values for {kind}, got {values!r}"
     low, high = values[:2]
@@ -154,45 +142,26 @@ def _sample_problems(name: str, sampler: Mapping[str, Any]) -> Iterator[str]:
             yield f"search space: {error}"
 
 
-def sampled_values(sampler: Mapping[str, Any]) -> list[Any]:
-    """All choices; of a range both ends and, since whole ends may hide that it is continuous, a value between."""
-    kind, values = sampler["_type"], sampler["_value"]
-    if kind == "choice":
-        return list(values)
-    if kind == "randint":
-        return [values[0], values[1] - 1]  # the upper end is excluded
-    if kind in ("quniform", "qloguniform"):
-        low, high, step = values
-        multiple = math.ceil(low / step) * step  # samples are multiples of the step, cut to the range
-        return list(dict.fromkeys([low, min(multiple, high), min(multiple + step, high), high]))
-    low, high = (float(value) for value in values)
-    return [low, low + (high - low) / math.pi, high]
-
-
 def _size_problems(space: Any, max_trials: int | None) -> Iterator[str]:
-    if not isinstance(space, Mapping) or max_trials is None:
+    if not isinstance(space, Mapping) or not space or any(_sampler_problem(sampler) for sampler in space.values()):
         return
-    if not space or any(_sampler_problem(sampler) for sampler in space.values()):
-        return
-    points = math.prod(_points(sampler) for sampler in space.values())
-    if points < max_trials:
-        yield f"the search space has only {points:.0f} points, fewer than the {max_trials} trials; NNI would never end"
+    number = math.prod(points(sampler) for sampler in space.values())
+    if max_trials is not None and number < max_trials:
+        yield f"the search space has only {number:.0f} points, fewer than the {max_trials} trials; NNI would never end"
+    if number < math.inf:
+        for name, sampler in space.items():
+            if has_lonely_end(sampler):
+                yield f"search space: {name} {_end_rule(sampler)}"
 
 
-def _points(sampler: Mapping[str, Any]) -> float:
-    """How many values a sampler can give."""
-    kind, values = sampler["_type"], sampler["_value"]
-    if kind == "choice":
-        return float(len({json.dumps(value) for value in values}))
-    if kind == "randint":
-        return float(values[1]) - float(values[0])
-    if kind in ("quniform", "qloguniform"):
-        low, high, step = (float(value) for value in values)
-        return math.floor((high - low) / step) + 1.0
-    return math.inf
+def _end_rule(sampler: Mapping[str, Any]) -> str:
+    low, high, step = sampler["_value"]
+    below = math.floor(high / step) * step
+    ends = " or ".join(f"{end:g}" for end in (below, below + step) if end > low)
+    return f"must end at a multiple of its step, as {ends}, got {[low, high, step]}: NNI would search {high:g} for ever"
 
 
-def _command_problems(command: str, directory: Path) -> Iterator[str]:
+def _command_problems(command: str, directory: Path, is_local: bool) -> Iterator[str]:
     try:
         words = shlex.split(command)
     except ValueError as error:
@@ -200,8 +169,10 @@ def _command_problems(command: str, directory: Path) -> Iterator[str]:
         return
     if not words or set(command) & set(";&|<>`\n"):
         yield f"trialCommand must be one simple command, so that NNI's stop signal reaches the trial, got {command!r}"
-    script = next((word for word in words if word.endswith(".py")), None)
-    if script and directory.is_dir() and not Path(directory, script).is_file():
+    elif is_local and (program_problem := _program_problem(words, directory)):
+        yield program_problem
+    script = script_of(words)
+    if script and directory.is_dir() and not Path(directory, expanded(script, directory)).is_file():
         yield f"trialCommand: there is no file {script} in {directory}"
     own = words[words.index(script) :] if script else words  # before it stand those of the launcher
     names = [word.split("=")[0] for word in own if word.startswith("--")]
@@ -216,6 +187,36 @@ def _command_problems(command: str, directory: Path) -> Iterator[str]:
         unknown = [name for name in names if name in others and name != "--data"]
         if unknown and script and Path(script).name == "trial.py":
             yield f"trialCommand: trial.py has no option {', '.join(unknown)}"
+
+
+def script_of(words: Sequence[str]) -> str | None:
+    """The Python file that a trial command runs."""
+    return next((word for word in words if word.endswith(".py")), None)
+
+
+def trial_path() -> str:
+    """Where trials look for programs: this Python's own directory first."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+
+def _program_problem(words: Sequence[str], directory: Path) -> str | None:
+    """Why the shell would not find what a trial command runs; None where it would, or where only the shell can tell."""
+    left = itertools.dropwhile(lambda word: word in _SHELL_WORDS or re.match(r"[A-Za-z_]\w*=", word), words)
+    program = expanded(next(left, ""), directory)
+    if not program or program.startswith("-") or "$" in program:
+        return None
+    if "/" in program:
+        found = os.access(Path(directory, program), os.X_OK)
+    else:
+        found = shutil.which(program, path=trial_path()) is not None
+    return None if found else f"trialCommand: there is no program {program}, got {shlex.join(words)!r}"
+
+
+def expanded(text: str, directory: Path | None = None) -> str:
+    """A path as a shell would read it; one that runs in `directory` if that is given. Unknown variables stay."""
+    if directory is not None:
+        text = re.sub(r"\$(PWD\b|\{PWD\})", lambda _: str(directory), text)
+    return os.path.expandvars(os.path.expanduser(text))  # noqa: PTH111  # a Path would drop the dot of ./program
 
 
 def _service_problems(config: Any) -> Iterator[str]:

@@ -11,14 +11,15 @@ from typing import Any
 
 from filelock import BaseFileLock
 
-from cifar import claims, config, data, device, forecast, hosts, processes, store
+from cifar import claims, config, data, durations, forecast, hosts, processes, search_space, store
 from cifar.algorithms import resume_problem
 from cifar.config import Changes
 from cifar.data import Dataset
 from cifar.errors import Problems, RequestError
-from cifar.experiment import Action, new_id, remembered_data
+from cifar.experiment import Action, Remembered, new_id, remembered
 from cifar.files import existing
 from cifar.forecast import Rate
+from cifar.gpus import list_gpus
 from cifar.hosts import Described
 from cifar.ports import LOOPBACK, claim_port
 from cifar.progress import duration_text
@@ -53,6 +54,7 @@ class Prepared:
     port: int
     host: str
     claims: tuple[BaseFileLock, ...]
+    about: Remembered
 
     def __enter__(self) -> Prepared:
         return self
@@ -101,7 +103,7 @@ def _refuse_auto_elsewhere(request: Request, loaded: Any) -> None:
 
 
 def _refuse_few_gpus(loaded: Any, described: list[Described]) -> None:
-    machines = {one.host.name: len(one.facts["gpus"]) for one in described} or {"this machine": len(device.list_gpus())}
+    machines = {one.host.name: len(one.facts["gpus"]) for one in described} or {"this machine": len(list_gpus())}
     wanted = forecast.processes_per_trial(loaded.trial_command)
     if few := [f"{name} shows {gpus}" for name, gpus in machines.items() if 0 < gpus < wanted]:
         raise RequestError(f"a trial of {wanted} processes needs a GPU for each, and {', '.join(few)}")
@@ -110,13 +112,20 @@ def _refuse_few_gpus(loaded: Any, described: list[Described]) -> None:
 def prepare_new(request: Request) -> Prepared:
     """What a new experiment needs. Raises RequestError with every problem at once."""
     loaded, name, described, (port, port_claim) = check_new(request)
-    environment = data.prepare(name)
+    environment, images = data.hold(name)
     environment |= _make_ready(loaded, described, environment)
     choose_concurrency(loaded, name, described, request.auto_concurrency, loaded.max_trial_number)
     experiment_id = new_id()
     claim = claims.try_claim(f"experiment-{experiment_id}")
     assert claim is not None  # nobody else knows the id
-    return Prepared(loaded, "create", experiment_id, environment, port, request.host, (claim, port_claim))
+    held = (claim, port_claim, images)
+    about = Remembered(name, _relative(config.space_file(request.config_path), loaded))
+    return Prepared(loaded, "create", experiment_id, environment, port, request.host, held, about)
+
+
+def _relative(path: Path | None, loaded: Any) -> str | None:
+    """As seen from where the experiments lie, so that it stays right when all is moved or copied."""
+    return None if path is None else os.path.relpath(path, loaded.experiment_working_directory)
 
 
 def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
@@ -141,8 +150,11 @@ def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
     assert loaded and name and claimed and described is not None
     processes.end(directory)
     trials = store.read_trials(directory)
-    environment = data.prepare(name)
+    environment, images = data.hold(name)
     _refuse_changed_data(data.load(name), trials)
+    environment["CIFAR_UNFIT_TRIALS"] = ",".join(_unfit(trials, loaded))
+    about = remembered(directory) or Remembered(name)
+    _tell_of_changed_space(directory, about, loaded)
     remaining = _count_remaining(loaded, trials)
     hosts.end([one.host for one in described], directory.name)
     environment |= _make_ready(loaded, described, environment)
@@ -150,7 +162,30 @@ def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
     config.move_seed(loaded, len(trials))
     store.write_config(directory, loaded.json())
     port, port_claim = claimed
-    return Prepared(loaded, "resume", directory.name, environment, port, request.host, (claim, port_claim))
+    held = (claim, port_claim, images)
+    return Prepared(loaded, "resume", directory.name, environment, port, request.host, held, about)
+
+
+def _unfit(trials: list[Trial], loaded: Any) -> list[str]:
+    """Trials whose parameters the search space does not have: a tuner that heard of them again would fail."""
+    unfit = [trial for trial in trials if not search_space.fits(trial.params, loaded.search_space)]
+    if unfit:
+        numbers = ", ".join(str(trial.number) for trial in unfit)
+        print(f"the tuner will not hear of trials outside the search space: {numbers}", file=sys.stderr)
+    return [trial.id for trial in unfit]
+
+
+def _tell_of_changed_space(directory: Path, about: Remembered, loaded: Any) -> None:
+    """Name a search space file that has been edited: the experiment goes on with the space that it began with."""
+    if about.space_file is None:
+        return
+    path = Path(os.path.normpath(directory.parent / about.space_file))
+    try:
+        same = search_space.read(path) == loaded.search_space
+    except RequestError:
+        same = not path.exists()  # removed, it misleads nobody
+    if not same:
+        print(f"{path} has changed: the experiment goes on with the search space that it has", file=sys.stderr)
 
 
 def prepare_view(request: Request, experiment_id: str) -> Prepared:
@@ -158,12 +193,15 @@ def prepare_view(request: Request, experiment_id: str) -> Prepared:
     directory, claim = claim_stopped(request.config_path, experiment_id)
     port, port_claim = claim_port(request.port, request.host)
     loaded = config.load_shown(directory)
-    return Prepared(loaded, "view", directory.name, {}, port, request.host, (claim, port_claim))
+    about = remembered(directory) or Remembered(_default_data(None))
+    return Prepared(loaded, "view", directory.name, {}, port, request.host, (claim, port_claim), about)
 
 
 def claim_stopped(config_path: Path, experiment_id: str) -> tuple[Path, BaseFileLock]:
     """The directory of an experiment that does not run, and a lock that keeps other commands from starting it."""
     directory = store.find(experiment_id, config.experiments_directory(config_path))
+    if (own := store.read_id(directory)) != directory.name:
+        raise RequestError(f"{directory} holds experiment {own}, which NNI knows by that name only: rename it to {own}")
     claim = claims.try_claim(f"experiment-{directory.name}")
     managers = processes.find(directory, "manager")
     if claim is None:
@@ -186,6 +224,10 @@ def _refuse_to_repeat(directory: Path, loaded: Any) -> None:
     trials = store.read_trials(directory)
     if trials and _count_remaining(loaded, trials) == 0:
         raise RequestError(f"experiment {directory.name} has ended its {len(trials)} trials; more need --max-trials")
+    most, used = durations.seconds(loaded.max_experiment_duration), store.read_seconds(directory)
+    if most is not None and used >= most:
+        ran = f"it has run for {duration_text(used)} of {duration_text(most)}"
+        raise RequestError(f"experiment {directory.name} has no time left: {ran}; more needs --duration")
 
 
 def _make_ready(loaded: Any, described: list[Described], environment: dict[str, str]) -> dict[str, str]:
@@ -226,9 +268,13 @@ def choose_concurrency(
         loaded.trial_concurrency = rate.concurrency
     else:
         rate = next(forecast.rates(space, command, name, [loaded.trial_concurrency]))
-    max_seconds = config.seconds(loaded.max_experiment_duration)
+    max_seconds = durations.seconds(loaded.max_experiment_duration)
     left = None if max_seconds is None else max(0.0, max_seconds - seconds_used)
-    print(forecast_line(rate, trials, left), file=sys.stderr)
+    most = durations.seconds(loaded.max_trial_duration)
+    if most is not None and rate.trial_seconds > most:
+        needed = duration_text(rate.trial_seconds)
+        print(f"maxTrialDuration will end trials early: a mean one needs {needed}", file=sys.stderr)
+    print(forecast_line(rate.cut_off(most), trials, left), file=sys.stderr)
 
 
 def forecast_line(rate: Rate, trials: int | None, max_seconds: float | None) -> str:
@@ -264,7 +310,10 @@ def _default_data(asked: str | None) -> str:
 def same_data(directory: Path, asked: str | None) -> str:
     """What the experiment was about from its start; trials on other data would not compare."""
     used = [trial.data["name"] for trial in store.read_trials(directory) if "name" in trial.data]
-    known = remembered_data(directory) or next(iter(used), None)  # NNI's own command has it not remembered
+    about = remembered(directory)
+    known = about.data if about else next(iter(used), None)  # NNI's own command has it not remembered
+    if known and not Path(known).exists() and (beside := config.moved(directory, known)).is_dir():
+        known = str(beside)  # a folder that was moved with the experiment
     if known is not None and asked is not None and absolute(asked) != absolute(known):
         raise RequestError(f"experiment {directory.name} is about --data {known}; on {asked} it would not compare")
     return absolute(known or _default_data(asked))

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from cifar import data, device, model_file, processes, validation
-from cifar.confirm import Candidate, new_seeds
+from cifar.confirm import Candidate, with_seeds
 from cifar.data import Dataset, Splits
 from cifar.errors import RequestError
 from cifar.files import read_json, write_json
@@ -58,9 +58,9 @@ class Trainer:
         self.progress = tqdm(total=trainings, unit=" trainings", disable=None)
         self._shown = set[str]()
 
-    def candidates(self, trials: Sequence[Trial], seeds: int) -> Iterator[tuple[Trial, Candidate | Failed]]:
-        """Each trial's configuration, trained with so many new seeds and validated."""
-        trainings = {trial.id: [Training(trial, hparams) for hparams in new_seeds(trial, seeds)] for trial in trials}
+    def candidates(self, trials: Sequence[Trial], seeds: Sequence[int]) -> Iterator[tuple[Trial, Candidate | Failed]]:
+        """Each trial's configuration, trained with each of the seeds and validated."""
+        trainings = {trial.id: [Training(trial, hparams) for hparams in with_seeds(trial, seeds)] for trial in trials}
         self._train_ahead([training for of_trial in trainings.values() for training in of_trial])
         for trial in trials:
             try:

@@ -44,8 +44,7 @@ def run_trial(
 
     Calls `on_epoch` with all epochs so far after each. With a checkpoint path, continues from what lies there.
     """
-    history: list[EpochMetrics] = []
-    trained: Trained | None = None
+    trained: Trained | None = None  # one value, so that an interrupt finds a network and its figures, or neither
     checkpoint = Checkpoint(checkpoint_path, _identity(hparams, splits)) if checkpoint_path else None
     try:
         with parallel.peers_named():
@@ -55,24 +54,37 @@ def run_trial(
             if checkpoint and (saved := checkpoint.restore(model, optimizer)):
                 history, predictions = saved
                 trained = Trained(copy.deepcopy(model), predictions.cpu(), history)
-            for epoch in train(model, optimizer, hparams, dataset, splits, first_epoch=len(history) + 1):
-                history.append(epoch.metrics)
+            for epoch in train(model, optimizer, hparams, dataset, splits, first_epoch=len(_epochs(trained)) + 1):
+                history = [*_epochs(trained), epoch.metrics]
                 trained = Trained(copy.deepcopy(model), epoch.predictions.cpu(), history)
                 if checkpoint and parallel.leads():  # before the report: should the manager be gone, nothing is lost
                     checkpoint.save(model, optimizer, history, epoch.predictions)
                 on_epoch(history)
-            result = _ended("ok", f"trained {len(history)} epochs", history, trained)
+            result = _ended("ok", "trained", trained)
     except Diverged as error:
-        result, trained = _failed("diverged", str(error), history, dataset), None
+        result, trained = failed("diverged", str(error), _epochs(trained), dataset), None
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0]
         parallel.tell_out_of_memory(reason)
-        result, trained = _failed("out_of_memory", reason, history, dataset), None
+        result, trained = failed("out_of_memory", reason, _epochs(trained), dataset), None
     except KeyboardInterrupt:
-        result = _ended("interrupted", f"interrupted after {len(history)} epochs", history, trained)
+        result = _ended("interrupted", "interrupted after", trained)
     return replace(result, details=_details(hparams, dataset, splits, device)), trained
+
+
+def restored(
+    hparams: Hparams, dataset: Dataset, splits: Splits, device: torch.device, checkpoint_path: Path
+) -> Trained | None:
+    """The network of a trial as its checkpoint has it; None where there is none, or none that fits."""
+    model = new_model(hparams, dataset.to(device))
+    saved = Checkpoint(checkpoint_path, _identity(hparams, splits)).restore(model, new_optimizer(model, hparams))
+    return Trained(model, saved[1].cpu(), saved[0]) if saved else None
+
+
+def _epochs(trained: Trained | None) -> list[EpochMetrics]:
+    return trained.history if trained else []
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -104,8 +116,9 @@ def _identity(hparams: Hparams, splits: Splits) -> dict[str, object]:
     return asdict(hparams) | {"split_fingerprint": splits.fingerprint}
 
 
-def _ended(status: Status, reason: str, history: list[EpochMetrics], trained: Trained | None) -> Result:
+def _ended(status: Status, how: str, trained: Trained | None) -> Result:
     """The last epoch is the result; the best one stands beside it, for choosing by it would flatter."""
+    history, reason = _epochs(trained), f"{how} {len(_epochs(trained))} epochs"
     if trained is None:
         return Result(status, reason)
     best = max(history, key=lambda metrics: metrics.accuracy)
@@ -118,7 +131,7 @@ def _ended(status: Status, reason: str, history: list[EpochMetrics], trained: Tr
     return Result(status, reason, metrics, len(history), _seconds(history))
 
 
-def _failed(status: Status, reason: str, history: list[EpochMetrics], dataset: Dataset) -> Result:
+def failed(status: Status, reason: str, history: list[EpochMetrics], dataset: Dataset) -> Result:
     """The figures of guessing: finite, and bad enough that the tuner learns to keep away."""
     chance, seconds = 1 / len(dataset.classes), _seconds(history)
     metrics = {

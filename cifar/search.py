@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cifar.algorithms import resume_problem
-from cifar.experiment import Experiment, remember_data, running
+from cifar.experiment import Experiment, remember, running
 from cifar.interrupts import noting_interrupt
 from cifar.leaderboard import leaderboard
 from cifar.ports import LOOPBACK
 from cifar.prepare import Prepared
 from cifar.progress import Progress, ending
-from cifar.store import Trial, best_first, read_trials
+from cifar.store import Held, Reader, Trial, best_first, read_trials
 from cifar.watch import Watch
 
 _POLL_SECONDS = 0.5
@@ -25,9 +25,15 @@ _EXPOSED = (
 )
 
 
+_NOTHING_STARTS = (
+    "the search has ended: a limit that is raised in the web page starts nothing. Press Ctrl-C, then: "
+    "cifar search --resume {id} with --max-trials or --duration"
+)
+
+
 def search(prepared: Prepared, keep_open: bool, resume_command: str) -> int:
     """Run an experiment to its end. Returns 0, 1 where it failed or could not go on, 130 where it was interrupted."""
-    remember_data(prepared.directory, prepared.environment["CIFAR_DATA"])
+    remember(prepared.directory, prepared.about)
     try:
         with noting_interrupt() as interrupted, _started(prepared) as experiment:
             trouble = follow(experiment, interrupted)
@@ -41,8 +47,11 @@ def search(prepared: Prepared, keep_open: bool, resume_command: str) -> int:
     except KeyboardInterrupt:
         _print_how_to_resume(prepared, resume_command)
         raise
-    trials = [trial if trial.ended else trial.interrupted() for trial in read_trials(experiment.directory)]
-    _print_summary(experiment, trials)
+    try:
+        trials = [trial if trial.ended else trial.interrupted() for trial in read_trials(experiment.directory)]
+        _print_summary(experiment, trials)
+    except Held as held:
+        print(held, file=sys.stderr)
     if trouble or stopped:
         _print_how_to_resume(prepared, resume_command)
         return 1 if trouble else 130
@@ -68,20 +77,24 @@ def _started(prepared: Prepared) -> Iterator[Experiment]:
 
 def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> str | None:
     """Show progress until the experiment ends, the user wants no more, or it cannot go on: returns why not."""
-    earlier = read_trials(experiment.directory)
-    watch = Watch(experiment, earlier)
-    with Progress(experiment, earlier) as progress:
-        while not interrupted():
-            status = experiment.status()  # asked before the trials are read, so that none is missed
-            trials = read_trials(experiment.directory)
-            progress.show(trials)
-            for loss in watch.losses():
-                progress.tell(loss)
-            if trouble := watch.trouble(status, trials):
-                return trouble
-            if status == "DONE" or (status == "TUNER_NO_MORE_TRIAL" and all(trial.ended for trial in trials)):
-                return None
-            time.sleep(_POLL_SECONDS)
+    reader = Reader(experiment.directory)
+    try:
+        earlier = reader.trials()
+        watch = Watch(experiment, earlier)
+        with Progress(experiment, earlier) as progress:
+            while not interrupted():
+                status = experiment.status()  # asked before the trials are read, so that none is missed
+                trials = reader.trials()
+                progress.show(trials)
+                for loss in watch.losses():
+                    progress.tell(loss)
+                if trouble := watch.trouble(status, trials):
+                    return trouble
+                if status == "DONE" or watch.is_exhausted(status, trials):
+                    return None
+                time.sleep(_POLL_SECONDS)
+    except Held as held:
+        return str(held)
     return None
 
 
@@ -91,13 +104,21 @@ def _print_summary(experiment: Experiment, trials: list[Trial]) -> None:
 
 
 def _print_how_to_resume(prepared: Prepared, resume_command: str) -> None:
-    if read_trials(prepared.directory):  # where none has begun, there is nothing to resume
+    try:
+        has_begun = bool(read_trials(prepared.directory))  # where none has, there is nothing to resume
+    except Held:
+        has_begun = True
+    if has_begun:
         print(resume_problem(prepared.config.tuner.name) or f"resume with: {resume_command}", file=sys.stderr)
 
 
 def _wait_for_interrupt(experiment: Experiment, interrupted: Callable[[], bool]) -> None:
     print("the web page stays open until you press Ctrl-C", file=sys.stderr)
+    limits = experiment.limits()
     while not interrupted():
+        if (now := experiment.limits()) and limits and now != limits:
+            limits = now
+            print(_NOTHING_STARTS.format(id=experiment.id), file=sys.stderr)
         if experiment.status() == "DEAD":
             print("the web page is gone: NNI's manager has ended, stopped or killed from outside", file=sys.stderr)
             return

@@ -6,18 +6,27 @@ import json
 import math
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cifar import places
+from cifar.durations import seconds
 from cifar.errors import RequestError
 from cifar.files import read_json
 
 _UNENDED = ("WAITING", "RUNNING", "UNKNOWN")
 _STATUSES = (*_UNENDED, "SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
+_ERROR = re.compile(r"^\S*(Error|Exception|Interrupt|Exit)\b|error:|: .*(not found|No such|denied|can't)")
+_CANCELED = ("USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
+_WAIT_SECONDS = 30.0  # for another program that holds the database; NNI's manager waits twice as long
 _OTHER_EVENTS = ("USER_TO_CANCEL", "ADD_CUSTOMIZED", "ADD_HYPERPARAMETER", "ADD_RESUMED", "IMPORT_DATA")
+
+
+class Held(RequestError):
+    """Another program holds an experiment's database, and does not let it go."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +38,10 @@ class Trial:
     nni_status: str
     params: dict[str, Any]
     result: dict[str, Any] | None
-    last_words: str = ""  # of one that ended without a result: the last line of its trial.stderr
+    last_words: str = ""  # of one that ended without a result
     started: int = 0  # milliseconds since 1970, by NNI's clock
+    changed: int = 0  # likewise, when nni_status became what it is
+    by_hand: bool = False  # added in NNI's page, and unknown to the tuner
 
     @property
     def ended(self) -> bool:
@@ -78,14 +89,11 @@ class Trial:
 
 
 def find(experiment_id: str | None, parent: Path) -> Path:
-    """The directory of an experiment, below `parent` or where NNI's own list has it; None means the latest.
+    """The directory of an experiment, below `parent`, else where NNI's own list has it; None means the latest.
 
     The first characters are enough where only one experiment has them. RequestError, naming the experiments that there
     are, where none fits or several do.
     """
-    listed = _listed_parent(experiment_id)
-    if experiment_id and listed and _is_experiment(listed / experiment_id):
-        return (listed / experiment_id).resolve()
     known = sorted(path for path in parent.glob("*") if _is_experiment(path) and not path.is_symlink())
     if experiment_id is None and known:
         return max(known, key=lambda path: _database(path).stat().st_mtime).resolve()
@@ -93,6 +101,9 @@ def find(experiment_id: str | None, parent: Path) -> Path:
     exact = [path for path in fitting if path.name == experiment_id]
     if len(exact or fitting) == 1:
         return (exact or fitting)[0].resolve()
+    listed = _listed_parent(experiment_id)  # asked last: of a copied project the copy is meant
+    if experiment_id and not fitting and listed and _is_experiment(listed / experiment_id):
+        return (listed / experiment_id).resolve()
     names = ", ".join(path.name for path in fitting or known) or "none"
     if fitting:
         raise RequestError(f"{experiment_id!r} fits several experiments in {parent}: {names}")
@@ -104,21 +115,31 @@ def _is_experiment(directory: Path) -> bool:
     return _database(directory).exists()
 
 
+def read_id(experiment: Path) -> str:
+    """The experiment's id by its own database, also where its folder has another name."""
+    profile = _profile(experiment, "id")
+    return experiment.name if profile is None else str(profile)
+
+
 def read_config(experiment: Path) -> dict[str, Any]:
     """The experiment's configuration as its manager saved it last; {} where it has not yet."""
-    rows = _select(
-        experiment, "ExperimentProfile", "select params from ExperimentProfile order by revision desc limit 1"
-    )
+    profile = _profile(experiment, "params")
     with _damage_named(experiment):
-        return dict(json.loads(rows[0][0])) if rows else {}
+        return {} if profile is None else dict(json.loads(profile))
 
 
 def read_seconds(experiment: Path) -> float:
     """How long the experiment has run, over all its runs, as NNI counts it against the duration it may have."""
-    query = "select execDuration from ExperimentProfile order by revision desc limit 1"
-    rows = _select(experiment, "ExperimentProfile", query)
+    profile = _profile(experiment, "execDuration")
     with _damage_named(experiment):
-        return float(rows[0][0]) if rows else 0.0
+        return 0.0 if profile is None else float(profile)
+
+
+def _profile(experiment: Path, column: str) -> Any:
+    """A column of what the manager saved last, None where it has saved nothing; it saves every ten seconds."""
+    query = f"select {column} from ExperimentProfile order by rowid desc limit 1"
+    rows = _select(experiment, "ExperimentProfile", query)
+    return rows[0][0] if rows else None
 
 
 def write_config(experiment: Path, config: dict[str, Any]) -> None:
@@ -126,22 +147,51 @@ def write_config(experiment: Path, config: dict[str, Any]) -> None:
     with closing(_connect(experiment, "rw")) as connection, connection:
         connection.execute(
             "insert into ExperimentProfile select ?, id, execDuration, startTime, endTime, logDir, nextSequenceId, "
-            "revision + 1 from ExperimentProfile order by revision desc limit 1",
+            "revision + 1 from ExperimentProfile order by rowid desc limit 1",
             (json.dumps(config),),
         )
 
 
 def read_trials(experiment: Path) -> list[Trial]:
     """All trials of the experiment in this directory, in the order NNI started them."""
-    trials: dict[str, Trial] = {}
-    with _damage_named(experiment):
-        for trial_id, event, number, data, timestamp in _events(experiment):
-            known = trials.get(trial_id) or Trial(str(trial_id), int(number), event, {}, None, started=int(timestamp))
-            params = dict(json.loads(data)["parameters"]) if data else known.params
-            if (known.id, known.number) != (trial_id, number) or not params:  # the first event always has them
-                raise ValueError(f"no trial is {number} {trial_id!r}, which is {event}")
-            trials[trial_id] = replace(known, nni_status=event, params=params)
-    return [_with_files(trial, experiment) for trial in trials.values()]
+    return Reader(experiment).trials()
+
+
+class Reader:
+    """The trials of an experiment that goes on: asked again, it reads only what is new."""
+
+    def __init__(self, experiment: Path) -> None:
+        self._experiment = experiment
+        self._row = 0  # of the last event that was read
+        self._known: dict[str, Trial] = {}  # without what their files say
+        self._ended: dict[str, Trial] = {}  # with it
+
+    def trials(self) -> list[Trial]:
+        """All of them, in the order NNI started them."""
+        with _damage_named(self._experiment):
+            for row, *event in _events(self._experiment, self._row):
+                trial = _after(self._known, *event)
+                self._known[trial.id] = trial
+                self._ended.pop(trial.id, None)
+                self._row = row
+        return [self._ended.get(trial.id) or self._with_files(trial) for trial in self._known.values()]
+
+    def _with_files(self, trial: Trial) -> Trial:
+        whole = _with_files(trial, self._experiment)
+        if trial.ended:  # all is written before a trial ends
+            self._ended[trial.id] = whole
+        return whole
+
+
+def _after(known: Mapping[str, Trial], trial_id: Any, event: str, number: Any, data: Any, timestamp: Any) -> Trial:
+    """A trial as it is after an event."""
+    moment, content = int(timestamp), json.loads(data) if data else {}
+    trial = known.get(trial_id) or Trial(str(trial_id), int(number), event, {}, None, started=moment)
+    params = dict(content["parameters"]) if content else trial.params
+    if (trial.id, trial.number) != (trial_id, number) or not params:  # the first event always has them
+        raise ValueError(f"no trial is {number} {trial_id!r}, which is {event}")
+    by_hand = trial.by_hand or content.get("parameter_source") == "customized"
+    return replace(trial, nni_status=event, params=params, changed=moment, by_hand=by_hand)
 
 
 def read_curves(experiment: Path) -> dict[str, list[dict[str, float]]]:
@@ -157,9 +207,10 @@ def read_curves(experiment: Path) -> dict[str, list[dict[str, float]]]:
     return {trial_id: [epochs[number] for number in sorted(epochs)] for trial_id, epochs in curves.items()}
 
 
-def read_result_times(experiment: Path) -> list[int]:
-    """When the tuner heard of each final result, in milliseconds since 1970, by NNI's clock."""
-    return [timestamp for _, kind, _, _, timestamp in _metrics(experiment) if kind == "FINAL"]
+def read_result_times(experiment: Path) -> dict[str, int]:
+    """When the tuner heard of each trial's final result, in milliseconds since 1970, by NNI's clock."""
+    finals = [(trial_id, timestamp) for trial_id, kind, _, _, timestamp in _metrics(experiment) if kind == "FINAL"]
+    return dict(reversed(finals))  # of two the first
 
 
 def best_first(trials: list[Trial]) -> list[Trial]:
@@ -184,7 +235,8 @@ def experiment_of(trial: Path) -> Path:
 
 
 def _connect(experiment: Path, mode: str = "ro") -> sqlite3.Connection:
-    return sqlite3.connect(f"{_database(experiment).absolute().as_uri()}?mode={mode}", uri=True)
+    address = f"{_database(experiment).absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(address, timeout=_WAIT_SECONDS, uri=True)
 
 
 def _database(experiment: Path) -> Path:
@@ -196,7 +248,7 @@ def _listed_parent(experiment_id: str | None) -> Path | None:
     if experiment_id is None or not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", experiment_id):
         return None
     try:
-        listed = read_json(Path.home() / "nni-experiments" / ".experiment") or {}
+        listed = read_json(places.home() / "nni-experiments" / ".experiment") or {}
     except RequestError:  # NNI's own list, which only helps to find what lies elsewhere
         return None
     entry = listed.get(experiment_id)
@@ -204,13 +256,14 @@ def _listed_parent(experiment_id: str | None) -> Path | None:
     return Path(parent) if isinstance(parent, str) and parent else None
 
 
-def _events(experiment: Path) -> list[Any]:
+def _events(experiment: Path, after: int) -> list[Any]:
+    """What happened to trials since a row of the table, which comes first in each."""
     # As they were written: other machines' clocks, which some times are of, are not this one's.
-    query = "select trialJobId, event, sequenceId, data, timestamp from TrialJobEvent order by rowid"
-    events = _select(experiment, "TrialJobEvent", query)
-    if strange := {event[1] for event in events} - {*_STATUSES, *_OTHER_EVENTS}:
+    query = "select rowid, trialJobId, event, sequenceId, data, timestamp from TrialJobEvent where rowid > ? order by 1"
+    events = _select(experiment, "TrialJobEvent", query, after)
+    if strange := {event[2] for event in events} - {*_STATUSES, *_OTHER_EVENTS}:
         raise ValueError(f"nothing that happens to a trial is {sorted(map(str, strange))[0]!r}")
-    return [event for event in events if event[1] in _STATUSES]  # others say what users and resumes did
+    return [event for event in events if event[2] in _STATUSES]  # others say what users and resumes did
 
 
 def _metrics(experiment: Path) -> list[Any]:
@@ -218,28 +271,29 @@ def _metrics(experiment: Path) -> list[Any]:
     return _select(experiment, "MetricData", query)
 
 
-def _select(experiment: Path, table: str, query: str) -> list[Any]:
+def _select(experiment: Path, table: str, query: str, *values: object) -> list[Any]:
     """Rows of NNI's database; none where its manager has not got so far as to make the table."""
     if not _database(experiment).exists():
         return []
     try:
         try:
-            return _rows(experiment, "ro", table, query)
+            return _rows(experiment, "ro", table, query, values)
         except sqlite3.OperationalError as error:
             if "readonly" not in str(error):
                 raise
-            return _rows(experiment, "rw", table, query)  # a killed manager's half transaction is to be undone first
+            return _rows(experiment, "rw", table, query, values)  # a killed manager's half transaction is to be undone
     except sqlite3.DatabaseError as error:
         if "locked" in str(error):
-            raise  # at this moment, which is no damage
+            held = f"another program has held {_database(experiment)} for {_WAIT_SECONDS:.0f} seconds"
+            raise Held(f"{held}: a browser of databases, or a backup?") from None
         raise RequestError(f"{_database(experiment)} is damaged or of another version: {error}") from None
 
 
-def _rows(experiment: Path, mode: str, table: str, query: str) -> list[Any]:
+def _rows(experiment: Path, mode: str, table: str, query: str, values: Sequence[object]) -> list[Any]:
     with closing(_connect(experiment, mode)) as connection:
         if not connection.execute("select 1 from sqlite_master where name = ?", (table,)).fetchone():
             return []
-        return connection.execute(query).fetchall()
+        return connection.execute(query, values).fetchall()
 
 
 @contextmanager
@@ -261,8 +315,17 @@ def _with_files(trial: Trial, experiment: Path) -> Trial:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         return replace(trial, last_words=f"its files cannot be read, damaged or of another version: {error!r}")
     if result is None and trial.ended:
-        return replace(trial, last_words=_last_line(directory / "trial.stderr"))
+        return replace(trial, last_words=_why_without_result(trial, experiment))
     return trial
+
+
+def _why_without_result(trial: Trial, experiment: Path) -> str:
+    if trial.nni_status not in _CANCELED:
+        return _last_error(trial_directory(experiment, trial.id) / "trial.stderr")
+    limit = read_config(experiment).get("maxTrialDuration")
+    if limit and trial.changed - trial.started >= 1000 * (seconds(limit) or 0.0):
+        return f"ended by maxTrialDuration, {limit}, before it had a result"
+    return "ended from outside before it had a result"
 
 
 def _understood(result: Any) -> dict[str, Any] | None:
@@ -282,6 +345,7 @@ def _understood(result: Any) -> dict[str, Any] | None:
     return known
 
 
-def _last_line(path: Path) -> str:
+def _last_error(path: Path) -> str:
+    """The last line that tells of an error, of a program's or of Python's; "" where none does."""
     lines = path.read_text(errors="replace").split("\n") if path.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return next((line.strip() for line in reversed(lines) if _ERROR.search(line)), "")

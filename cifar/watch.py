@@ -32,14 +32,14 @@ class Watch:
         self._ended_before = {trial.id for trial in trials if trial.ended}
         self._answered = time.monotonic()
         self._tuner: psutil.Process | None = None
-        self._log_read = experiment.log_starts.get(_MANAGER_LOG, 0)
+        self._read = dict(experiment.log_starts)  # bytes of each log
         self._no_host_is_left = False
 
     def losses(self) -> list[str]:
         """What has become of hosts that were lost, and of their trials, since this was last asked."""
         if not self._experiment.has_hosts:
             return []
-        lines = self._next_lines()
+        lines = self._next_lines(self._log_directory / _MANAGER_LOG)
         self._no_host_is_left |= any(line.endswith("no host is left") for line in lines)
         return [match[0] for line in lines if (match := _LOSS.search(line))]
 
@@ -52,7 +52,7 @@ class Watch:
             or self._tuner_failure(status)
             or self._manager_failure(status)
             or same_failures([trial for trial in trials if trial.id not in self._ended_before])
-            or self._exhausted_space(status, trials)
+            or self._short_space(status, trials)
         )
 
     def _full_disk(self) -> str | None:
@@ -73,31 +73,35 @@ class Watch:
         """NNI would wait for ever, its status RUNNING."""
         return f"no host is left (see {self._log_directory / _MANAGER_LOG})" if self._no_host_is_left else None
 
-    def _next_lines(self) -> list[str]:
-        """What the manager has logged since they were last read, in whole lines."""
-        with (self._log_directory / _MANAGER_LOG).open("rb") as file:
-            file.seek(self._log_read)
+    def _next_lines(self, log: Path) -> list[str]:
+        """What has been logged since these lines were last asked for, in whole lines."""
+        if not log.exists():
+            return []
+        with log.open("rb") as file:
+            file.seek(self._read.get(log.name, 0))
             content: bytes = file.read()
         whole = content[: content.rfind(b"\n") + 1]
-        self._log_read += len(whole)
+        self._read[log.name] = self._read.get(log.name, 0) + len(whole)
         return whole.decode(errors="replace").splitlines()
 
     def _tuner_failure(self, status: str) -> str | None:
         """NNI logs a tuner's exception and goes on waiting for it, its status RUNNING."""
         log = self._log_directory / "dispatcher.log"
-        lines = self._new_lines(log)
-        if any(" ERROR (nni.runtime.msg_dispatcher_base" in line for line in lines):
-            return f"the tuner or assessor failed: {_last_exception(lines)} (see {log})"
+        if any(" ERROR (nni.runtime.msg_dispatcher_base" in line for line in self._next_lines(log)):
+            return f"the tuner or assessor failed: {_last_exception(self._new_lines(log))} (see {log})"
         if self._tuner is None:
             self._tuner = next(iter(processes.find(self._directory, "tuner")), None)
         elif status == "RUNNING" and not processes.is_alive(self._tuner):
-            return f"the tuner's process has ended: {_last_exception(lines) or 'killed from outside'} (see {log})"
+            reason = _last_exception(self._new_lines(log)) or "killed from outside"
+            return f"the tuner's process has ended: {reason} (see {log})"
         return None
 
     def _manager_failure(self, status: str) -> str | None:
         log = self._log_directory / _MANAGER_LOG
         if status != "SILENT":
             self._answered = time.monotonic()
+        if status == "ERROR" and any("SQLITE_BUSY" in line for line in self._new_lines(log)):
+            return f"another program has held the database so long that NNI's manager gave up, SQLITE_BUSY (see {log})"
         if status == "ERROR":
             errors = [*self._experiment.errors(), *self._new_lines(self._log_directory / "nnictl_stderr.log")[-1:]]
             reason = "; ".join(error for error in errors if error.strip(" -")) or _last_error(self._new_lines(log))
@@ -106,10 +110,19 @@ class Watch:
             return f"NNI's manager has not answered for {_SILENT_SECONDS:.0f} seconds (see {log})"
         return None
 
-    def _exhausted_space(self, status: str, trials: list[Trial]) -> str | None:
-        """NNI would wait for ever, its status TUNER_NO_MORE_TRIAL."""
+    def is_exhausted(self, status: str, trials: list[Trial]) -> bool:
+        """Whether the tuner has no more to propose, and all that it has proposed has run: NNI would wait for ever.
+
+        Its last proposals may have come together with that message, and still be waiting.
+        """
+        if status != "TUNER_NO_MORE_TRIAL" or not all(trial.ended for trial in trials):
+            return False
+        proposed = self._experiment.proposed()
+        return proposed is not None and proposed <= len(trials)
+
+    def _short_space(self, status: str, trials: list[Trial]) -> str | None:
         wanted = self._experiment.max_trials
-        if status != "TUNER_NO_MORE_TRIAL" or wanted is None or not all(trial.ended for trial in trials):
+        if wanted is None or not self.is_exhausted(status, trials):
             return None
         return f"the search space ran out after {len(trials)} of {wanted} trials: the tuner knows no further point"
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from cifar import cache, processes
+from cifar import cache, places, processes
 from cifar.files import existing, new_directory
 
 _COMPARED = ("nni", "torch", "torchvision", "numpy")
@@ -27,23 +27,22 @@ _COMPARED = ("nni", "torch", "torchvision", "numpy")
 
 def experiments() -> Path:
     """Where NNI keeps what runs here for another machine's manager; it knows no other place."""
-    return Path.home() / "nni-experiments"
+    return places.home() / "nni-experiments"
 
 
 def describe(door: int) -> dict[str, Any]:
     """This machine, as a search needs to know it; `door` is a port that leads to the one that asks."""
-    import torch
     from joblib import cpu_count
 
-    from cifar import device
+    from cifar import gpus
 
     return {
         "versions": versions(),
         "cores": cpu_count(),
-        "gpus": [torch.cuda.get_device_name(gpu.index) for gpu in device.list_gpus()],
+        "gpus": [gpu.name for gpu in gpus.list_gpus()],
         "free_bytes": shutil.disk_usage(existing(experiments())).free,
         "time": time.time(),
-        "cache_free_bytes": shutil.disk_usage(existing(cache.directory())).free,
+        "cache_free_bytes": shutil.disk_usage(existing(places.cache())).free,
         "doors": sorted(
             {one.laddr.ip for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == door}
         ),
@@ -61,12 +60,12 @@ def versions() -> dict[str, str]:
 
 def has(place: str, fingerprint: str) -> bool:
     """Whether these decoded images are in this machine's cache, whole."""
-    return cache.reopen(cache.directory() / place, fingerprint) is not None
+    return cache.reopen(places.cache() / place, fingerprint) is not None
 
 
 def take(place: str) -> None:
     """Put decoded images, a tar archive on standard input, into this machine's cache."""
-    entry = cache.directory() / place
+    entry = places.cache() / place
     entry.parent.mkdir(parents=True, exist_ok=True)
     with new_directory(entry) as new, tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
         archive.extractall(new, filter="data")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import MakeFolder
 
-from cifar import cache, data
+from cifar import cache, data, places
 from cifar.errors import RequestError
 from cifar.sources import Decoded, Part
 
@@ -45,7 +45,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountingSource:
 
 
 def entry() -> Path:
-    return cache.directory() / "counting" / "train-1"
+    return places.cache() / "counting" / "train-1"
 
 
 def test_images_are_decoded_once_and_mapped_from_then_on(source: CountingSource) -> None:
@@ -104,7 +104,7 @@ def test_a_changed_source_is_decoded_again_and_the_old_images_dropped(source: Co
     cache.fetch(source, "train")
     cache.fetch(source, "test")
     cache.fetch(CountingSource(source.log, key="2"), "train")
-    names = {path.name for path in (cache.directory() / "counting").iterdir() if path.is_dir()}
+    names = {path.name for path in (places.cache() / "counting").iterdir() if path.is_dir()}
     assert names == {"train-2", "test-1"}
 
 

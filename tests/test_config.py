@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import tpe
-from cifar.config import Changes, load
+from cifar.config import Changes, experiments_directory, load
 from cifar.errors import RequestError
 from cifar.hparams import Hparams, command_hparams
 from cifar.prepare import disk_bytes
@@ -156,6 +156,61 @@ def test_an_option_changes_what_it_names_and_nothing_else(changes: Changes, name
     names = ("max_trial_number", "max_experiment_duration", "trial_concurrency", "experiment_name", "trial_command")
     others = [other for other in names if other != name]
     assert [getattr(changed, other) for other in others] == [getattr(plain, other) for other in others]
+
+
+def written(directory: Path, text: str) -> Path:
+    """The shipped config with lines of it replaced or added, as a user would."""
+    kept = [line for line in (ROOT / "config.yml").read_text().splitlines() if line.split(":")[0] not in text]
+    path = directory / "config.yml"
+    path.write_text("\n".join([*kept, text]))
+    for name in ("search_space.json", "trial.py"):
+        (directory / name).write_bytes((ROOT / name).read_bytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["trialCommand: >\n  python trial.py\n  --epochs 8\n", "trialCommand: |\n  python trial.py \\\n  --epochs 8\n"],
+)
+def test_a_command_may_be_a_block_of_yaml(tmp_path: Path, command: str) -> None:
+    words = load(written(tmp_path, command), Changes()).trial_command.split()
+    assert words == ["python", "trial.py", "--epochs", "8"]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("maxExperimentDuration: 1:30", "YAML reads 1:30 as 90; write a duration as 90s or 30m"),
+        ("maxTrialDuration: 10:00:00", "YAML reads 10:00:00 as 36000; write"),
+        ("trialConcurrency: 010", "YAML reads 010 as 8; write"),
+        ("searchSpace: {lr: {_type: choice, _value: [0.1]}}", None),
+        ("experimentWorkingDirectory: $NOBODY_KNOWS/x", "experimentWorkingDirectory names a variable that is not set"),
+    ],
+)
+def test_what_yaml_or_a_shell_would_misread_is_refused(tmp_path: Path, line: str, problem: str | None) -> None:
+    path = written(tmp_path, line)
+    if problem is None:  # both an inline space and the file, of which NNI would take the file
+        path.write_text(f"{path.read_text()}\nsearchSpaceFile: search_space.json\n")
+        problem = "searchSpace and searchSpaceFile are both there, and NNI takes the file: keep one of them"
+    with pytest.raises(RequestError, match=problem):
+        load(path, Changes())
+
+
+def test_a_directory_may_be_named_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLACE", str(tmp_path / "there"))
+    path = written(tmp_path, "experimentWorkingDirectory: $PLACE/experiments")
+    assert load(path, Changes()).experiment_working_directory == str(tmp_path / "there" / "experiments")
+    assert experiments_directory(path) == tmp_path / "there" / "experiments"
+
+
+def test_what_is_wrong_with_the_space_file_is_listed_beside_the_rest(tmp_path: Path) -> None:
+    path = written(tmp_path, "trialConcurrency: 0")
+    (tmp_path / "search_space.json").unlink()
+    with pytest.raises(RequestError) as raised:
+        load(path, Changes())
+    first, second = str(raised.value).splitlines()
+    assert first.startswith(f"searchSpaceFile {tmp_path / 'search_space.json'} cannot be read")
+    assert second == "trialConcurrency must be an integer of at least 1, got 0"
 
 
 def test_a_seed_is_the_tuners_and_the_trials() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cifar import forecast
+from cifar import claims, forecast
 from cifar.errors import RequestError
 from cifar.forecast import DoesNotFit, Rate
 from cifar.prepare import forecast_line
@@ -34,7 +34,13 @@ def test_of_several_networks_the_one_with_the_most_weights_is_the_largest() -> N
 
 def test_a_space_smaller_than_the_sample_gives_all_its_points() -> None:
     space = {"lr": {"_type": "choice", "_value": [0.1, 0.2, 0.3]}}
-    assert sorted(hparams.lr for hparams in forecast.samples(space, "python trial.py")) == [0.1, 0.2, 0.3]
+    assert {hparams.lr for hparams in forecast.samples(space, "python trial.py")} == {0.1, 0.2, 0.3}
+
+
+def test_no_space_keeps_the_samples_from_ending() -> None:
+    """NNI's own sampler would look for a fifth point of this one for ever."""
+    space = {"width": {"_type": "quniform", "_value": [2, 14, 4]}}
+    assert {hparams.width for hparams in forecast.samples(space, "python trial.py")} <= {2, 4, 8, 12, 14}
 
 
 def test_samples_lie_in_the_space_and_keep_the_commands_hyperparameters() -> None:
@@ -82,6 +88,30 @@ def test_a_configuration_that_needs_more_memory_than_there_is_does_not_fit() -> 
     space = {"width": {"_type": "choice", "_value": [8, 1024]}}
     with pytest.raises(DoesNotFit, match=r"\(model wide, width 1024, batch_size 4\) does not fit: .*memory"):
         forecast.measure(space, "python trial.py --model wide", "digits", 1)
+
+
+def test_what_ends_an_imitated_trial_before_it_begins_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It has nothing to do with memory: here two processes that are to share a lock's folder open to all."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    claims.directory().chmod(0o777)
+    with pytest.raises(
+        RequestError, match=r"a trial cannot begin: .* must be a folder of yours that nobody else may open"
+    ):
+        forecast.measure(SPACE, "python trial.py", "digits", 1)
+
+
+def test_the_kept_models_need_disk_too() -> None:
+    hparams = forecast.largest(SPACE, "python trial.py --model wide")
+    one, two = (forecast.disk_bytes(hparams, trials=1, concurrency=number) for number in (1, 2))
+    network = 4 * forecast.weights(hparams)
+    assert two - one == 5 * network  # two checkpoints of weights and averages, and a model
+    assert one > (5 + 5) * network  # and the five that are kept
+
+
+def test_a_trial_takes_no_longer_than_it_may() -> None:
+    assert rate(2, 60).cut_off(None) == rate(2, 60)
+    assert rate(2, 60).cut_off(9).trial_seconds == 10  # and a second until the next one
+    assert rate(2, 60).cut_off(900) == rate(2, 60)
 
 
 def test_the_forecast_counts_what_bounds_the_search_first() -> None:

@@ -17,8 +17,7 @@ from conftest import MakeFolder
 from experiments import ROOT, Start, assert_numbered_and_paired, change_config, nothing_is_left
 
 from benchmarks import processes as benchmark
-from cifar import data, device, parallel
-from cifar.errors import RequestError
+from cifar import data, parallel
 from cifar.hparams import Hparams
 from cifar.models import Norm
 from cifar.train import new_model, new_optimizer, train
@@ -86,21 +85,6 @@ def test_only_processes_that_train_together_leave_without_the_interpreters_end(
     )
     run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (3, f"said {also_at_the_end}", "")
-
-
-def test_each_process_has_a_gpu_or_the_trial_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpus = [device.Gpu(index, f"uuid-{index}", 0) for index in range(4)]
-    monkeypatch.setattr(device, "list_gpus", lambda: gpus)
-    monkeypatch.setattr(parallel, "size", lambda: 2)
-    monkeypatch.setattr(parallel, "shared", lambda ask: ask())
-    for rank, expected in ((0, [0, 2, 0]), (1, [1, 3, 1])):
-        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
-        held = [device.claim(1) for _ in range(3)]
-        assert [claim.device.index for claim in held] == expected
-        del held
-    del gpus[1:]
-    with pytest.raises(RequestError, match="2 processes need a GPU each, and this machine shows 1"):
-        device.claim(1)
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import re
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cifar.algorithms import custom_problem
 from cifar.config import Changes, load
 from cifar.preflight import problems
 
@@ -20,7 +23,6 @@ SPACE: dict[str, Any] = SHIPPED.search_space
 def changed(path: str, value: Any) -> Any:
     """The shipped experiment with one value changed: changed("tuner/name", "GP")."""
     config = deepcopy(SHIPPED)
-    config.search_space_file = None  # its content is there already
     *parents, last = (re.sub("(?<=[a-z])[A-Z]", r"_\g<0>", name).lower() for name in path.split("/"))
     place = config
     for name in parents:
@@ -56,6 +58,11 @@ def test_the_shipped_experiment_has_no_problems() -> None:
         ("searchSpace/lr", {"_type": "uniform", "_value": [0.2, 0.1]}, "lr must have its low end below its high end"),
         ("searchSpace/lr", {"_type": "quniform", "_value": [1, 10**400, 1]}, "lr must have numbers up to 1e.12"),
         ("searchSpace/lr", [0.1, 0.2], "lr must have one of the types"),
+        (
+            "searchSpace/lr",
+            {"_type": "uniform", "_value": ["1e-4", 0.1]},
+            "YAML takes 1e-4 for a text: write 0.0001",
+        ),
         ("searchSpace", {}, "the search space must be an object that names at least one hyperparameter"),
         ("searchSpace", {"width": {"_type": "choice", "_value": [4, 6]}}, "only 2 points, fewer than the 40 trials"),
         ("tuner/name", "GP", "tuner 'GP' does not work here: it fails with today's scipy"),
@@ -74,6 +81,8 @@ def test_the_shipped_experiment_has_no_problems() -> None:
         ("maxExperimentDuration", "5x", "maxExperimentDuration must be a number above 0 with a unit"),
         ("logLevel", "loud", "logLevel must be one of fatal, error"),
         ("trialCodeDirectory", "/nowhere", "trialCodeDirectory must be a directory, got '/nowhere'"),
+        ("trialCommand", "pyhton trial.py", "trialCommand: there is no program pyhton, got 'pyhton trial.py'"),
+        ("trialCommand", "A=b exec ./trial.sh", "trialCommand: there is no program ./trial.sh"),
         ("trialCommand", "python nope.py", "trialCommand: there is no file nope.py in "),
         ("trialCommand", "python trial.py --foo 3", "trialCommand: trial.py has no option --foo"),
         ("trialCommand", "python trial.py --data digits", "trialCommand must not name --data"),
@@ -91,6 +100,65 @@ def test_each_problem_is_one_sentence(path: str, value: Any, problem: str) -> No
     assert len(found) == 1
     with pytest.raises(AssertionError, match=problem):
         raise AssertionError(found[0])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python $PWD/trial.py",
+        "python ${PWD}/trial.py",
+        f"python {os.path.relpath(ROOT, Path.home())}/trial.py".replace("python ", "python ~/"),
+        "OMP_NUM_THREADS=1 python trial.py",
+        "env A=b python trial.py",
+        "exec python trial.py",
+        f"{sys.executable} trial.py",
+        "$NOBODY_KNOWS trial.py",  # only the shell can tell
+    ],
+)
+def test_a_command_that_the_shell_understands_is_no_problem(command: str) -> None:
+    assert problems(changed("trialCommand", command)) == []
+
+
+def test_a_finite_space_on_which_nni_never_ends_is_refused() -> None:
+    """And one that is continuous is not: there NNI never draws a point twice."""
+    lonely = {"_type": "quniform", "_value": [2, 14, 4]}
+    assert problems(changed("searchSpace/batchSize".replace("batchSize", "width"), lonely)) == []
+    config = changed("searchSpace", {"width": lonely})
+    config.max_trial_number = None
+    assert problems(config) == [
+        "search space: width must end at a multiple of its step, as 12 or 16, got [2, 14, 4]: "
+        "NNI would search 14 for ever"
+    ]
+
+
+TUNERS = """
+import nni.tuner
+class Good(nni.tuner.Tuner):
+    def __init__(self, share=0.5): ...
+class Other: ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("class_name", "arguments", "problem"),
+    [
+        ("mine.Good", {}, None),
+        ("mine.Good", {"share": 0.1}, None),
+        ("mine.Good", {"part": 1}, "cannot be used: TypeError: got an unexpected keyword argument 'part'"),
+        ("mine.Absent", {}, "cannot be used: AttributeError: module 'mine' has no attribute 'Absent'"),
+        ("other.Good", {}, "cannot be used: ModuleNotFoundError: No module named 'other'"),
+        ("mine.Other", {}, "cannot be used: it is no nni.tuner.Tuner"),
+        ("broken.Good", {}, "cannot be used: ZeroDivisionError: division by zero"),
+        ("Good", {}, "tuner: className must be MODULE.CLASS, got 'Good'"),
+    ],
+)
+def test_a_tuner_of_the_users_own_is_tried(
+    tmp_path: Path, class_name: str, arguments: dict[str, Any], problem: str | None
+) -> None:
+    (tmp_path / "mine.py").write_text(TUNERS)
+    (tmp_path / "broken.py").write_text("1 / 0")
+    found = custom_problem("tuner", tmp_path, class_name, arguments)
+    assert found is None if problem is None else problem in str(found)
 
 
 def test_machines_need_a_key_and_a_python(tmp_path: Path) -> None:

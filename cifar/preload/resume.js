@@ -3,8 +3,21 @@
 //   trials share a number and a parameter id. It is made to look at all trials.
 // - trials of an earlier resume that was cut off before it came to run them. It knows them as ADD_RESUMED, and resumes
 //   only those that wait or run.
+// - that not every trial fits the search space: one added by hand, or from before the space was changed, makes the tuner
+//   fail when it is told of it again. CIFAR_UNFIT_TRIALS names these; it is not told.
 require("./when_loaded.js")("NNIManager", (manager) => {
   const addRecoveredTrialJob = manager.addRecoveredTrialJob;
+  const { exportData, resumeExperiment } = manager;
+  const unfit = new Set((process.env.CIFAR_UNFIT_TRIALS || "").split(","));
+
+  manager.resumeExperiment = async function (...how) {
+    this.exportData = async () => {
+      const trials = JSON.parse(await exportData.call(this));
+      return JSON.stringify(trials.filter((trial) => !unfit.has(trial.trialJobId)));
+    };
+    await resumeExperiment.apply(this, how).finally(() => delete this.exportData);
+  };
+
   manager.addRecoveredTrialJob = function (jobs) {
     const known = jobs.map((job) => (job.status === "ADD_RESUMED" ? { ...job, status: "WAITING" } : job));
     const recovered = addRecoveredTrialJob.call(this, known);

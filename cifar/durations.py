@@ -1,0 +1,27 @@
+"""How NNI writes durations: a number with a unit, as 90s, 30m, 2h or 1d, or seconds alone."""
+
+from __future__ import annotations
+
+import re
+
+RULE = "must be a number above 0 with a unit, as 90s, 30m, 2h or 1d"
+_WRITTEN = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def is_duration(value: object) -> bool:
+    """Whether it is what RULE asks for, or a number of seconds."""
+    if isinstance(value, str):
+        match = _WRITTEN.fullmatch(value)
+        return match is not None and float(match[1]) > 0
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def seconds(duration: str | int | None) -> float | None:
+    """A duration in seconds; None stays None."""
+    if not isinstance(duration, str):
+        return duration
+    match = _WRITTEN.fullmatch(duration)
+    if match is None:
+        raise ValueError(f"a duration {RULE}, got {duration!r}")
+    return float(match[1]) * _UNITS[match[2]]
