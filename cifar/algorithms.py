@@ -23,7 +23,7 @@ _BROKEN_TUNERS = {
     "PPOTuner": "it needs tensorflow",
 }
 WORKING_ASSESSORS = ("Medianstop", "Curvefitting")
-TPE_STARTUP_JOBS = 20  # NNI's default
+TPE_STARTUP_JOBS, TPE_GAMMA = 20, 0.25  # NNI's defaults
 
 _IMPORT_SECONDS = 60.0
 # As NNI would, in a process of its own: imports the class, and says in one line why it cannot be used.

@@ -59,7 +59,7 @@ def load_shown(experiment: Path) -> Any:
     """The experiment that ran in this directory, to be shown only, for which none of its other files is needed."""
     try:
         config = _stored(experiment)
-        config.trial_code_directory = experiment
+        _set_code_directory(config, experiment)
         return _canonical(config)
     except Exception as error:  # as in _checked
         raise RequestError(f"{experiment} cannot be shown: {_one_line(error)}") from None
@@ -119,10 +119,15 @@ def _stored(experiment: Path) -> Any:
     stored = store.read_config(experiment)
     if stored.get("searchSpace"):
         stored.pop("searchSpaceFile", None)  # it may have been edited since
-    stored["trialCodeDirectory"] = str(_code_directory(experiment, stored))
     config = _nni_experiment().ExperimentConfig(**stored)
     config.experiment_working_directory = experiment.parent
+    _set_code_directory(config, _code_directory(experiment, stored))
     return config
+
+
+def _set_code_directory(config: Any, directory: Path) -> None:
+    for place in (config, config.training_service):  # NNI has copied it there
+        place.trial_code_directory = str(directory)
 
 
 def _code_directory(experiment: Path, stored: dict[str, Any]) -> Path:

@@ -62,7 +62,9 @@ def tuner_gain(trials: Sequence[Trial], result_times: Mapping[str, int], tuner: 
     lies = arguments.get("constant_liar_type", "best") is not None
     kinds: dict[bool, list[float]] = {True: [], False: []}
     for trial in trials:
-        if trial.accuracy is not None:  # a diverged one counts with the accuracy of guessing, as the tuner heard it
+        if (
+            trial.accuracy is not None and not trial.by_hand
+        ):  # a diverged one counts with the accuracy of guessing, as the tuner heard it
             kinds[_known(trial, trials, result_times, lies) < startup].append(trial.accuracy)
     drawn, proposed = np.asarray(kinds[True]), np.asarray(kinds[False])
     if min(len(drawn), len(proposed)) < _FEWEST:
@@ -74,7 +76,7 @@ def _known(trial: Trial, trials: Sequence[Trial], result_times: Mapping[str, int
     """How many trials the tuner knew when it proposed this one: those with a result, and where it lies, the running."""
     known = 0
     for earlier in trials:
-        if earlier.number < trial.number:
+        if earlier.number < trial.number and not earlier.by_hand:
             heard = result_times.get(earlier.id, math.inf) <= trial.started
             ran = not earlier.ended or earlier.changed > trial.started
             known += heard or (lies and ran)

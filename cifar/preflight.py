@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from cifar import durations, hosts
-from cifar.algorithms import assessor_problems, custom_problem, tuner_problems
+from cifar.algorithms import TPE_GAMMA, TPE_STARTUP_JOBS, assessor_problems, custom_problem, tuner_problems
 from cifar.errors import Problems, RequestError
 from cifar.hparams import Hparams, command_hparams
 from cifar.search_space import VALUES, has_lonely_end, points, sampled_values
 
 _LOG_LEVELS = ("fatal", "error", "warning", "info", "debug", "trace")  # NNI's
+_CATEGORICAL = ("choice", "randint")
 _LARGEST = 1e12  # no hyperparameter needs more, and arithmetic on more overflows
 _SHELL_WORDS = ("exec", "command", "time", "env")  # a program follows them
 
@@ -34,6 +35,7 @@ def problems(config: Any) -> list[str]:
         *_space_problems(config, max_trials),
         *tuner_problems(_mapping(config.tuner), max_trials),
         *assessor_problems(_mapping(config.assessor)),
+        *_split_problems(config),
         *_custom_problems(config),
         *_command_problems(command if isinstance(command, str) else "", _code_directory(config), is_local),
         *_service_problems(config),
@@ -44,6 +46,23 @@ def _mapping(algorithm: Any) -> dict[str, Any]:
     """A tuner or an assessor with the names of config.yml."""
     names = {"name": "name", "className": "class_name", "classArgs": "class_args"}
     return {name: getattr(algorithm, nni_name, None) for name, nni_name in names.items()}
+
+
+def _split_problems(config: Any) -> Iterator[str]:
+    """NNI's TPE fails on choices while it takes all trials for good, and has no bad ones to compare them with."""
+    tuner, space = _mapping(config.tuner), config.search_space
+    arguments = (tuner["classArgs"] or {}).get("tpe_args") or {} if isinstance(tuner["classArgs"], Mapping) else {}
+    if tuner["name"] != "TPE" or not isinstance(space, Mapping) or not isinstance(arguments, Mapping):
+        return
+    jobs, gamma = arguments.get("n_startup_jobs", TPE_STARTUP_JOBS), arguments.get("gamma", TPE_GAMMA)
+    choices = [name for name, one in space.items() if isinstance(one, Mapping) and one.get("_type") in _CATEGORICAL]
+    if choices and _is_count(jobs) and isinstance(gamma, (int, float)) and 0 < gamma < 1e6:
+        good = math.ceil(gamma * math.sqrt(jobs))
+        if good >= jobs:
+            yield (
+                f"tuner: after {jobs} trials TPE with gamma {gamma:g} calls all of them good, and then fails on "
+                f"{choices[0]}, which has choices: raise tpe_args n_startup_jobs"
+            )
 
 
 def _custom_problems(config: Any) -> Iterator[str]:

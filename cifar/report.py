@@ -28,6 +28,7 @@ from cifar.files import new_file
 from cifar.findings import Interval
 from cifar.leaderboard import accuracy_text, param_text, params_text, records, ties
 from cifar.model_file import SavedModel
+from cifar.search_space import fits
 from cifar.store import Trial, best_first
 
 logger = logging.getLogger(__name__)
@@ -83,10 +84,11 @@ def _about_search(experiment: Path, trials: list[Trial]) -> dict[str, Any]:
     config, curves = store.read_config(experiment), store.read_curves(experiment)
     space, tuner = config.get("searchSpace") or {}, config.get("tuner") or {}
     ranked = best_first(trials)
+    fitting = [trial for trial in trials if fits(trial.params, space)]
     return {
         "title": config.get("experimentName") or experiment.name,
-        "warnings": findings.edges(trials, space),
-        "searched": [*figures.of_search(trials, space, curves)],
+        "warnings": [*_left_out(len(trials) - len(fitting)), *findings.edges(fitting, space)],
+        "searched": [*figures.of_search(fitting, space, curves)],
         "learned": findings.tuner_gain(trials, store.read_result_times(experiment), tuner),
         "stopping": findings.stopping(trials, curves),
         "endings": findings.endings(trials),
@@ -95,6 +97,16 @@ def _about_search(experiment: Path, trials: list[Trial]) -> dict[str, Any]:
         "versions": _versions(ranked[0]),
         "config": yaml.safe_dump(_reproducing(config), sort_keys=False),
     }
+
+
+def _left_out(number: int) -> list[str]:
+    if not number:
+        return []
+    some = "1 trial has" if number == 1 else f"{number} trials have"
+    return [
+        f"{some} parameters that the search space does not give, added in NNI's page or from before the space was "
+        "changed there: the figures of the search leave them out"
+    ]
 
 
 def _reproducing(config: dict[str, Any]) -> dict[str, Any]:

@@ -49,18 +49,19 @@ def change_config(path: Path, **changes: object) -> None:
 
 
 class Search:
-    """One `cifar` command as a user types it, in a home and a directory for claims of its own."""
+    """One `cifar` command as a user types it, in a home of its own."""
 
-    def __init__(self, home: Path, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+    def __init__(
+        self, home: Path, arguments: tuple[str, ...], environment: dict[str, str], directory: Path = ROOT
+    ) -> None:
         self._output = home / f"output-{time.monotonic_ns()}"
-        (home / "tmp").mkdir(exist_ok=True)
-        # TMPDIR holds the claims, which other experiments on this machine must not touch.
-        own = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "PYTHONUNBUFFERED": "1"}
+        # The claims lie below the home: other experiments on this machine must not touch them.
+        own = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "PYTHONUNBUFFERED": "1"}
         with self._output.with_suffix(".out").open("w") as out, self._output.with_suffix(".err").open("w") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "cifar", *arguments],
                 env=os.environ | own | environment,
-                cwd=ROOT,
+                cwd=directory,
                 stdout=out,
                 stderr=err,
             )
@@ -162,7 +163,7 @@ def _command_and_environment(process: psutil.Process) -> list[str]:
 
 def held_claims(home: Path) -> list[str]:
     """Names of the locks that a living process holds."""
-    locks = (home / "tmp").glob("cifar-nni-claims-*/*.lock")
+    locks = (home / ".cache" / "cifar-nni").glob("claims-*/*.lock")
     return [lock.name for lock in locks if subprocess.run(["flock", "-n", str(lock), "true"]).returncode != 0]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import MakeFolder
 
-from cifar import cache, data, places
+from cifar import cache, claims, data, places
 from cifar.errors import RequestError
 from cifar.sources import Decoded, Part
 
@@ -125,3 +125,26 @@ def test_an_unwritable_cache_is_one_sentence(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CIFAR_CACHE", "/proc/nowhere")
     with pytest.raises(RequestError, match=r"data 'digits' cannot be read or cached: .*/proc/nowhere"):
         data.load("digits")
+
+
+def test_images_that_somebody_holds_stay_when_their_source_is_read_anew(source: CountingSource) -> None:
+    held = cache.hold(cache.fetch(source, "train").entry)
+    cache.fetch(CountingSource(source.log, key="2"), "train")
+    assert entry().is_dir()
+    claims.release([held])
+    cache.fetch(CountingSource(source.log, key="3"), "train")
+    assert not entry().exists()
+
+
+def test_a_search_keeps_its_images_though_another_command_reads_the_changed_folder(
+    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIFAR_CACHE", str(tmp_path / "cache"))
+    folder = make_folder({"train/cat": 4, "train/dog": 4, "test/cat": 1, "test/dog": 1})
+    environment, held = data.hold(str(folder))
+    (folder / "train/cat/more.png").write_bytes((folder / "train/dog/000.png").read_bytes())
+    assert len(data.load(str(folder)).labels) == 9  # as `cifar data` would
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert len(data.load(str(folder)).labels) == 8  # as the next trial does
+    claims.release([held])

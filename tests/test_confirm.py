@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar.confirm import Candidate, decide, mean
+from cifar.confirm import Candidate, decide, mean, new_seeds
 from cifar.store import Trial
 from cifar.validation import Answers
 
@@ -68,3 +68,11 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
         found = mean((generator.random((5, 400)) < 0.7 + ease).astype(np.float64))
         covered += abs(found.value - 0.7) <= found.margin
     assert covered / 400 >= 0.93
+
+
+def test_seeds_that_the_search_has_used_are_not_new() -> None:
+    def with_seed(seed: int) -> Trial:
+        return Trial("a", 0, "SUCCEEDED", {}, {"hparams": {"seed": seed}})
+
+    assert new_seeds([with_seed(0), Trial("b", 1, "FAILED", {}, None)], 3) == [1000, 1001, 1002]
+    assert new_seeds([with_seed(1000), with_seed(1002)], 3) == [1001, 1003, 1004]

@@ -19,7 +19,7 @@ import pytest
 import torch
 from experiments import ROOT
 
-from cifar import claims, device, gpus
+from cifar import claims, device, gpus, parallel
 from cifar.errors import RequestError
 from cifar.gpus import Gpu
 from cifar.hparams import Hparams
@@ -214,11 +214,11 @@ def test_a_choice_that_comes_too_late_is_an_error(monkeypatch: pytest.MonkeyPatc
 def test_each_process_of_a_training_has_a_gpu_or_the_trial_none(monkeypatch: pytest.MonkeyPatch) -> None:
     four = [Gpu(f"uuid-{number}", "", 0) for number in range(4)]
     monkeypatch.setattr(device, "list_gpus", lambda: four)
-    monkeypatch.setattr(device.parallel, "size", lambda: 2)
-    monkeypatch.setattr(device.parallel, "shared", lambda ask: ask())
-    monkeypatch.setattr(device.parallel, "connect", lambda device: None)
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    monkeypatch.setattr(parallel, "shared", lambda ask: ask())
+    monkeypatch.setattr(parallel, "connect", lambda device: None)
     for rank, expected in ((0, ["uuid-0", "uuid-2", "uuid-0"]), (1, ["uuid-1", "uuid-3", "uuid-1"])):
-        monkeypatch.setattr(device.parallel, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
         held, seen = [], []
         for _ in range(3):
             held.append(device.claim(1))

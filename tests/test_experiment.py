@@ -99,7 +99,7 @@ def shown_params(experiment: NniExperiment, tmp_path: Path) -> dict[str, dict[st
     exported = tmp_path / "export.json"
     experiment.nnictl("experiment", "export", experiment.id, "--type", "json", "--filename", str(exported))
     export = {row["trialJobId"]: row for row in json.loads(exported.read_text())}
-    database = {row[0]: json.loads(row[3]) for row in store._events(experiment.directory) if row[3]}
+    database = {row[1]: json.loads(row[4]) for row in store._events(experiment.directory, 0) if row[4]}
     shown = {}
     for job in experiment.get("trial-jobs"):
         if job["status"] != "SUCCEEDED":

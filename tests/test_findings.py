@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +83,45 @@ def test_scales_are_those_of_the_search_space(tmp_path: Path) -> None:
 def test_endings_count_and_tell_the_last_reason(tmp_path: Path) -> None:
     trials, _ = made(tmp_path, [{"accuracy": 0.5}, {"accuracy": 0.1, "status": "diverged"}, {"accuracy": 0.6}])
     assert findings.endings(trials) == [("ok", 2, "ok after 2 epochs"), ("diverged", 1, "diverged after 2 epochs")]
+
+
+def at_once(path: Path, concurrency: int, count: int) -> Path:
+    """As NNI runs so many trials at once: each takes as long, and the next starts when one has ended."""
+    experiment = fake.make(path / "made", [{"accuracy": 0.5}] * count)
+    with closing(sqlite3.connect(experiment / "db" / "nni.sqlite")) as connection, connection:
+        for number in range(count):
+            began = 1000 * (number // concurrency) + number % concurrency
+            for table, condition in (("TrialJobEvent", "event = 'RUNNING'"), ("TrialJobEvent", "event != 'RUNNING'")):
+                moment = began if "= 'RUNNING'" in condition and "!" not in condition else began + 900
+                connection.execute(
+                    f"update {table} set timestamp = ? where trialJobId = ? and {condition}", (moment, f"trial{number}")
+                )
+            query = "update MetricData set timestamp = ? where trialJobId = ? and type = 'FINAL'"
+            connection.execute(query, (began + 890, f"trial{number}"))
+    return experiment
+
+
+@pytest.mark.parametrize(("liar", "random"), [("mean", 5), (None, 8)])
+def test_a_running_trial_is_known_to_a_tuner_that_lies(tmp_path: Path, liar: str | None, random: int) -> None:
+    """With four at once: NNI's tuner counts the running, and proposes by itself from the sixth on."""
+    experiment = at_once(tmp_path, 4, 20)
+    tuner = {"name": "TPE", "classArgs": {"tpe_args": {"n_startup_jobs": 5, "constant_liar_type": liar}}}
+    gain = findings.tuner_gain(store.read_trials(experiment), store.read_result_times(experiment), tuner)
+    assert gain is not None
+    assert (gain.random, gain.proposed) == (random, 20 - random)
+
+
+def test_what_nni_itself_draws_at_random_is_what_is_counted_so(tmp_path: Path) -> None:
+    """Eight at once, asked of NNI's own tuner: the first ten are random, though only two of them have ended by then."""
+    from nni.algorithms.hpo import tpe_tuner
+
+    tuner = tpe_tuner.TpeTuner("maximize", 1, {"n_startup_jobs": 10, "constant_liar_type": "mean"})
+    tuner.update_search_space({"lr": {"_type": "uniform", "_value": [0, 1]}})
+    random = 0
+    for number in range(24):
+        if number >= 8:  # one has ended for each that begins
+            tuner.receive_trial_result(number - 8, {}, 0.5)
+        history = len(tuner._history[("lr",)]) + len(tuner._running_params)
+        random += history < tuner.args.n_startup_jobs
+        tuner.generate_parameters(number)
+    assert random == 10

@@ -131,6 +131,39 @@ def test_a_finite_space_on_which_nni_never_ends_is_refused() -> None:
     ]
 
 
+def test_a_tpe_that_would_call_all_trials_good_is_refused_on_choices() -> None:
+    config = changed("tuner/classArgs/tpe_args", {"n_startup_jobs": 1, "gamma": 0.5})
+    assert problems(config) == []
+    config.search_space["batch_size"] = {"_type": "choice", "_value": [16, 32]}
+    assert problems(config) == [
+        "tuner: after 1 trials TPE with gamma 0.5 calls all of them good, and then fails on batch_size, which has "
+        "choices: raise tpe_args n_startup_jobs"
+    ]
+
+
+@pytest.mark.parametrize(("jobs", "gamma"), [(1, 0.5), (2, 0.5), (2, 1.5), (4, 2.0), (4, 1.9), (20, 0.25), (9, 3.5)])
+def test_nnis_tpe_fails_on_choices_where_this_says_so(jobs: int, gamma: float) -> None:
+    from nni.algorithms.hpo.tpe_tuner import TpeTuner
+
+    space = {
+        "batch_size": {"_type": "choice", "_value": [16, 32, 48, 64]},
+        "lr": {"_type": "uniform", "_value": [0.1, 1]},
+    }
+    arguments = {"n_startup_jobs": jobs, "gamma": gamma, "constant_liar_type": None}
+    config = changed("tuner/classArgs/tpe_args", arguments)
+    config.search_space = space
+    tuner = TpeTuner("maximize", 1, arguments)
+    tuner.update_search_space(space)
+    try:
+        for number in range(jobs + 1):
+            tuner.generate_parameters(number)
+            tuner.receive_trial_result(number, {}, 0.1 * number)
+        failed = False
+    except TypeError:
+        failed = True
+    assert bool(problems(config)) is failed
+
+
 TUNERS = """
 import nni.tuner
 class Good(nni.tuner.Tuner):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cifar.cpu_step import CpuStep
+from cifar.cuda_step import CudaGraphStep
 from cifar.hparams import Hparams
 from cifar.models import Net, build_model
 from cifar.optimizers import Adam, Optimizer, Sgd
@@ -151,6 +156,68 @@ def test_bfloat16_trains_and_is_no_float32() -> None:
         assert all(parameter.dtype == torch.float32 for parameter in net.parameters())
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
     assert losses["bfloat16"] != losses["float32"]
+
+
+class Capture:
+    """A CUDA graph played on the CPU: what is captured has run, and a replay is what `replayed` makes of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, replayed: Callable[[], None]) -> None:
+        nothing = SimpleNamespace(wait_stream=lambda _: None)
+        replacements = {
+            "Stream": lambda: nothing,
+            "current_stream": lambda: nothing,
+            "stream": lambda _: contextlib.nullcontext(),
+            "graph": lambda _: contextlib.nullcontext(),
+            "CUDAGraph": lambda: SimpleNamespace(replay=replayed),
+        }
+        for name, replacement in replacements.items():
+            monkeypatch.setattr(torch.cuda, name, replacement)
+
+
+def captured_step(hparams: Hparams) -> tuple[Any, CudaGraphStep, Any]:
+    torch.manual_seed(0)
+    net = build_model(hparams, classes=10).train()
+    optimizer = new_optimizer(net, hparams)
+    return net, CudaGraphStep(partial(train_step, net, optimizer, hparams), net, optimizer), optimizer
+
+
+@pytest.mark.parametrize("model", ["net", "fast"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("works", [True, False])
+def test_a_captured_step_that_captured_nothing_is_not_used(
+    model: str, optimizer: str, works: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a second GPU, when the capture looks at the first: its replay does nothing, and PyTorch only warns."""
+    hparams = Hparams(model=model, width=6, batch_size=8, lr=0.01, optimizer=optimizer, precision="float32")
+    net, fast, _ = captured_step(hparams)
+    plain = copy.deepcopy(net)
+    slow = partial(train_step, plain, new_optimizer(plain, hparams), hparams)
+    replays = 0
+
+    def replay() -> None:
+        nonlocal replays
+        replays += 1
+        if works:
+            fast.loss.copy_(fast.step(fast.images, fast.labels))
+
+    Capture(monkeypatch, replay)
+    for size in (8, 8, 5, 8):
+        batch = some_batch(size)
+        assert fast(*batch).item() == pytest.approx(slow(*batch).item(), rel=1e-5)
+    torch.testing.assert_close(net.state_dict(), plain.state_dict())
+    assert replays == (4 if works else 1)  # the first one proves it
+    assert ("does not train as the plain one does" in caplog.text) is not works
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_an_empty_graph_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    hparams = Hparams(width=6, batch_size=8, lr=0.01)
+    net = build_model(hparams, classes=10).cuda().train()
+    fast = new_step(net, new_optimizer(net, hparams), hparams)
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda self: None)
+    before = copy.deepcopy(net.state_dict())
+    fast(*(tensor.cuda() for tensor in some_batch(8)))
+    assert any(not torch.equal(before[name], value) for name, value in net.state_dict().items())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

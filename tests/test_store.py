@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fake_experiments as fake
 import pytest
 
+from cifar import store
+from cifar.files import read_json
 from cifar.leaderboard import leaderboard
 from cifar.store import best_first, read_trials, trial_directory
 
@@ -59,10 +64,10 @@ def test_trials_are_what_they_wrote_else_what_nni_knows(experiment: Path) -> Non
 
 def test_a_trial_that_ended_by_a_slow_clock_before_it_began_has_ended(experiment: Path) -> None:
     """Its end is timed by the machine that it ran on, which may be another."""
-    before = read_trials(experiment)
+    before = [replace(trial, changed=0) for trial in read_trials(experiment)]
     with closing(sqlite3.connect(experiment / "db" / "nni.sqlite")) as connection, connection:
         connection.execute("update TrialJobEvent set timestamp = timestamp - 60 where event = 'SUCCEEDED'")
-    assert read_trials(experiment) == before
+    assert [replace(trial, changed=0) for trial in read_trials(experiment)] == before
 
 
 def test_the_leaderboard_ranks_what_was_measured_and_counts_the_rest(experiment: Path) -> None:
@@ -99,3 +104,68 @@ def test_an_experiment_that_has_not_begun_has_no_trials(tmp_path: Path) -> None:
     sqlite3.connect(tmp_path / "db" / "nni.sqlite").close()
     assert read_trials(tmp_path) == []
     assert leaderboard([], tmp_path) == "0 trials: none has begun"
+
+
+def test_a_reader_reads_what_is_new_and_no_file_twice(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = store.Reader(experiment)
+    assert reader.trials() == read_trials(experiment)
+    opened = list[Path]()
+
+    def noted(path: Path) -> dict[str, Any] | None:
+        opened.append(path)
+        return read_json(path)
+
+    monkeypatch.setattr(store, "read_json", noted)
+    assert [trial.number for trial in reader.trials()] == [0, 1, 2, 3, 4]
+    assert {path.parent.name for path in opened} == {"trial4"}  # which runs
+    write_result(experiment, 4, status="ok", default=0.7)
+    with closing(sqlite3.connect(experiment / "db" / "nni.sqlite")) as connection, connection:
+        row = (200, "trial4", "SUCCEEDED", None, 4)
+        connection.execute("insert into TrialJobEvent values (?, ?, ?, ?, '', ?, '', '')", row)
+    assert reader.trials()[-1].accuracy == 0.7
+    monkeypatch.undo()
+    assert reader.trials() == read_trials(experiment)
+
+
+def test_a_database_that_another_program_holds_is_waited_for_then_named(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_WAIT_SECONDS", 0.5)
+    with closing(sqlite3.connect(experiment / "db" / "nni.sqlite", check_same_thread=False)) as connection:
+        connection.execute("begin exclusive")
+        with pytest.raises(store.Held, match=r"another program has held .*nni\.sqlite for 0 seconds: a browser of"):
+            read_trials(experiment)
+        monkeypatch.setattr(store, "_WAIT_SECONDS", 30.0)
+        release = threading.Timer(1.0, connection.rollback)
+        release.start()
+        assert len(read_trials(experiment)) == 5
+        release.join()
+
+
+def test_why_a_trial_has_no_result_is_never_a_stray_line(experiment: Path) -> None:
+    directory = trial_directory(experiment, "trial2")
+    directory.mkdir(parents=True)
+    (directory / "trial.stderr").write_text("KeyboardInterrupt\n")
+    assert read_trials(experiment)[2].reason == "ended from outside before it had a result"
+    with closing(sqlite3.connect(experiment / "db" / "nni.sqlite")) as connection, connection:
+        connection.execute("update TrialJobEvent set event = 'FAILED' where event = 'USER_CANCELED'")
+    error = "ModuleNotFoundError: No module named 'x'"
+    (directory / "trial.stderr").write_text(f"Traceback\n{error}\nwarning: something that came later\n")
+    assert read_trials(experiment)[2].reason == error
+    (directory / "trial.stderr").write_text("/bin/bash: line 1: pyhton: command not found\n")
+    assert read_trials(experiment)[2].reason == "/bin/bash: line 1: pyhton: command not found"
+
+
+def test_of_a_copied_project_the_copy_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NNI's own list has the original under the same id."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    original, copied = (fake.make(tmp_path / name / "experiments" / "abcd1234", []) for name in ("original", "copy"))
+    (tmp_path / "nni-experiments").mkdir()
+    listed = {"abcd1234": {"logDir": str(original.parent)}}
+    (tmp_path / "nni-experiments" / ".experiment").write_text(json.dumps(listed))
+    assert store.find("abcd1234", copied.parent) == copied
+    assert store.find("abcd", copied.parent) == copied
+    assert store.find("abcd1234", tmp_path) == original  # where there is no other
+    copied.rename(copied.with_name("abcd1234-old"))
+    assert store.find("abcd1234", copied.parent).name == "abcd1234-old"
+    assert store.read_id(copied.with_name("abcd1234-old")) == "abcd1234"

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -302,3 +304,51 @@ def test_a_trial_runs_from_a_clone_that_nothing_has_installed(tiny: Dataset, mon
     versions = result.details["versions"]
     assert isinstance(versions, dict)
     assert versions["cifar-nni"] == __version__
+
+
+def test_an_interrupt_between_any_two_lines_finds_a_network_and_its_own_figures(tiny: Dataset) -> None:
+    splits = data.split(tiny)
+    lines = interrupted_at(tiny, splits, None)
+    assert lines > 20
+    seen = set[int]()
+    for line in range(1, lines):
+        result, trained = interrupted_at(tiny, splits, line)
+        if result is None:  # before it began, or after it ended
+            continue
+        seen.add(result.epochs)
+        if trained is None:
+            assert (result.metrics, result.epochs) == (None, 0)
+            continue
+        assert result.metrics is not None
+        assert len(trained.history) == result.epochs
+        evaluation = evaluate(trained.model, tiny, splits.val)
+        assert evaluation.accuracy == result.metrics["default"] == trained.history[-1].accuracy
+        assert evaluation.loss == pytest.approx(trained.history[-1].loss)
+        assert torch.equal(evaluation.predictions, trained.predictions)
+    assert seen == {0, 1, 2, 3}
+
+
+def interrupted_at(dataset: Dataset, splits: data.Splits, line: int | None) -> Any:
+    """What run_trial returns when an interrupt strikes before the so many-th line that it comes to; how many there
+    are where none does."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal count
+        if frame.f_code is not run.run_trial.__code__:
+            return None
+        if event == "line":
+            count += 1
+            if count == line:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        returned = run.run_trial(FAST, dataset, splits, torch.device("cpu"), lambda history: None)
+    except KeyboardInterrupt:
+        return None, None
+    finally:
+        sys.settrace(before)
+    return count if line is None else returned

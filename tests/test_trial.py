@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from cifar import nni_trial, store
+from cifar import nni_trial, store, top_models, validation
 from cifar.files import read_json
 from cifar.hparams import Hparams
+from cifar.result import Result
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["--data", "digits", "--epochs", "2", "--batch_size", "32", "--lr", "0.05"]
@@ -259,3 +261,77 @@ print([name for name in ("pandas", "scipy.stats") if name in sys.modules])
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (0, "[]\n"), ended.stderr
+
+
+def test_a_finished_trial_leaves_what_a_kill_after_its_report_kept_it_from(
+    managers: list[Manager], tmp_path: Path
+) -> None:
+    experiment = tmp_path / "experiment"
+    output = store.trial_directory(experiment, "TRIAL")
+    output.mkdir(parents=True)
+    managers.append(Manager(*[parameters(0, lr=0.05)] * 2))
+    environment = managers[0].environment(output)
+    killed = "import os, sys; from cifar import nni_trial; nni_trial.keep = lambda *_: os._exit(9); import trial"
+    command = [sys.executable, "-c", f"{killed}; sys.exit(trial.main())", *QUICK]
+    assert subprocess.run(command, cwd=ROOT, env=os.environ | environment).returncode == 9
+    before = read(output / "result.json")
+    assert managers[0].values("FINAL") == [before["metrics"]]  # told before anything else is left
+    assert (output / "checkpoint.pt").exists()
+    assert not (output / "validation.npz").exists()
+    managers[0].metrics.clear()
+    assert trial(*QUICK, **environment).returncode == 0
+    assert managers[0].values("PERIODICAL") == []  # nothing is trained again
+    assert read(output / "result.json") == before
+    (model,) = top_models.best(experiment)
+    accuracy = before["metrics"]["default"]
+    assert model.name == f"{accuracy:.6f}-TRIAL.pt"
+    answers = validation.load(output)
+    assert answers is not None
+    assert float(answers.correct.mean()) == pytest.approx(accuracy)
+    assert not (output / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("ago", "limit", "reason"),
+    [(100, "60s", "stopped by maxTrialDuration, 60s, after 2 epochs"), (5, "60s", "stopped after 2 epochs")],
+)
+def test_a_stop_says_who_stopped_the_trial(ago: int, limit: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {
+        "check-status": {"status": "RUNNING"},
+        "trial-jobs/TRIAL": {"startTime": 1000 * (time.time() - ago)},
+        "experiment": {"params": {"maxTrialDuration": limit}},
+    }
+    monkeypatch.setenv("NNI_TRIAL_JOB_ID", "TRIAL")
+    monkeypatch.setattr(nni_trial, "_ask_manager", answers.get)
+    previous = signal.getsignal(signal.SIGINT)
+    try:
+        settled = nni_trial.settle(Result("interrupted", "interrupted after 2 epochs", {"default": 0.5}, 2))
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert (settled.status, settled.reason) == ("stopped_early", reason)
+
+
+def test_alone_a_trial_that_comes_to_nothing_fails() -> None:
+    run = trial(*QUICK[:-2], "--lr", "1e30")
+    assert run.returncode == 1
+    assert "diverged: training loss is" in run.stdout
+
+
+@pytest.mark.parametrize("command", [["trial.py", *QUICK], ["trial.py", "--help"], ["-m", "cifar", "search", "--help"]])
+def test_a_reader_that_leaves_ends_a_command_without_a_word(command: list[str]) -> None:
+    with subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout and run.stderr
+        run.stdout.close()
+        assert run.stderr.read() == b""
+    assert run.returncode == (0 if "--help" in command else 1)
+
+
+def test_without_a_home_a_trial_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = "import os, sys; sys.argv = ['trial.py', '--data', 'digits']; os.environ.pop('HOME', 0); import pwd\n"
+    nobody += "def absent(_): raise KeyError\npwd.getpwuid = absent\n"
+    for name in ("CIFAR_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    command = [sys.executable, "-c", f"{nobody}import trial; sys.exit(trial.main())"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr == "error: this account has no home directory: set HOME to a folder that you may write in\n"

@@ -61,7 +61,7 @@ class Machine:
             "HostKey": self.home / "host_key", "AuthorizedKeysFile": self.home / "authorized_keys", "StrictModes": "no",
             "PidFile": "none", "PasswordAuthentication": "no", "ListenAddress": f"{self.address}:22", "UsePAM": "no",
             "PermitRootLogin": "yes", "Subsystem": "sftp internal-sftp",
-            "SetEnv": f"HOME={self.home} TMPDIR={self.home}/tmp {self.environment}",
+            "SetEnv": f"HOME={self.home} XDG_CACHE_HOME={self.home}/.cache {self.environment}",
         }  # fmt: skip
         flags = [f"-o{name}={value}" for name, value in (options | self.options).items()]
         command = [*self.inside, "/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *flags]
