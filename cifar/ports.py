@@ -23,6 +23,7 @@ def claim_port(asked: int | None, host: str, with_next: bool = False) -> tuple[i
     experiments to the manager that got it. Raises RequestError where the port is taken. `with_next`: the one after it
     is to be free too, as NNI wants where trials run on other machines.
     """
+    _refuse_strange_localhost()
     if asked is not None and not 1 <= asked <= 65535:
         raise RequestError(f"--port must be from 1 to 65535, got {asked}")
     problem = ""
@@ -33,6 +34,23 @@ def claim_port(asked: int | None, host: str, with_next: bool = False) -> tuple[i
             return port, lock
     name = asked or f"{_FIRST} and the 99 after it"
     raise RequestError(f"port {name} {problem or _IN_USE}; choose another with --port")
+
+
+def _refuse_strange_localhost() -> None:
+    """NNI's programs reach each other by that name, and would wait in vain."""
+    found = _addresses("localhost", socket.AF_INET)
+    if LOOPBACK not in found:
+        other = ", ".join(sorted(found | _addresses("localhost", socket.AF_INET6))) or "nowhere"
+        raise RequestError(
+            f"localhost must lead to {LOOPBACK}, as NNI's programs take it to; here it leads to {other}: see /etc/hosts"
+        )
+
+
+def _addresses(name: str, family: socket.AddressFamily) -> set[str]:
+    try:
+        return {str(address[0]) for *_, address in socket.getaddrinfo(name, None, family)}
+    except OSError:
+        return set()
 
 
 def _problem(port: int, host: str) -> str:

@@ -14,10 +14,10 @@ import psutil
 import pytest
 import torch
 from conftest import MakeFolder
-from experiments import ROOT, Start, assert_numbered_and_paired, change_config, nothing_is_left
+from experiments import ROOT, Search, Start, assert_numbered_and_paired, change_config, nothing_is_left
 
 from benchmarks import processes as benchmark
-from cifar import data, parallel
+from cifar import data, parallel, processes
 from cifar.hparams import Hparams
 from cifar.models import Norm
 from cifar.train import new_model, new_optimizer, train
@@ -143,3 +143,69 @@ def test_want_of_memory_in_any_process_is_the_trials(tmp_path: Path) -> None:
     )
     run = torchrun(2, str(tmp_path / "limited.py"))
     assert json.loads(run.stdout) == ["out_of_memory", "2 GB are not to be had"], run.stderr
+
+
+def script(path: Path, *lines: str) -> str:
+    """A program of two processes that train together."""
+    begin = ["import sys, time, torch", f"sys.path.insert(0, {str(ROOT)!r})", "from cifar import nni_trial, parallel"]
+    path.write_text("\n".join([*begin, *lines]))
+    return str(path)
+
+
+@pytest.mark.slow
+def test_the_error_of_any_process_is_the_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so is no reason to start it again, as a kill is."""
+    for name, value in {"NNI_TRIAL_JOB_ID": "TRIAL", "NNI_OUTPUT_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    lines = [
+        "with parallel.joined(), nni_trial.recording_errors():",
+        "    if not parallel.leads():",
+        "        raise ZeroDivisionError('nothing to divide')",
+        "    with parallel.peers_named():",
+        "        parallel.total(torch.zeros(1))",
+    ]
+    assert torchrun(2, script(tmp_path / "failing.py", *lines)).returncode == 1
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["status"], result["reason"]) == ("error", "ZeroDivisionError: nothing to divide")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leader", [True, False])
+def test_nobody_waits_for_long_for_a_process_that_has_no_memory_left(tmp_path: Path, leader: bool) -> None:
+    """NCCL, whose waiting nothing in Python can end, is played by a sleep."""
+    lines = [
+        "with parallel.joined():",
+        "    with parallel.bounded(lambda reason: print('told:', reason, flush=True)):",
+        f"        if parallel.leads() is {leader}:",
+        "            parallel.tell_out_of_memory('2 GB are not to be had')",
+        "            parallel.end(0)",
+        "        time.sleep(600)",
+    ]
+    run = torchrun(2, script(tmp_path / "waiting.py", *lines))
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == ("" if leader else "told: 2 GB are not to be had\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_killed_process_of_a_trial_starts_the_trial_again(
+    search: Start, config_path: Path, tmp_path: Path, rank: str
+) -> None:
+    change_config(config_path, trialCommand="python trial.py --epochs 6", trialConcurrency=1)
+    one = search("--data", "digits", "--max-trials", "3", "--gpus-per-trial", "2", **ALONE)
+    one.wait_until_started(1)
+    while not (found := [worker for worker in workers(one) if worker.environ()["RANK"] == rank]):
+        assert one.process.poll() is None, one.err
+        time.sleep(0.1)
+    time.sleep(3)  # in the middle of something
+    found[0].kill()
+    assert one.wait() == 0, one.err
+    assert "3 trials: 3 ok" in one.out
+    assert_numbered_and_paired(one)
+    log = (one.directory / "log" / "nnimanager.log").read_text()
+    assert log.count("killed by a signal to one of its processes from outside, start 2 follows") == 1
+    assert nothing_is_left(tmp_path)
+
+
+def workers(search: Search) -> list[psutil.Process]:
+    return [process for process in processes.find(search.directory, "trial") if "RANK" in process.environ()]

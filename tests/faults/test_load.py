@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import fake_experiments
 import psutil
 import pytest
 from conftest import Record
 from experiments import ROOT, Search, Start, assert_numbered_and_paired, change_config, nothing_is_left
+from joblib import cpu_count
+from test_trial import Manager, parameters
 
-from cifar import processes
+from cifar import processes, store
+from cifar.files import read_json
 
 MEGABYTE = 2**20
+_NNIS_PATIENCE = 5.0  # seconds from the interrupt of a trial to its kill
 
 
 def run(*arguments: str) -> float:
@@ -90,3 +98,51 @@ def test_ten_thousand_trials_are_listed(config_path: Path, tmp_path: Path, recor
     fake_experiments.make(tmp_path / "experiments" / "many", trials)
     seconds = min(run("trials", "many", "--config", str(config_path)) for _ in range(3))
     record(1, f"cifar trials lists them in {seconds:.1f} s")
+
+
+@pytest.mark.slow
+def test_a_trial_that_is_stopped_on_a_busy_machine_reports_before_nni_kills_it(tmp_path: Path, record: Record) -> None:
+    """NNI kills it five seconds after the interrupt. The machine has four times as much to do as it has cores."""
+    seconds = list[float]()
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4 * cpu_count())]
+    try:
+        for number in range(8):
+            directory = store.trial_directory(tmp_path / f"experiment{number}", "TRIAL")
+            directory.mkdir(parents=True)
+            seconds.append(until_reported(directory))
+            result = read_json(directory / "result.json")
+            assert result is not None
+            assert (result["status"], result["reason"][:13]) == ("stopped_early", "stopped after")
+    finally:
+        for one in busy:
+            one.kill()
+            one.wait()
+    figures = f"from the interrupt to the final report {median(seconds):.2f} s, at most {max(seconds):.2f} s"
+    record(len(seconds), figures)
+
+
+def until_reported(directory: Path) -> float:
+    """Seconds from the interrupt of a trial, wherever in its epoch, to its final result; it is killed as by NNI."""
+    manager = StoppingManager(*[parameters(0, lr=0.05)] * 2)
+    command = [sys.executable, "trial.py", "--data", "digits", "--batch_size", "32", "--width", "16", "--epochs", "500"]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | manager.environment(directory)) as trial:
+        while len(manager.values("PERIODICAL")) < 2:
+            assert trial.poll() is None
+            time.sleep(0.05)
+        trial.send_signal(signal.SIGINT)
+        began = time.perf_counter()
+        while not manager.values("FINAL"):
+            assert time.perf_counter() - began < _NNIS_PATIENCE
+            time.sleep(0.01)
+        taken = time.perf_counter() - began
+        trial.wait(30)
+    manager.server.shutdown()
+    manager.server.server_close()
+    return taken
+
+
+class StoppingManager(Manager):
+    """NNI's manager while its assessor stops a trial: the experiment goes on."""
+
+    def answer(self, path: str) -> Any:
+        return {"status": "RUNNING"} if path.endswith("/check-status") else super().answer(path)
