@@ -52,11 +52,6 @@ class Experiment:
         profile = self._ask("experiment")
         return None if profile is None else int(profile["nextSequenceId"])
 
-    def limits(self) -> tuple[object, object] | None:
-        """How many trials and how much time there may be, as the web page has it now; None without an answer."""
-        profile = self._ask("experiment")
-        return profile and (profile["params"].get("maxTrialNumber"), profile["params"].get("maxExperimentDuration"))
-
     def status(self) -> str:
         """NNI's status, SILENT where the manager lives but does not answer, DEAD where it has ended."""
         answer = self._ask("check-status")

@@ -25,24 +25,20 @@ _EXPOSED = (
 )
 
 
-_NOTHING_STARTS = (
-    "the search has ended: a limit that is raised in the web page starts nothing. Press Ctrl-C, then: "
-    "cifar search --resume {id} with --max-trials or --duration"
-)
-
-
 def search(prepared: Prepared, keep_open: bool, resume_command: str) -> int:
     """Run an experiment to its end. Returns 0, 1 where it failed or could not go on, 130 where it was interrupted."""
     remember(prepared.directory, prepared.about)
     try:
         with noting_interrupt() as interrupted, _started(prepared) as experiment:
             trouble = follow(experiment, interrupted)
+            while keep_open and not trouble and not interrupted():
+                _print_summary(experiment, read_trials(experiment.directory))
+                if not _goes_on(experiment, interrupted):
+                    return _finished_code(experiment)
+                print("a limit was raised in the web page: the search goes on", file=sys.stderr)
+                trouble = follow(experiment, interrupted)
             if trouble or interrupted():
                 print(f"stopping the trials: {trouble or 'interrupted'}", file=sys.stderr)
-            elif keep_open:
-                _print_summary(experiment, read_trials(experiment.directory))
-                _wait_for_interrupt(experiment, interrupted)
-                return _finished_code(experiment)
             stopped = interrupted()
     except KeyboardInterrupt:
         _print_how_to_resume(prepared, resume_command)
@@ -61,7 +57,7 @@ def search(prepared: Prepared, keep_open: bool, resume_command: str) -> int:
 def view(prepared: Prepared) -> int:
     """Show a stopped experiment in NNI's web page until interrupted."""
     with noting_interrupt() as interrupted, _started(prepared) as experiment:
-        _wait_for_interrupt(experiment, interrupted)
+        _goes_on(experiment, interrupted)
     return 0
 
 
@@ -112,17 +108,18 @@ def _print_how_to_resume(prepared: Prepared, resume_command: str) -> None:
         print(resume_problem(prepared.config.tuner.name) or f"resume with: {resume_command}", file=sys.stderr)
 
 
-def _wait_for_interrupt(experiment: Experiment, interrupted: Callable[[], bool]) -> None:
+def _goes_on(experiment: Experiment, interrupted: Callable[[], bool]) -> bool:
+    """Leave the web page open until an interrupt; True where the user has raised a limit there, and trials start."""
     print("the web page stays open until you press Ctrl-C", file=sys.stderr)
-    limits = experiment.limits()
     while not interrupted():
-        if (now := experiment.limits()) and limits and now != limits:
-            limits = now
-            print(_NOTHING_STARTS.format(id=experiment.id), file=sys.stderr)
-        if experiment.status() == "DEAD":
+        status = experiment.status()
+        if status == "DEAD":
             print("the web page is gone: NNI's manager has ended, stopped or killed from outside", file=sys.stderr)
-            return
+            return False
+        if status in ("RUNNING", "NO_MORE_TRIAL"):
+            return True
         time.sleep(_POLL_SECONDS)
+    return False
 
 
 def _finished_code(experiment: Experiment) -> int:
