@@ -33,12 +33,16 @@ class Stopped:
 
     max_trials = 4
     has_hosts = True
+    proposals: int | None = 1  # by the tuner
 
     def __init__(self, directory: Path, log_starts: dict[str, int]) -> None:
         self.directory, self.log_starts = directory, log_starts
 
     def errors(self) -> list[str]:
         return []
+
+    def proposed(self) -> int | None:
+        return self.proposals
 
 
 def watch(directory: Path, earlier: list[Trial] | None = None, **log_starts: int) -> Watch:
@@ -105,6 +109,33 @@ def test_a_space_that_runs_out_is_no_trouble_where_only_time_bounds_the_search(
     assert "ran out after 1 of 4" in str(watch(tmp_path).trouble("TUNER_NO_MORE_TRIAL", running[:1]))
     monkeypatch.setattr(Stopped, "max_trials", None)
     assert watch(tmp_path).trouble("TUNER_NO_MORE_TRIAL", running[:1]) is None
+
+
+@pytest.mark.parametrize(("proposals", "is_over"), [(1, True), (2, False), (None, False)])
+def test_a_space_is_not_exhausted_before_the_last_proposal_has_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proposals: int | None, is_over: bool
+) -> None:
+    """NNI says that there are no more as soon as the tuner does, though a proposal that came with it still waits."""
+    monkeypatch.setattr(Stopped, "proposals", proposals)
+    assert watch(tmp_path).is_exhausted("TUNER_NO_MORE_TRIAL", [trial(0)]) is is_over
+    assert (watch(tmp_path).trouble("TUNER_NO_MORE_TRIAL", [trial(0)]) is not None) is is_over
+    assert not watch(tmp_path).is_exhausted("RUNNING", [trial(0)])
+
+
+def test_a_database_that_was_held_too_long_is_named(tmp_path: Path) -> None:
+    watching = watch(tmp_path)
+    (tmp_path / "log" / "nnimanager.log").write_text("[2026-11-21 10:31:48] ERROR (NNIManager) Error: SQLITE_BUSY: x\n")
+    assert "another program has held the database so long" in str(watching.trouble("ERROR", []))
+
+
+def test_a_tuners_log_is_read_on_from_where_it_was(tmp_path: Path) -> None:
+    watching, log = watch(tmp_path), tmp_path / "log" / "dispatcher.log"
+    log.write_text("[2026-11-21 10:31:48] INFO (nni) all is well\n")
+    assert watching.trouble("RUNNING", []) is None
+    with log.open("a") as file:
+        file.write("[2026-11-21 10:31:49] ERROR (nni.runtime.msg_dispatcher_base/MainThread) \n")
+        file.write("Traceback (most recent call last):\nKeyError: 3\n")
+    assert str(watching.trouble("RUNNING", [])).startswith("the tuner or assessor failed: KeyError: 3 (see ")
 
 
 def test_failures_that_differ_in_names_and_numbers_alone_are_the_same() -> None:
