@@ -74,7 +74,7 @@ class Trials:
         """Returns the driver's number of its GPU, and how many threads it may use."""
         here, there = multiprocessing.Pipe()
         arguments = (self.simulated, concurrency, experiment, there)
-        process = multiprocessing.get_context("fork").Process(target=hold, args=arguments)
+        process = multiprocessing.get_context("fork").Process(target=hold, args=arguments, daemon=True)
         process.start()
         seen, facts, threads = here.recv()
         if self.simulated:
@@ -195,6 +195,14 @@ def test_a_number_that_could_mean_two_gpus_is_refused(driver: Path) -> None:
     refused, in_order = found(driver, [different, different | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}])
     assert refused.startswith("CUDA_VISIBLE_DEVICES=0 is ambiguous on a machine with different GPUs")
     assert in_order == [uuid(0)]
+
+
+@pytest.mark.parametrize(("users", "expected"), [("2,0", [uuid(2), uuid(0)]), ("all", CHOICES[None]), ("", [])])
+def test_a_process_may_choose_among_the_users_gpus_though_its_parent_chose_one(
+    driver: Path, users: str, expected: list[str]
+) -> None:
+    environment = {"CUDA_VISIBLE_DEVICES": uuid(2), "CIFAR_VISIBLE_GPUS": users}
+    assert found(driver, [environment]) == [expected]
 
 
 def test_a_process_that_has_chosen_leaves_the_choice_to_those_that_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
