@@ -19,6 +19,8 @@ from experiments import ROOT, Search, Start, free_port, nothing_is_left
 
 from cifar import report, store
 
+pytestmark = pytest.mark.slow
+
 SPACE = {"lr": {"_type": "uniform", "_value": [0.1, 0.4]}}
 
 
@@ -103,7 +105,6 @@ def test_a_search_space_that_is_edited_is_named_and_changes_nothing(project: Pat
     assert nothing_is_left(tmp_path)
 
 
-@pytest.mark.slow
 def test_a_copied_project_goes_on_in_the_copy_and_a_renamed_one_where_it_is(project: Path, tmp_path: Path) -> None:
     first = In(project, tmp_path).search("--max-trials", "2")
     assert first.wait() == 0, first.err
@@ -135,7 +136,6 @@ def test_a_copied_project_goes_on_in_the_copy_and_a_renamed_one_where_it_is(proj
     assert "error: trialCommand: there is no file trial.py in " in lost.err
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["{id}-old", "my best run"])
 def test_a_renamed_experiment_is_read_and_to_be_resumed_named_again(project: Path, tmp_path: Path, name: str) -> None:
     here = In(project, tmp_path)
@@ -154,7 +154,6 @@ def test_a_renamed_experiment_is_read_and_to_be_resumed_named_again(project: Pat
         assert refused.err.splitlines() == [expected]
 
 
-@pytest.mark.slow
 def test_trials_that_do_not_fit_the_space_stop_neither_report_nor_resume(project: Path, tmp_path: Path) -> None:
     """Those that a button of NNI's page starts: with a value that the space does not have, or one that is missing."""
     config = yaml.safe_load((project / "config.yml").read_text())
@@ -184,7 +183,6 @@ def test_trials_that_do_not_fit_the_space_stop_neither_report_nor_resume(project
     assert nothing_is_left(tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("tuner", ["GridSearch", "TPE"])
 def test_every_point_of_a_finite_space_is_tried(project: Path, tmp_path: Path, tuner: str) -> None:
     (project / "space.json").write_text(json.dumps({"lr": {"_type": "choice", "_value": [0.1, 0.2, 0.3, 0.4, 0.5]}}))
@@ -198,7 +196,6 @@ def test_every_point_of_a_finite_space_is_tried(project: Path, tmp_path: Path, t
     assert nothing_is_left(tmp_path)
 
 
-@pytest.mark.slow
 def test_a_database_that_is_held_for_a_while_costs_no_search(project: Path, tmp_path: Path) -> None:
     one = In(project, tmp_path).search("--max-trials", "12", CIFAR_TEST_SECONDS="0.5")
     one.wait_until_ended(2)
@@ -211,7 +208,6 @@ def test_a_database_that_is_held_for_a_while_costs_no_search(project: Path, tmp_
     assert nothing_is_left(tmp_path)
 
 
-@pytest.mark.slow
 def test_a_database_that_is_held_for_good_is_named(project: Path, tmp_path: Path) -> None:
     one = In(project, tmp_path).search("--max-trials", "12", CIFAR_TEST_SECONDS="0.5")
     one.wait_until_ended(2)
@@ -225,7 +221,6 @@ def test_a_database_that_is_held_for_good_is_named(project: Path, tmp_path: Path
     assert nothing_is_left(tmp_path)
 
 
-@pytest.mark.slow
 def test_a_tuner_that_starts_slowly_is_waited_for(project: Path, tmp_path: Path) -> None:
     """NNI gives it ten seconds, which a busy machine may need for its imports."""
     (tmp_path / "slow").mkdir()
@@ -236,7 +231,6 @@ def test_a_tuner_that_starts_slowly_is_waited_for(project: Path, tmp_path: Path)
     assert "2 trials: 2 ok" in one.out
 
 
-@pytest.mark.slow
 def test_a_limit_that_is_raised_after_the_end_lets_the_search_go_on(project: Path, tmp_path: Path) -> None:
     port = free_port()
     one = In(project, tmp_path).search("--max-trials", "3", "--port", str(port), "--keep-open")
@@ -251,7 +245,6 @@ def test_a_limit_that_is_raised_after_the_end_lets_the_search_go_on(project: Pat
     assert one.wait(30) == 0
 
 
-@pytest.mark.slow
 def test_a_trial_that_takes_too_long_says_so_and_is_foreseen(project: Path, tmp_path: Path) -> None:
     config = yaml.safe_load((project / "config.yml").read_text())
     (project / "config.yml").write_text(yaml.safe_dump(config | {"maxTrialDuration": "4s", "trialConcurrency": 1}))
@@ -260,7 +253,6 @@ def test_a_trial_that_takes_too_long_says_so_and_is_foreseen(project: Path, tmp_
     assert {trial.reason for trial in one.trials()} == {"ended by maxTrialDuration, 4s, before it had a result"}
 
 
-@pytest.mark.slow
 def test_a_search_without_time_is_not_resumed(project: Path, tmp_path: Path, search: Start) -> None:
     here = In(project, tmp_path)
     first = here.search("--max-trials", "500", "--duration", "6s", CIFAR_TEST_SECONDS="0.5")
