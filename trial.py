@@ -18,7 +18,7 @@ from cifar.data import Dataset, Splits
 from cifar.errors import RequestError
 from cifar.hparams import Hparams, add_arguments, given_arguments
 from cifar.result import Result
-from cifar.run import epoch_metrics, failed, restored, run_trial
+from cifar.run import epoch_metrics, out_of_memory, restored, run_trial
 from cifar.train import EpochMetrics, class_accuracies, evaluate
 
 
@@ -84,7 +84,7 @@ def run(hparams: Hparams, data_name: str, earlier: Result | None) -> Result:
         nni_trial.report_epoch(len(history), epoch_metrics(history), last=len(history) == hparams.epochs)
 
     def on_out_of_memory(reason: str) -> None:
-        nni_trial.finish(failed("out_of_memory", reason, history, dataset))
+        nni_trial.finish(out_of_memory(reason, history, hparams, dataset, splits, claim.device))
 
     with parallel.bounded(on_out_of_memory):
         result, trained = run_trial(hparams, dataset, splits, claim.device, on_epoch, checkpoint)

@@ -312,7 +312,12 @@ def same_data(directory: Path, asked: str | None) -> str:
     used = [trial.data["name"] for trial in store.read_trials(directory) if "name" in trial.data]
     about = remembered(directory)
     known = about.data if about else next(iter(used), None)  # NNI's own command has it not remembered
-    if known and not Path(known).exists() and (beside := config.moved(directory, known)).is_dir():
+    if (
+        known
+        and Path(known).is_absolute()
+        and not Path(known).exists()
+        and (beside := config.moved(directory, known)).is_dir()
+    ):
         known = str(beside)  # a folder that was moved with the experiment
     if known is not None and asked is not None and absolute(asked) != absolute(known):
         raise RequestError(f"experiment {directory.name} is about --data {known}; on {asked} it would not compare")

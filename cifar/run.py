@@ -62,13 +62,13 @@ def run_trial(
                 on_epoch(history)
             result = _ended("ok", "trained", trained)
     except Diverged as error:
-        result, trained = failed("diverged", str(error), _epochs(trained), dataset), None
+        result, trained = _failed("diverged", str(error), _epochs(trained), dataset), None
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0]
         parallel.tell_out_of_memory(reason)
-        result, trained = failed("out_of_memory", reason, _epochs(trained), dataset), None
+        result, trained = _failed("out_of_memory", reason, _epochs(trained), dataset), None
     except KeyboardInterrupt:
         result = _ended("interrupted", "interrupted after", trained)
     return replace(result, details=_details(hparams, dataset, splits, device)), trained
@@ -131,7 +131,20 @@ def _ended(status: Status, how: str, trained: Trained | None) -> Result:
     return Result(status, reason, metrics, len(history), _seconds(history))
 
 
-def failed(status: Status, reason: str, history: list[EpochMetrics], dataset: Dataset) -> Result:
+def out_of_memory(
+    reason: str,
+    history: list[EpochMetrics],
+    hparams: Hparams,
+    dataset: Dataset,
+    splits: Splits,
+    device: torch.device,
+) -> Result:
+    """The whole result of a trial that another of its processes has let run out of memory."""
+    details = _details(hparams, dataset, splits, device)
+    return replace(_failed("out_of_memory", reason, history, dataset), details=details)
+
+
+def _failed(status: Status, reason: str, history: list[EpochMetrics], dataset: Dataset) -> Result:
     """The figures of guessing: finite, and bad enough that the tuner learns to keep away."""
     chance, seconds = 1 / len(dataset.classes), _seconds(history)
     metrics = {

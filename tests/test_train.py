@@ -352,3 +352,13 @@ def interrupted_at(dataset: Dataset, splits: data.Splits, line: int | None) -> A
     finally:
         sys.settrace(before)
     return count if line is None else returned
+
+
+def test_a_trial_that_another_process_lets_run_out_of_memory_has_a_whole_result(tiny: Dataset) -> None:
+    result = run.out_of_memory("2 GB", [], FAST, tiny, data.split(tiny), torch.device("cpu"))
+    assert (result.status, result.reason, result.metrics and result.metrics["default"]) == (
+        "out_of_memory",
+        "2 GB",
+        1 / 3,
+    )
+    assert result.details.keys() == result_of(tiny, FAST).details.keys()
