@@ -23,7 +23,7 @@ _BROKEN_TUNERS = {
     "PPOTuner": "it needs tensorflow",
 }
 WORKING_ASSESSORS = ("Medianstop", "Curvefitting")
-TPE_STARTUP_JOBS, TPE_GAMMA = 20, 0.25  # NNI's defaults
+TPE_STARTUP_JOBS, TPE_GAMMA, TPE_FORGETTING = 20, 0.25, 25  # NNI's defaults
 
 _IMPORT_SECONDS = 60.0
 # As NNI would, in a process of its own: imports the class, and says in one line why it cannot be used.
@@ -119,6 +119,9 @@ def tuner_problems(tuner: Mapping[str, Any], max_trials: int | None) -> Iterator
     name, arguments = tuner.get("name"), tuner.get("classArgs") or {}
     if name is None and tuner.get("className"):
         return  # custom_problem is asked
+    if name is None:
+        yield f"tuner must be there; choose one of {', '.join(WORKING_TUNERS)}"
+        return
     if problem := tuner_problem(name):
         yield problem
         return

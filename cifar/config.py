@@ -106,12 +106,17 @@ def _expanded(name: str, path: object) -> str:
 
 def _refuse_misread_numbers(path: Path, text: bytes) -> None:
     """RequestError for what YAML takes for another number than anybody means: 1:30 for 90, and 010 for 8."""
+    problems = list[str]()
     for token in yaml.scan(text, yaml.SafeLoader):
         if isinstance(token, yaml.ScalarToken) and token.plain and re.fullmatch(r"[-+]?[\d:]+", token.value):
             read = yaml.safe_load(token.value)
             if isinstance(read, int) and re.search(r":|^[-+]?0\d", token.value):
                 where = f"{path}, line {token.start_mark.line + 1}"
-                raise RequestError(f"{where}: YAML reads {token.value} as {read}; write a duration as 90s or 30m")
+                problems.append(
+                    f"{where}: YAML reads {token.value} as {read}; write a duration as 90s or 30m, a name in quotes"
+                )
+    if problems:
+        raise RequestError("\n".join(problems))
 
 
 def _stored(experiment: Path) -> Any:
@@ -122,6 +127,10 @@ def _stored(experiment: Path) -> Any:
     config = _nni_experiment().ExperimentConfig(**stored)
     config.experiment_working_directory = experiment.parent
     _set_code_directory(config, _code_directory(experiment, stored))
+    for algorithm in (config.tuner, config.assessor):
+        code = getattr(algorithm, "code_directory", None)
+        if code is not None and (beside := moved(experiment, str(code))).is_dir():
+            algorithm.code_directory = str(beside)
     return config
 
 

@@ -35,6 +35,7 @@ from cifar.run import Trained
 logger = logging.getLogger(__name__)
 
 _RECORD_TIMEOUT = 10.0  # seconds; the record appears within 50 ms of the trial's start
+_HURRY = 1.0  # second: five after it is to stop, NNI kills a trial
 _GONE = "NNI's manager is gone; when the experiment is resumed, this trial continues"
 _params_are_recorded = True
 
@@ -162,7 +163,8 @@ def settle(result: Result) -> Result:
 
 def _stopped() -> str:
     """By whom, where the trial can know."""
-    job, profile = _ask_manager(f"trial-jobs/{os.environ['NNI_TRIAL_JOB_ID']}"), _ask_manager("experiment")
+    job = _ask_manager(f"trial-jobs/{os.environ['NNI_TRIAL_JOB_ID']}", _HURRY)
+    profile = _ask_manager("experiment", _HURRY)
     limit = profile and profile["params"].get("maxTrialDuration")
     began = job and job.get("startTime")  # milliseconds
     if limit and began and time.time() - began / 1000 >= (seconds(limit) or 0.0):
@@ -215,7 +217,7 @@ def recording_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _write_result(Result("interrupted", "interrupted before training"))
+        _write_result(settle(Result("interrupted", "interrupted before training")))
         raise
     except SystemExit as exit:
         if exit.code:
@@ -297,16 +299,16 @@ def _earlier_result() -> Result | None:
 
 def _experiment_goes_on() -> bool:
     """Whether only this trial is being stopped, by the assessor or by hand, and not the experiment."""
-    status = _ask_manager("check-status")
+    status = _ask_manager("check-status", 2 * _HURRY)
     return bool(status) and status["status"] in ("RUNNING", "NO_MORE_TRIAL", "TUNER_NO_MORE_TRIAL")
 
 
-def _ask_manager(path: str) -> Any:
-    """GET from NNI's REST interface, None where it has no answer."""
+def _ask_manager(path: str, timeout: float = 5.0) -> Any:
+    """GET from NNI's REST interface, None where it has no answer within so many seconds."""
     import requests
 
     try:
-        response = requests.get(f"{_manager()}/api/v1/nni/{path}", timeout=5)
+        response = requests.get(f"{_manager()}/api/v1/nni/{path}", timeout=timeout)
         return response.json() if response.ok else None
     except (requests.RequestException, ValueError):
         return None

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from cifar import durations, hosts
-from cifar.algorithms import TPE_GAMMA, TPE_STARTUP_JOBS, assessor_problems, custom_problem, tuner_problems
+from cifar.algorithms import (
+    TPE_FORGETTING,
+    TPE_GAMMA,
+    TPE_STARTUP_JOBS,
+    assessor_problems,
+    custom_problem,
+    tuner_problems,
+)
 from cifar.errors import Problems, RequestError
 from cifar.hparams import Hparams, command_hparams
 from cifar.search_space import VALUES, has_lonely_end, points, sampled_values
@@ -57,7 +64,8 @@ def _split_problems(config: Any) -> Iterator[str]:
     jobs, gamma = arguments.get("n_startup_jobs", TPE_STARTUP_JOBS), arguments.get("gamma", TPE_GAMMA)
     choices = [name for name, one in space.items() if isinstance(one, Mapping) and one.get("_type") in _CATEGORICAL]
     if choices and _is_count(jobs) and isinstance(gamma, (int, float)) and 0 < gamma < 1e6:
-        good = math.ceil(gamma * math.sqrt(jobs))
+        remembered = arguments.get("linear_forgetting", TPE_FORGETTING)
+        good = min(math.ceil(gamma * math.sqrt(jobs)), remembered if _is_count(remembered) else TPE_FORGETTING)
         if good >= jobs:
             yield (
                 f"tuner: after {jobs} trials TPE with gamma {gamma:g} calls all of them good, and then fails on "
@@ -69,10 +77,14 @@ def _custom_problems(config: Any) -> Iterator[str]:
     """What is wrong with a tuner or an assessor of the user's own."""
     for kind in ("tuner", "assessor"):
         algorithm = getattr(config, kind)
-        if class_name := getattr(algorithm, "class_name", None):
-            directory = _resolved(config, algorithm.code_directory or ".")
-            if problem := custom_problem(kind, directory, class_name, algorithm.class_args or {}):
-                yield problem
+        class_name, code = getattr(algorithm, "class_name", None), getattr(algorithm, "code_directory", None)
+        arguments = getattr(algorithm, "class_args", None) or {}
+        if class_name is None and code is None:
+            continue
+        if not isinstance(class_name, str) or code is None or not isinstance(arguments, Mapping):
+            yield f"{kind}: one of your own needs className, codeDirectory and, if any, classArgs with names and values"
+        elif problem := custom_problem(kind, _resolved(config, code), class_name, arguments):
+            yield problem
 
 
 def _code_directory(config: Any) -> Path:
@@ -188,6 +200,8 @@ def _command_problems(command: str, directory: Path, is_local: bool) -> Iterator
         return
     if not words or set(command) & set(";&|<>`\n"):
         yield f"trialCommand must be one simple command, so that NNI's stop signal reaches the trial, got {command!r}"
+    elif any(word.startswith("#") for word in words):
+        yield f"trialCommand must hold no comment, behind which options would be lost, got {command!r}"
     elif is_local and (program_problem := _program_problem(words, directory)):
         yield program_problem
     script = script_of(words)
@@ -222,10 +236,12 @@ def _program_problem(words: Sequence[str], directory: Path) -> str | None:
     """Why the shell would not find what a trial command runs; None where it would, or where only the shell can tell."""
     left = itertools.dropwhile(lambda word: word in _SHELL_WORDS or re.match(r"[A-Za-z_]\w*=", word), words)
     program = expanded(next(left, ""), directory)
-    if not program or program.startswith("-") or "$" in program:
+    if program.startswith("-") or "$" in program:
         return None
+    if not program:
+        return f"trialCommand runs no program, got {shlex.join(words)!r}"
     if "/" in program:
-        found = os.access(Path(directory, program), os.X_OK)
+        found = Path(directory, program).is_file() and os.access(Path(directory, program), os.X_OK)
     else:
         found = shutil.which(program, path=trial_path()) is not None
     return None if found else f"trialCommand: there is no program {program}, got {shlex.join(words)!r}"

@@ -185,7 +185,7 @@ def _tell_of_changed_space(directory: Path, about: Remembered, loaded: Any) -> N
     except RequestError:
         same = not path.exists()  # removed, it misleads nobody
     if not same:
-        print(f"{path} has changed: the experiment goes on with the search space that it has", file=sys.stderr)
+        print(f"{path} differs from the experiment's search space, with which it goes on", file=sys.stderr)
 
 
 def prepare_view(request: Request, experiment_id: str) -> Prepared:
@@ -312,13 +312,8 @@ def same_data(directory: Path, asked: str | None) -> str:
     used = [trial.data["name"] for trial in store.read_trials(directory) if "name" in trial.data]
     about = remembered(directory)
     known = about.data if about else next(iter(used), None)  # NNI's own command has it not remembered
-    if (
-        known
-        and Path(known).is_absolute()
-        and not Path(known).exists()
-        and (beside := config.moved(directory, known)).is_dir()
-    ):
-        known = str(beside)  # a folder that was moved with the experiment
+    if known and Path(known).is_absolute() and (beside := config.moved(directory, known)).is_dir():
+        known = str(beside)  # also of a folder that was moved or copied together with the experiment
     if known is not None and asked is not None and absolute(asked) != absolute(known):
         raise RequestError(f"experiment {directory.name} is about --data {known}; on {asked} it would not compare")
     return absolute(known or _default_data(asked))

@@ -104,12 +104,16 @@ def fits(params: Mapping[str, Any], space: Space) -> bool:
     return all(name in params and _is_among(params[name], sampler) for name, sampler in space.items())
 
 
-def _is_among(value: Any, sampler: Mapping[str, Any]) -> bool:
-    kind, values = sampler["_type"], sampler["_value"]
+def _is_among(value: Any, sampler: Any) -> bool:
+    kind, values = (sampler.get("_type"), sampler.get("_value")) if isinstance(sampler, Mapping) else (None, None)
+    if not isinstance(kind, str) or not isinstance(values, list) or len(values) < (VALUES.get(kind) or 1):
+        return False  # somebody has put this there by hand
     if kind == "choice":
         return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)  # 1 == True
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
+    if kind not in VALUES:  # NNI's others have no ends
+        return True
     if kind == "randint":
         return value == int(value) and values[0] <= value < values[1]
     low, high = (float(end) for end in values[:2])

@@ -19,7 +19,10 @@ from cifar.files import read_json
 
 _UNENDED = ("WAITING", "RUNNING", "UNKNOWN")
 _STATUSES = (*_UNENDED, "SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
-_ERROR = re.compile(r"^\S*(Error|Exception|Interrupt|Exit)\b|error:|: .*(not found|No such|denied|can't)")
+_ERROR = re.compile(
+    r"^(Killed|Aborted|Bus error|Segmentation fault)|^\S*(Error|Exception|Interrupt|Exit)\b|error:"
+    r"|: .*(not found|No such|denied|can't)"
+)
 _CANCELED = ("USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
 _WAIT_SECONDS = 30.0  # for another program that holds the database; NNI's manager waits twice as long
 _OTHER_EVENTS = ("USER_TO_CANCEL", "ADD_CUSTOMIZED", "ADD_HYPERPARAMETER", "ADD_RESUMED", "IMPORT_DATA")
@@ -157,6 +160,12 @@ def read_trials(experiment: Path) -> list[Trial]:
     return Reader(experiment).trials()
 
 
+def _parameters(content: dict[str, Any]) -> dict[str, Any]:
+    """Those that a trial was submitted with; somebody may have sent NNI anything, by hand."""
+    parameters = content["parameters"]
+    return parameters if isinstance(parameters, dict) else {}
+
+
 class Reader:
     """The trials of an experiment that goes on: asked again, it reads only what is new."""
 
@@ -187,8 +196,8 @@ def _after(known: Mapping[str, Trial], trial_id: Any, event: str, number: Any, d
     """A trial as it is after an event."""
     moment, content = int(timestamp), json.loads(data) if data else {}
     trial = known.get(trial_id) or Trial(str(trial_id), int(number), event, {}, None, started=moment)
-    params = dict(content["parameters"]) if content else trial.params
-    if (trial.id, trial.number) != (trial_id, number) or not params:  # the first event always has them
+    params = _parameters(content) if content else trial.params
+    if (trial.id, trial.number) != (trial_id, number) or not (content or trial_id in known):  # the first one has them
         raise ValueError(f"no trial is {number} {trial_id!r}, which is {event}")
     by_hand = trial.by_hand or content.get("parameter_source") == "customized"
     return replace(trial, nni_status=event, params=params, changed=moment, by_hand=by_hand)

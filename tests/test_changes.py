@@ -93,9 +93,7 @@ def test_a_search_space_that_is_edited_is_named_and_changes_nothing(project: Pat
     edit(project / "space.json", 0.5, 0.9)
     resumed = here.run("search", "--resume", first.id, "--max-trials", "5")
     assert resumed.wait() == 0, resumed.err
-    assert (
-        f"{project / 'space.json'} has changed: the experiment goes on with the search space that it has" in resumed.err
-    )
+    assert f"{project / 'space.json'} differs from the experiment's search space, with which it goes on" in resumed.err
     assert all(0.1 <= lr <= 0.4 for lr in lrs(resumed))
     assert store.read_config(resumed.directory)["searchSpace"] == SPACE
     (project / "space.json").unlink()
@@ -167,6 +165,9 @@ def test_trials_that_do_not_fit_the_space_stop_neither_report_nor_resume(project
     url = f"http://127.0.0.1:{port}/api/v1/nni/trial-jobs"
     for params in ({"lr": 0.2, "batch_size": 9}, {"lr": 0.3}):
         assert requests.post(url, json=params, timeout=10).ok
+    for nothing in ("{}", "[1, 2]"):
+        headers = {"Content-Type": "application/json"}
+        assert not requests.post(url, data=nothing, headers=headers, timeout=10).ok
     assert first.wait() == 0, first.err
     unfit = [trial for trial in first.trials() if trial.by_hand]
     assert len(unfit) == 2

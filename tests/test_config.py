@@ -9,13 +9,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import fake_experiments as fake
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import tpe
-from cifar.config import Changes, experiments_directory, load
+from cifar.config import Changes, _stored, experiments_directory, load
 from cifar.errors import RequestError
 from cifar.hparams import Hparams, command_hparams
 from cifar.prepare import disk_bytes
@@ -243,3 +244,20 @@ def test_another_tuner_gets_arguments_of_its_own(tuner: str) -> None:
     config = load(ROOT / "config.yml", Changes(tuner=tuner, seed=5))
     seed = {"seed": 5} if tuner == "Random" else {}
     assert config.tuner.class_args == {"optimize_mode": "maximize"} | seed
+
+
+def test_what_lay_beside_a_moved_experiment_is_found_beside_it(tmp_path: Path) -> None:
+    """The trial's code and a tuner of the user's own; what lay elsewhere stays where it is."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    config: dict[str, Any] = load(written(project, ""), Changes()).json()
+    config["tuner"] = {"className": "mine.Good", "codeDirectory": str(project / "tuners"), "classArgs": {}}
+    config["assessor"] = {"className": "other.Good", "codeDirectory": str(tmp_path / "elsewhere"), "classArgs": {}}
+    (project / "tuners").mkdir()
+    fake.make(project / "nni-experiments" / "abc", [], config)
+    moved = project.rename(tmp_path / "moved")
+    stored = _stored(moved / "nni-experiments" / "abc")
+    assert stored.trial_code_directory == stored.training_service.trial_code_directory == str(moved)
+    assert stored.tuner.code_directory == str(moved / "tuners")
+    assert stored.assessor.code_directory == str(tmp_path / "elsewhere")

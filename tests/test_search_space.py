@@ -145,6 +145,20 @@ def test_a_missing_parameter_does_not_fit() -> None:
     assert not search_space.fits({name: value for name, value in INSIDE.items() if name != "lr"}, SPACE)
 
 
+@pytest.mark.parametrize(
+    ("sampler", "expected"),
+    [
+        ({"type": "loguniform"}, False),
+        (5, False),
+        ({"_type": "uniform", "_value": [1]}, False),
+        ({"_type": "uniform", "_value": "x"}, False),
+        ({"_type": "normal", "_value": [0, 1]}, True),  # NNI's own, of an experiment that nnictl has run
+    ],
+)
+def test_a_space_that_somebody_has_broken_fits_nothing(sampler: Any, expected: bool) -> None:
+    assert search_space.fits({"lr": 7.0}, {"lr": sampler}) is expected
+
+
 @given(st.randoms(use_true_random=False))
 def test_whatever_nni_draws_fits(chance: Any) -> None:
     from nni.algorithms.hpo.random_tuner import RandomTuner

@@ -169,3 +169,15 @@ def test_of_a_copied_project_the_copy_is_meant(tmp_path: Path, monkeypatch: pyte
     copied.rename(copied.with_name("abcd1234-old"))
     assert store.find("abcd1234", copied.parent).name == "abcd1234-old"
     assert store.read_id(copied.with_name("abcd1234-old")) == "abcd1234"
+
+
+@pytest.mark.parametrize("sent", [{}, [1, 2], [["lr", 0.1]], "text", None])
+def test_a_trial_that_somebody_started_with_anything_is_a_trial(experiment: Path, sent: object) -> None:
+    data = json.dumps({"parameter_id": None, "parameter_source": "customized", "parameters": sent})
+    with closing(sqlite3.connect(experiment / "db" / "nni.sqlite")) as connection, connection:
+        insert = "insert into TrialJobEvent values (?, ?, ?, ?, '', ?, '', '')"
+        connection.execute(insert, (100, "trial5", "WAITING", data, 5))
+        connection.execute(insert, (101, "trial5", "FAILED", None, 5))
+    *_, trial = read_trials(experiment)
+    assert (trial.params, trial.by_hand, trial.failed) == ({}, True, True)
+    assert "5 trials" not in leaderboard(read_trials(experiment), experiment)

@@ -302,13 +302,35 @@ def test_a_stop_says_who_stopped_the_trial(ago: int, limit: str, reason: str, mo
         "experiment": {"params": {"maxTrialDuration": limit}},
     }
     monkeypatch.setenv("NNI_TRIAL_JOB_ID", "TRIAL")
-    monkeypatch.setattr(nni_trial, "_ask_manager", answers.get)
+    monkeypatch.setattr(nni_trial, "_ask_manager", lambda path, _: answers[path])
     previous = signal.getsignal(signal.SIGINT)
     try:
         settled = nni_trial.settle(Result("interrupted", "interrupted after 2 epochs", {"default": 0.5}, 2))
     finally:
         signal.signal(signal.SIGINT, previous)
     assert (settled.status, settled.reason) == ("stopped_early", reason)
+
+
+def test_a_stop_before_training_says_who_stopped_the_trial_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {
+        "check-status": {"status": "RUNNING"},
+        "trial-jobs/TRIAL": {"startTime": 1000 * (time.time() - 10)},
+        "experiment": {"params": {"maxTrialDuration": "5s"}},
+    }
+    monkeypatch.setenv("NNI_TRIAL_JOB_ID", "TRIAL")
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path))
+    monkeypatch.setattr(nni_trial, "_ask_manager", lambda path, _: answers[path])
+    previous = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt), nni_trial.recording_errors():
+            raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    result = read(tmp_path / "result.json")
+    assert (result["status"], result["reason"]) == (
+        "interrupted",
+        "stopped by maxTrialDuration, 5s, before training",
+    )
 
 
 def test_alone_a_trial_that_comes_to_nothing_fails() -> None:

@@ -58,6 +58,17 @@ if (process.argv.includes("--experiment-id")) {
   };
 }
 
+// It takes anything for a trial's parameters, also what no trial could be given.
+require("./when_loaded.js")("NNIManager", (manager) => {
+  const addCustomizedTrialJob = manager.addCustomizedTrialJob;
+  manager.addCustomizedTrialJob = async function (text) {
+    const parameters = JSON.parse(text);
+    const isObject = parameters !== null && typeof parameters === "object" && !Array.isArray(parameters);
+    if (!isObject || !Object.keys(parameters).length) throw new Error("parameters must be an object with names and values");
+    return addCustomizedTrialJob.call(this, text);
+  };
+});
+
 // It makes a folder for the curves of each trial that it is asked for, wherever its name leads.
 require("./when_loaded.js")("NNITensorboardManager", (manager) => {
   const start = manager.startTensorboardTask;
