@@ -7,8 +7,10 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +26,7 @@ from cifar.preflight import trial_path
 Action = Literal["create", "resume", "view"]
 
 _PRELOADS = Path(__file__).with_name("preload")
+_SERVER_SECONDS = 90.0  # to start, on a busy machine
 _STOP_SECONDS = 60.0  # NNI's own limit, after which it gives up
 
 
@@ -106,8 +109,11 @@ def _start(
     config: Any, action: Action, experiment_id: str, environment: dict[str, str], port: int, host: str
 ) -> Experiment:
     import nni.experiment
+    from nni.experiment import launcher
 
     _set_environment(environment, host)
+    own = Path(config.experiment_working_directory) / experiment_id
+    launcher._check_rest_server = partial(_wait_for_server, own)
     logs = (Path(config.experiment_working_directory) / experiment_id / "log").glob("*.log")
     log_starts = {path.name: path.stat().st_size for path in logs}
     experiment = nni.experiment.Experiment(config, experiment_id)
@@ -123,6 +129,19 @@ def _start(
             shutil.rmtree(directory, ignore_errors=True)  # it holds nothing but this failure
         raise RequestError(f"NNI could not start the experiment: {' '.join([*said[-1:], str(error)])}") from None
     return Experiment(experiment, port, log_starts)
+
+
+def _wait_for_server(experiment: Path, port: int, url_prefix: str | None = None) -> None:
+    """Until the manager's server answers, or the manager has ended: NNI itself gives it three seconds."""
+    from nni.experiment import rest
+
+    deadline = time.monotonic() + _SERVER_SECONDS
+    while time.monotonic() < deadline and processes.find(experiment, "manager"):
+        with contextlib.suppress(Exception):  # NNI's client raises nearly anything
+            rest.get(port, "/check-status", url_prefix)
+            return
+        time.sleep(0.5)
+    rest.get(port, "/check-status", url_prefix)
 
 
 def _set_environment(environment: dict[str, str], host: str) -> None:

@@ -232,6 +232,18 @@ def test_a_tuner_that_starts_slowly_is_waited_for(project: Path, tmp_path: Path)
     assert "2 trials: 2 ok" in one.out
 
 
+def test_a_server_that_starts_slowly_is_waited_for(project: Path, tmp_path: Path) -> None:
+    """NNI gives it three seconds."""
+    wait = "Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 12000)"
+    delay = f"if (process.argv.includes('--experiment-id')) {wait};"
+    (tmp_path / "slow.js").write_text(delay)
+    one = In(project, tmp_path).search(
+        "--max-trials", "2", "--tuner", "Random", NODE_OPTIONS=f"--require {tmp_path / 'slow.js'}"
+    )
+    assert one.wait() == 0, one.err
+    assert "2 trials: 2 ok" in one.out
+
+
 def test_a_limit_that_is_raised_after_the_end_lets_the_search_go_on(project: Path, tmp_path: Path) -> None:
     port = free_port()
     one = In(project, tmp_path).search("--max-trials", "3", "--port", str(port), "--keep-open")
