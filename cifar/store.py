@@ -329,12 +329,13 @@ def _with_files(trial: Trial, experiment: Path) -> Trial:
 
 
 def _why_without_result(trial: Trial, experiment: Path) -> str:
-    if trial.nni_status not in _CANCELED:
-        return _last_error(trial_directory(experiment, trial.id) / "trial.stderr")
+    canceled = trial.nni_status in _CANCELED
+    words = "" if canceled else _last_error(trial_directory(experiment, trial.id) / "trial.stderr")
     limit = read_config(experiment).get("maxTrialDuration")
-    if limit and trial.changed - trial.started >= 1000 * (seconds(limit) or 0.0):
+    too_long = limit and trial.changed - trial.started >= 1000 * (seconds(limit) or 0.0)
+    if too_long and words in ("", "KeyboardInterrupt"):  # NNI calls it failed if it ended itself
         return f"ended by maxTrialDuration, {limit}, before it had a result"
-    return "ended from outside before it had a result"
+    return "ended from outside before it had a result" if canceled else words
 
 
 def _understood(result: Any) -> dict[str, Any] | None:
