@@ -13,29 +13,32 @@ from pathlib import Path
 
 import torch
 
-from cifar import console, data, device, nni_trial, parallel
-from cifar.data import Dataset, Splits
+from cifar import console
+from cifar.data import datasets
+from cifar.data.datasets import Dataset, Splits
 from cifar.errors import RequestError
-from cifar.hparams import Hparams, add_arguments, given_arguments
-from cifar.result import Result
-from cifar.run import epoch_metrics, out_of_memory, restored, run_trial
-from cifar.train import EpochMetrics, class_accuracies, evaluate
+from cifar.training import device, distributed
+from cifar.training.hparams import Hparams, add_arguments, given_arguments
+from cifar.training.train import EpochMetrics, class_accuracies, evaluate
+from cifar.trials import nni_trial
+from cifar.trials.result import Result
+from cifar.trials.run import epoch_metrics, out_of_memory, restored, run_trial
 
 
 def main() -> int:
     logging.basicConfig(format="%(message)s")
     try:
-        with parallel.joined(), nni_trial.recording_errors():
+        with distributed.joined(), nni_trial.recording_errors():
             options = parse_arguments()
-            params = parallel.shared(nni_trial.next_params)
+            params = distributed.shared(nni_trial.next_params)
             hparams = Hparams.from_params({**given_arguments(options), **params})
-            result = run(hparams, options.data, parallel.shared(nni_trial.finished_before))
+            result = run(hparams, options.data, distributed.shared(nni_trial.finished_before))
     except RequestError as error:
         say(f"error: {error}")
         return 2
-    except (nni_trial.ManagerGone, nni_trial.KilledTooOften, parallel.PeerLost) as error:
+    except (nni_trial.ManagerGone, nni_trial.KilledTooOften, distributed.PeerLost) as error:
         say(f"error: {error}")
-        return 1 if parallel.leads() else 0  # the leading process says how the trial ended
+        return 1 if distributed.leads() else 0  # the leading process says how the trial ended
     except KeyboardInterrupt:
         say("interrupted")
         return 130
@@ -45,7 +48,7 @@ def main() -> int:
 
 
 def say(line: str) -> None:
-    if parallel.leads():
+    if distributed.leads():
         print(line, file=sys.stderr)
 
 
@@ -65,11 +68,11 @@ def parse_arguments() -> argparse.Namespace:
 
 def run(hparams: Hparams, data_name: str, earlier: Result | None) -> Result:
     """The trial's result. `earlier` is that of a start that was cut off after its report."""
-    checkpoint = parallel.shared(nni_trial.checkpoint_path)
+    checkpoint = distributed.shared(nni_trial.checkpoint_path)
     if earlier and not (checkpoint and checkpoint.exists()):
         return earlier
-    dataset = data.load(data_name)
-    splits = data.split(dataset)
+    dataset = datasets.load(data_name)
+    splits = datasets.split(dataset)
     claim = device.claim(nni_trial.concurrency(), nni_trial.experiment_id())
     torch.set_num_threads(claim.threads(hparams))
     if earlier:
@@ -79,16 +82,16 @@ def run(hparams: Hparams, data_name: str, earlier: Result | None) -> Result:
 
     def on_epoch(so_far: list[EpochMetrics]) -> None:
         history[:] = so_far
-        if parallel.leads():
+        if distributed.leads():
             print(epoch_line(history[-1], hparams.epochs), flush=True)
         nni_trial.report_epoch(len(history), epoch_metrics(history), last=len(history) == hparams.epochs)
 
     def on_out_of_memory(reason: str) -> None:
         nni_trial.finish(out_of_memory(reason, history, hparams, dataset, splits, claim.device))
 
-    with parallel.bounded(on_out_of_memory):
+    with distributed.bounded(on_out_of_memory):
         result, trained = run_trial(hparams, dataset, splits, claim.device, on_epoch, checkpoint)
-    if not parallel.leads():
+    if not distributed.leads():
         return result
     result = nni_trial.settle(result)
     nni_trial.finish(result)
@@ -120,7 +123,7 @@ def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
 
 def print_test_accuracy(model: torch.nn.Module, data_name: str, on: torch.device) -> None:
     """The only place where a trial reads test images: alone, after training has ended."""
-    test = data.load_test(data_name).to(on)
+    test = datasets.load_test(data_name).to(on)
     everything = torch.arange(len(test.labels), device=on)
     evaluation = evaluate(model, test, everything)
     standard_error = (evaluation.accuracy * (1 - evaluation.accuracy) / len(everything)) ** 0.5
@@ -130,4 +133,4 @@ def print_test_accuracy(model: torch.nn.Module, data_name: str, on: torch.device
 
 
 if __name__ == "__main__":
-    parallel.end(console.run(main))
+    distributed.end(console.run(main))

@@ -7,7 +7,7 @@ import sys
 
 from benchmarks import growth, machine, memory, speed, startup
 from benchmarks.report import RESULTS, Report
-from cifar import data
+from cifar.data import datasets
 
 
 def main() -> int:
@@ -20,7 +20,7 @@ def main() -> int:
     quick, data_name = options.quick, options.data or machine.choose_data()
     if quick:
         machine.patience_left = 15.0
-    data.load(data_name)
+    datasets.load(data_name)
     stem = RESULTS / ("benchmarks-quick" if quick else "benchmarks")
     report = Report(stem, "Benchmarks", machine.describe("make bench-quick" if quick else "make bench", data_name))
 

@@ -16,10 +16,10 @@ from tqdm import tqdm
 from benchmarks import machine
 from benchmarks.report import RESULTS, Report
 from benchmarks.tutorial import Tutorial
-from cifar import data
-from cifar.data import Dataset, Splits
-from cifar.hparams import Hparams
-from cifar.train import new_model, new_optimizer, train
+from cifar.data import datasets
+from cifar.data.datasets import Dataset, Splits
+from cifar.training.hparams import Hparams
+from cifar.training.train import new_model, new_optimizer, train
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Compared:
 
 def main() -> int:
     data_name = machine.choose_data()
-    data.load(data_name)
+    datasets.load(data_name)
     facts = machine.describe("python -m benchmarks.accuracy", data_name)
     report = Report(RESULTS / "accuracy", "Accuracy beside the tutorial's loop", facts)
     compared = (compare(case, data_name) for case in CASES)
@@ -78,8 +78,8 @@ def main() -> int:
 
 
 def compare(case: Case, data_name: str) -> Compared:
-    images = data.load(data_name)
-    splits = data.split(images)
+    images = datasets.load(data_name)
+    splits = datasets.split(images)
     shuffled = splits.train[torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(0))]
     splits = replace(splits, train=shuffled[: case.images])
     tutorial, ours = list[float](), list[float]()

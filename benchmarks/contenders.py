@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.tutorial import Tutorial
-from cifar import data, device
-from cifar.data import Dataset, Splits, batches
-from cifar.hparams import Hparams
-from cifar.train import Step, new_model, new_optimizer, new_step
+from cifar.data import datasets
+from cifar.data.datasets import Dataset, Splits, batches
+from cifar.training import device
+from cifar.training.hparams import Hparams
+from cifar.training.train import Step, new_model, new_optimizer, new_step
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,8 @@ class Clock:
 
 
 def _load(work: Work) -> tuple[Dataset, Splits]:
-    images = data.load(work.data_name)
-    return images, data.split(images)
+    images = datasets.load(work.data_name)
+    return images, datasets.split(images)
 
 
 def _some(splits: Splits, work: Work) -> Tensor:

@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from benchmarks import machine
 from benchmarks.report import RESULTS, Report
-from cifar import data
-from cifar.data import Dataset
-from cifar.hparams import Hparams
-from cifar.models import parameter_count
-from cifar.train import new_model, new_optimizer, train
+from cifar.data import datasets
+from cifar.data.datasets import Dataset
+from cifar.training.hparams import Hparams
+from cifar.training.models import parameter_count
+from cifar.training.train import new_model, new_optimizer, train
 
 # As their tutorials train them, but net for ten epochs where that stops after two.
 _CASES = {
@@ -56,7 +56,7 @@ class Curve:
 
 def main() -> int:
     data_name = machine.choose_data()
-    dataset = data.load(data_name)
+    dataset = datasets.load(data_name)
     facts = machine.describe("python -m benchmarks.curves", data_name)
     report = Report(RESULTS / "curves", "Accuracy over time", facts)
     curves = list[Curve]()
@@ -74,7 +74,7 @@ def _trained(name: str, hparams: Hparams, dataset: Dataset) -> Curve:
     seconds, accuracies, disturbed = [0.0], list[float](), 0
     began = time.perf_counter()
     model = new_model(hparams, dataset)
-    epochs = train(model, new_optimizer(model, hparams), hparams, dataset, data.split(dataset))
+    epochs = train(model, new_optimizer(model, hparams), hparams, dataset, datasets.split(dataset))
     for epoch in tqdm(epochs, name, hparams.epochs, file=sys.stderr, disable=None):
         seconds.append(seconds[-1] + time.perf_counter() - began)
         accuracies.append(epoch.metrics.accuracy)

@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 from benchmarks import machine
 from benchmarks.report import RESULTS, Report
-from cifar import data
-from cifar.data import Dataset
-from cifar.hparams import Hparams
-from cifar.model_file import SavedModel
-from cifar.models import Network, parameter_count
-from cifar.run import run_trial
-from cifar.train import EpochMetrics
-from cifar.verdict import read_test_images
+from cifar.analysis.final_test import read_test_images
+from cifar.data import datasets
+from cifar.data.datasets import Dataset
+from cifar.inference.model_file import SavedModel
+from cifar.training.hparams import Hparams
+from cifar.training.models import Network, parameter_count
+from cifar.training.train import EpochMetrics
+from cifar.trials.run import run_trial
 
 # The defaults of `fast` but for its size, its epochs, and images that move by 4 pixels, chosen by validation images
 # alone (results/README.md). The fourth such training; that file tells of all.
@@ -64,7 +64,7 @@ class FullRun:
 
 def main() -> int:
     data_name = machine.choose_data()
-    dataset = data.load(data_name)
+    dataset = datasets.load(data_name)
     facts = machine.describe("python -m benchmarks.full", data_name)
     run = train(dataset, data_name)
     Report(RESULTS / "full", "The network fast on its full budget", facts).table(
@@ -75,8 +75,8 @@ def main() -> int:
 
 
 def train(dataset: Dataset, data_name: str) -> FullRun:
-    test = data.load_test(data_name)  # first, so that nothing is missing at the end
-    splits = data.split(dataset).all_trained_on()
+    test = datasets.load_test(data_name)  # first, so that nothing is missing at the end
+    splits = datasets.split(dataset).all_trained_on()
     _CHECKPOINT.parent.mkdir(parents=True, exist_ok=True)
     with tqdm(total=_HPARAMS.epochs, unit=" epochs", file=sys.stderr, disable=None) as progress:
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 from benchmarks import machine
 from benchmarks.contenders import Contender, Work
-from cifar.hparams import Hparams
-from cifar.models import layer_sizes
+from cifar.training.hparams import Hparams
+from cifar.training.models import layer_sizes
 
 HEADER = [
     "varied",

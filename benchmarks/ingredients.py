@@ -18,10 +18,10 @@ from tqdm import tqdm
 from benchmarks import machine
 from benchmarks.accuracy import standard_error
 from benchmarks.report import RESULTS, Report
-from cifar import data
-from cifar.data import Dataset
-from cifar.hparams import Hparams
-from cifar.train import new_model, new_optimizer, train
+from cifar.data import datasets
+from cifar.data.datasets import Dataset
+from cifar.training.hparams import Hparams
+from cifar.training.train import new_model, new_optimizer, train
 
 _RECIPE = Hparams(model="fast", width=16, batch_size=256, lr=0.4, epochs=5, images_per_epoch=15_000)
 _SEEDS = 3
@@ -65,7 +65,7 @@ def _margin(values: list[float]) -> float:
 
 def main() -> int:
     data_name = machine.choose_data()
-    dataset = data.load(data_name)
+    dataset = datasets.load(data_name)
     facts = machine.describe("python -m benchmarks.ingredients", data_name)
     report = Report(RESULTS / "ingredients", "What each ingredient of the network fast is worth", facts)
     title = (
@@ -84,7 +84,7 @@ def compare(dataset: Dataset) -> Iterator[Compared]:
 
 
 def _accuracies(hparams: Hparams, dataset: Dataset, name: str) -> list[float]:
-    splits, accuracies = data.split(dataset), list[float]()
+    splits, accuracies = datasets.split(dataset), list[float]()
     for seed in tqdm(range(_SEEDS), name, file=sys.stderr, disable=None):
         seeded = replace(hparams, seed=seed)
         model = new_model(seeded, dataset)

@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from benchmarks import machine
 from benchmarks.report import RESULTS, Report
-from cifar import data
-from cifar.confirm import correct, mean
-from cifar.data import Dataset
-from cifar.hparams import Hparams
-from cifar.train import new_model, new_optimizer, train
-from cifar.validation import Answers
+from cifar.analysis.confirm import correct, mean
+from cifar.data import datasets
+from cifar.data.datasets import Dataset
+from cifar.training.hparams import Hparams
+from cifar.training.train import new_model, new_optimizer, train
+from cifar.trials.predictions import Answers
 
 _GPU = torch.cuda.is_available()
 _OWN = Hparams(model="fast")
@@ -56,7 +56,7 @@ class Trained:
 
 def main() -> int:
     data_name = machine.choose_data()
-    dataset = data.load(data_name)
+    dataset = datasets.load(data_name)
     facts = machine.describe("python -m benchmarks.longer", data_name)
     report = Report(RESULTS / ("longer-gpu" if _GPU else "longer"), "The network fast in a longer training", facts)
     report.table("By the validation images", "longer", HEADER, compare(dataset))
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def compare(dataset: Dataset) -> Iterator[Trained]:
-    splits = data.split(dataset)
+    splits = datasets.split(dataset)
     labels = dataset.labels[splits.val].numpy()
     dataset, splits = dataset.to(machine.device()), splits.to(machine.device())
     for hparams in _RECIPES:

@@ -19,7 +19,7 @@ from typing import TypeVar
 import psutil
 import torch
 
-from cifar import data
+from cifar.data import datasets
 from cifar.errors import RequestError
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def choose_data() -> str:
     if folder:
         return folder
     try:
-        data.load("cifar10")
+        datasets.load("cifar10")
     except RequestError:
         print("no images: $CIFAR_IMAGES is not set and CIFAR-10 not there; measuring on the digits", file=sys.stderr)
         return "digits"
@@ -84,7 +84,7 @@ def _wait_until_quiet() -> bool:
 
 def _describe_data(name: str) -> str:
     """Without the folder's place on somebody's disk."""
-    dataset = data.load(name)
+    dataset = datasets.load(name)
     kind = name if name in ("cifar10", "digits") else "a folder of pictures"
     return f"{kind}: {len(dataset.labels):,} to train and validate on, {len(dataset.classes)} classes"
 

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 
 from benchmarks.tutorial import Tutorial
-from cifar import data, device
-from cifar.hparams import Hparams
-from cifar.run import run_trial
-from cifar.train import EpochMetrics
+from cifar.data import datasets
+from cifar.training import device
+from cifar.training.hparams import Hparams
+from cifar.training.train import EpochMetrics
+from cifar.trials.run import run_trial
 
 AT_ONCE = 2
 
@@ -33,8 +34,8 @@ Search = Callable[[str, str, list[dict[str, Any]], Path], list[float]]
 
 
 def train_as_tutorial(hparams: Hparams, data_name: str, report: Report, loaders: int = 2) -> None:
-    images = data.load(data_name)
-    splits = data.split(images)
+    images = datasets.load(data_name)
+    splits = datasets.split(images)
     on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trial = Tutorial(hparams, images, splits.train, on, loaders)
     for _ in range(hparams.epochs):
@@ -46,12 +47,12 @@ def train_as_tutorial(hparams: Hparams, data_name: str, report: Report, loaders:
 def train_as_cifar(hparams: Hparams, data_name: str, report: Report) -> None:
     claim = device.claim(AT_ONCE, f"peers-{os.getppid()}")
     torch.set_num_threads(claim.threads(hparams))
-    images = data.load(data_name)
+    images = datasets.load(data_name)
 
     def on_epoch(history: list[EpochMetrics]) -> None:
         report(history[-1].accuracy, {})
 
-    run_trial(hparams, images, data.split(images), claim.device, on_epoch)
+    run_trial(hparams, images, datasets.split(images), claim.device, on_epoch)
 
 
 TRAINERS: dict[str, Trainer] = {"tutorial": train_as_tutorial, "cifar": train_as_cifar}

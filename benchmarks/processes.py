@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from benchmarks import machine
 from benchmarks.report import RESULTS, Report
-from cifar import data, parallel
-from cifar.hparams import Hparams
-from cifar.train import new_model, new_optimizer, train
+from cifar.data import datasets
+from cifar.training import distributed
+from cifar.training.hparams import Hparams
+from cifar.training.train import new_model, new_optimizer, train
 
 SIZES = [1, 2, 4]
 _BATCH = 50  # four do not divide it
@@ -66,7 +67,7 @@ class Losses:
 
 def main() -> int:
     data_name = machine.choose_data()
-    data.load(data_name)  # once, and not by all at once
+    datasets.load(data_name)  # once, and not by all at once
     facts = machine.describe("python -m benchmarks.processes", data_name)
     report = Report(RESULTS / "processes", "One training by several processes", facts)
     title = f"Batches of {_BATCH}, {_EPOCHS} epochs of {_IMAGES:,} images, float32, gloo"
@@ -105,12 +106,12 @@ def losses(hparams: Hparams, data_name: str, processes: int) -> tuple[list[float
 def work(asked: str) -> None:
     """In each of the processes: train, and the leading one writes the losses down."""
     values, data_name, out = json.loads(asked)
-    hparams, dataset = Hparams(**values), data.load(data_name)
+    hparams, dataset = Hparams(**values), datasets.load(data_name)
     torch.set_num_threads(1)
-    with parallel.joined():
+    with distributed.joined():
         model = new_model(hparams, dataset)
-        epochs = list(train(model, new_optimizer(model, hparams), hparams, dataset, data.split(dataset)))
-        if parallel.leads():
+        epochs = list(train(model, new_optimizer(model, hparams), hparams, dataset, datasets.split(dataset)))
+        if distributed.leads():
             found = [epoch.metrics.train_loss for epoch in epochs], [epoch.metrics.loss for epoch in epochs]
             Path(out).write_text(json.dumps(found))
 
@@ -118,6 +119,6 @@ def work(asked: str) -> None:
 if __name__ == "__main__":
     if "RANK" in os.environ:
         work(sys.argv[1])
-        parallel.end(0)
+        distributed.end(0)
     else:
         sys.exit(main())

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from cifar.files import new_file
+from cifar.system.files import new_file
 
 RESULTS = Path(__file__).parents[1] / "results"
 

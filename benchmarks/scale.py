@@ -21,7 +21,7 @@ import yaml
 
 from benchmarks import machine
 from benchmarks.report import RESULTS, Report
-from cifar import processes
+from cifar.system import processes
 
 ROOT = Path(__file__).parents[1]
 _TRIALS, _AT_ONCE = 60, 4
@@ -31,8 +31,8 @@ _EPOCHS = 10  # metrics of the trials in the table
 _LENGTHS = {"10 s": 10, "1 min": 60, "1 h": 3600}
 _TRIAL = """
 import sys
-from cifar import nni_trial
-from cifar.result import Result
+from cifar.trials import nni_trial
+from cifar.trials.result import Result
 params = nni_trial.next_params()
 for number in range(1, int(sys.argv[1]) + 1):
     nni_trial.report_epoch(number, {"default": number / 1000})

@@ -21,7 +21,8 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.report import RESULTS, Report
-from cifar import data, store
+from cifar.data import datasets
+from cifar.trials import store
 
 _ROOT = Path(__file__).parents[1]
 _EXPERIMENTS = _ROOT / "nni-experiments"
@@ -54,7 +55,7 @@ class Search:
 
 def main() -> int:
     data_name = machine.choose_data()
-    data.load(data_name)
+    datasets.load(data_name)
     report = Report(RESULTS / "searches", "Whole searches", machine.describe("make bench-searches", data_name))
     title = f"{_CONFIGURATIONS} configurations, {_EPOCHS} epochs each, two at a time"
     report.table(title, "searches", HEADER, searches(data_name))

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import machine
 from benchmarks.contenders import Contender, Work
-from cifar.hparams import Hparams
+from cifar.training.hparams import Hparams
 
 
 @dataclass(frozen=True)

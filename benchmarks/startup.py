@@ -15,16 +15,16 @@ _BARE = "import torch, nni"
 # The trial as it is, ended after its first step; under an experiment it imports nni at the same point.
 _FIRST_STEP = """
 import os, sys
-import cifar.train, trial
-from cifar import nni_trial
-new_step = cifar.train.new_step
+import cifar.training.train, trial
+from cifar.trials import nni_trial
+new_step = cifar.training.train.new_step
 def first_step(*arguments):
     step = new_step(*arguments)
     def once(images, labels):
         step(images, labels)
         os._exit(0)
     return once
-cifar.train.new_step = first_step
+cifar.training.train.new_step = first_step
 if os.environ.get("WITH_NNI"):
     def next_params():
         import requests

@@ -17,7 +17,7 @@ from nni.assessor import AssessResult
 from benchmarks import machine
 from benchmarks.report import RESULTS, Report
 from benchmarks.tuners import tuner_of
-from cifar import store
+from cifar.trials import store
 
 HEADER = ["experiment", "start_step", "trials stopped", "epochs run", "best without stopping", "best with it"]
 

@@ -16,10 +16,10 @@ from statistics import fmean
 
 from benchmarks import machine
 from benchmarks.report import Report
-from cifar import store
 from cifar.errors import RequestError
-from cifar.leaderboard import params_text
-from cifar.store import best_first
+from cifar.trials import store
+from cifar.trials.leaderboard import params_text
+from cifar.trials.store import best_first
 
 HEADER = [
     "search",

@@ -17,13 +17,13 @@ from torch import Tensor, optim
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from cifar.data import Dataset as Images
-from cifar.hparams import Hparams
-from cifar.models import layer_sizes
+from cifar.data.datasets import Dataset as Images
+from cifar.training.hparams import Hparams
+from cifar.training.models import layer_sizes
 
 
 class TutorialNet(nn.Module):
-    """The tutorial's module; its layers have the names, shapes and initial values of `cifar.models.Net`."""
+    """The tutorial's module; its layers have the names, shapes and initial values of `cifar.training.models.Net`."""
 
     def __init__(self, hparams: Hparams, classes: int) -> None:
         super().__init__()

@@ -28,10 +28,11 @@ from tqdm import tqdm
 from benchmarks import machine
 from benchmarks.accuracy import standard_error
 from benchmarks.report import RESULTS, Report
-from cifar import data, ledger
-from cifar.data import Dataset, Splits
-from cifar.hparams import Hparams
-from cifar.train import evaluate, new_model, new_optimizer, train
+from cifar.analysis import test_log
+from cifar.data import datasets
+from cifar.data.datasets import Dataset, Splits
+from cifar.training.hparams import Hparams
+from cifar.training.train import evaluate, new_model, new_optimizer, train
 
 _GPU = torch.cuda.is_available()
 _OWN = Hparams(model="fast")
@@ -55,13 +56,13 @@ class Images:
 
     @staticmethod
     def validation(dataset: Dataset) -> Images:
-        splits = data.split(dataset)
+        splits = datasets.split(dataset)
         return Images(dataset, splits, dataset, splits.val)
 
     @staticmethod
     def test(dataset: Dataset, test: Dataset) -> Images:
         assert test.classes == dataset.classes
-        return Images(dataset, data.split(dataset).all_trained_on(), test, torch.arange(len(test.labels)))
+        return Images(dataset, datasets.split(dataset).all_trained_on(), test, torch.arange(len(test.labels)))
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _mean(values: list[float]) -> str:
 
 def main() -> int:
     data_name = machine.choose_data()
-    dataset, test = data.load(data_name), data.load_test(data_name)
+    dataset, test = datasets.load(data_name), datasets.load_test(data_name)
     images = Images.test(dataset, test) if _GPU else Images.validation(dataset)
     stem = RESULTS / ("yardstick-gpu" if _GPU else "yardstick")
     report = Report(stem, "Beside airbench94", machine.describe("python -m benchmarks.yardstick", data_name))
@@ -114,7 +115,7 @@ def compare(images: Images, recipe: Hparams, seeds: int) -> list[Runs]:
             airbench.own.append(own)
             if images.judge is not images.dataset:
                 read = [ours.accuracies[-1], mirrored, own]
-                ledger.append(RESULTS, "benchmarks.yardstick, beside airbench94", [seed], images.judge, read)
+                test_log.append(RESULTS, "benchmarks.yardstick, beside airbench94", [seed], images.judge, read)
     return [ours, airbench]
 
 

@@ -11,15 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from cifar import console, processes, store
+from cifar import console
 from cifar.errors import RequestError
-from cifar.files import refuse_to_replace
-from cifar.interrupts import listen
-from cifar.ports import EVERYWHERE, LOOPBACK
+from cifar.system import processes
+from cifar.system.files import refuse_to_replace
+from cifar.system.ports import EVERYWHERE, LOOPBACK
+from cifar.system.signals import listen
+from cifar.trials import store
 
 # Each command imports what it needs when it runs: PyTorch and NNI take seconds, a leaderboard needs neither.
 if TYPE_CHECKING:
-    from cifar.prepare import Request
+    from cifar.search.prepare import Request
 
 
 def main() -> int:
@@ -141,8 +143,8 @@ def _concurrency(text: str) -> int | str:
 
 
 def run_search(options: argparse.Namespace) -> int:
-    from cifar.prepare import prepare_new, prepare_resumed, prepare_view
-    from cifar.search import search, view
+    from cifar.search.prepare import prepare_new, prepare_resumed, prepare_view
+    from cifar.search.run import search, view
 
     request = _request(options)
     if options.ui_only:
@@ -156,13 +158,13 @@ def run_search(options: argparse.Namespace) -> int:
 
 
 def run_doctor(options: argparse.Namespace) -> int:
-    from cifar.doctor import doctor
+    from cifar.search.doctor import doctor
 
     return doctor(_request(options))
 
 
 def run_trials(options: argparse.Namespace) -> int:
-    from cifar.leaderboard import as_csv, as_json, leaderboard
+    from cifar.trials.leaderboard import as_csv, as_json, leaderboard
 
     directory = _experiment(options)
     _runs(directory)
@@ -172,8 +174,8 @@ def run_trials(options: argparse.Namespace) -> int:
 
 
 def run_best(options: argparse.Namespace) -> int:
-    from cifar.best import Budget, best
-    from cifar.prepare import same_data
+    from cifar.analysis.best import Budget, best
+    from cifar.search.prepare import same_data
 
     directory = _experiment(options)
     _runs(directory)
@@ -183,10 +185,10 @@ def run_best(options: argparse.Namespace) -> int:
 
 def run_report(options: argparse.Namespace) -> int:
     try:
-        from cifar.report import report
+        from cifar.analysis.report import report
     except ImportError as error:
         raise RequestError(f"a report needs the package {error.name}: pip install -e '.[report]'") from None
-    from cifar.prepare import same_data
+    from cifar.search.prepare import same_data
 
     directory = _experiment(options)
     out = options.out or Path(f"report-{directory.name}.html")
@@ -197,7 +199,7 @@ def run_report(options: argparse.Namespace) -> int:
 
 
 def _experiment(options: argparse.Namespace) -> Path:
-    from cifar.config import experiments_directory
+    from cifar.search.config import experiments_directory
 
     if options.config != Path("config.yml") and not options.config.exists():
         raise RequestError(f"{options.config}: no such file")
@@ -216,21 +218,21 @@ def _runs(experiment: Path) -> bool:
 
 
 def run_data(options: argparse.Namespace) -> int:
-    from cifar.inspection import describe
+    from cifar.data.inspection import describe
 
     return describe(options.data, options.preview, options.force)
 
 
 def run_predict(options: argparse.Namespace) -> int:
-    from cifar import model_file
-    from cifar.predict import print_predictions
+    from cifar.inference import model_file
+    from cifar.inference.predict import print_predictions
 
     return print_predictions(model_file.load(options.model), options.images, options.top, options.json)
 
 
 def run_export(options: argparse.Namespace) -> int:
-    from cifar import model_file
-    from cifar.export import export
+    from cifar.inference import model_file
+    from cifar.inference.export import export
 
     refuse_to_replace(options.out, options.force)
     export(model_file.load(options.model), options.out)
@@ -239,9 +241,9 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> Request:
-    from cifar import hosts
-    from cifar.config import Changes
-    from cifar.prepare import Request
+    from cifar.search.config import Changes
+    from cifar.search.prepare import Request
+    from cifar.search.remote import hosts
 
     auto = options.concurrency == "auto"
     changes = Changes(

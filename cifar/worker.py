@@ -19,8 +19,9 @@ from typing import Any
 
 import psutil
 
-from cifar import cache, places, processes
-from cifar.files import existing, new_directory
+from cifar.data import cache
+from cifar.system import places, processes
+from cifar.system.files import existing, new_directory
 
 _COMPARED = ("nni", "torch", "torchvision", "numpy")
 
@@ -34,7 +35,7 @@ def describe(door: int) -> dict[str, Any]:
     """This machine, as a search needs to know it; `door` is a port that leads to the one that asks."""
     from joblib import cpu_count
 
-    from cifar import gpus
+    from cifar.system import gpus
 
     return {
         "versions": versions(),
@@ -46,7 +47,7 @@ def describe(door: int) -> dict[str, Any]:
         "doors": sorted(
             {one.laddr.ip for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == door}
         ),
-        "preloads": str(Path(__file__).with_name("preload")),
+        "preloads": str(Path(__file__).with_name("search") / "nni_patches"),
     }
 
 
@@ -73,7 +74,7 @@ def take(place: str) -> None:
 
 def measure(space: dict[str, Any], command: str, concurrency: int) -> dict[str, Any]:
     """How fast trials would be here, side by side, with the variables that their command sets."""
-    from cifar import forecast
+    from cifar.search import forecast
 
     variables = dict(
         word.split("=", 1) for word in itertools.takewhile(lambda word: "=" in word, shlex.split(command)[1:])

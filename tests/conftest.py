@@ -17,7 +17,7 @@ from experiments import ROOT, Search, Start, project_config, wait_until_gone
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-from cifar.data import Dataset
+from cifar.data.datasets import Dataset
 
 MakeFolder = Callable[..., Path]
 Record = Callable[..., None]

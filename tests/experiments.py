@@ -18,7 +18,8 @@ from typing import Any
 import psutil
 import yaml
 
-from cifar import processes, store
+from cifar.system import processes
+from cifar.trials import store
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent

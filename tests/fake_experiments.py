@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from cifar import validation
-from cifar.hparams import Hparams
-from cifar.store import trial_directory
+from cifar.training.hparams import Hparams
+from cifar.trials import predictions
+from cifar.trials.store import trial_directory
 
 SPACE = {
     "width": {"_type": "qloguniform", "_value": [4, 32, 2]},
@@ -80,6 +80,6 @@ def add_trial(
     }
     (directory / "result.json").write_text(json.dumps(result))
     (directory / "params.json").write_text(json.dumps({"parameters": params}))
-    predictions = LABELS.copy()
-    predictions[: round(len(LABELS) * (1 - accuracy))] += 1
-    validation.save(directory, predictions % 10, LABELS)
+    predicted = LABELS.copy()
+    predicted[: round(len(LABELS) * (1 - accuracy))] += 1
+    predictions.save(directory, predicted % 10, LABELS)

@@ -7,8 +7,8 @@ import signal
 import sys
 import time
 
-from cifar import nni_trial
-from cifar.result import Result
+from cifar.trials import nni_trial
+from cifar.trials.result import Result
 
 
 def main() -> int:

@@ -10,8 +10,8 @@ import random
 import sys
 import time
 
-from cifar import nni_trial
-from cifar.result import Result
+from cifar.trials import nni_trial
+from cifar.trials.result import Result
 
 
 def main() -> None:

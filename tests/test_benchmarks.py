@@ -37,11 +37,12 @@ from benchmarks import (
 )
 from benchmarks.contenders import Contender, Work
 from benchmarks.tutorial import Pictures, Tutorial
-from cifar import data, ledger
-from cifar.data import Dataset
-from cifar.hparams import RECIPES, Hparams
-from cifar.models import build_model
-from cifar.train import new_model
+from cifar.analysis import test_log
+from cifar.data import datasets
+from cifar.data.datasets import Dataset
+from cifar.training.hparams import RECIPES, Hparams
+from cifar.training.models import build_model
+from cifar.training.train import new_model
 
 
 def test_the_tutorials_network_begins_as_ours(tiny: Dataset) -> None:
@@ -57,7 +58,7 @@ def test_the_tutorials_network_begins_as_ours(tiny: Dataset) -> None:
 def test_the_tutorials_pictures_are_ours(tiny: Dataset) -> None:
     index = torch.arange(5, 20)
     pictures = Pictures(tiny, index)
-    ours, labels = next(data.batches(tiny, index, len(index)))
+    ours, labels = next(datasets.batches(tiny, index, len(index)))
     assert len(pictures) == len(index)
     for number in range(len(index)):
         image, label = pictures[number]
@@ -66,7 +67,7 @@ def test_the_tutorials_pictures_are_ours(tiny: Dataset) -> None:
 
 
 def test_the_tutorials_loop_learns(tiny: Dataset) -> None:
-    splits = data.split(tiny)
+    splits = datasets.split(tiny)
     trial = Tutorial(Hparams(lr=0.01), tiny, splits.train, torch.device("cpu"))
     losses = [trial.train_epoch() for _ in range(4)]
     assert losses[-1] < losses[0] / 2
@@ -221,7 +222,7 @@ def test_a_full_run_that_is_cut_off_before_its_test_is_tested_once(
     monkeypatch.setattr(full, "_HPARAMS", Hparams(width=4, shift=1, lr=0.01, epochs=2))
     monkeypatch.setattr(full, "_CHECKPOINT", tmp_path / "checkpoint.pt")
     monkeypatch.setattr(full, "RESULTS", tmp_path)
-    monkeypatch.setattr(data, "load_test", lambda name: tiny)
+    monkeypatch.setattr(datasets, "load_test", lambda name: tiny)
     with monkeypatch.context() as cut_off, pytest.raises(KeyboardInterrupt):
         cut_off.setattr(full, "read_test_images", _interrupted)
         full.train(tiny, "tiny")
@@ -229,7 +230,7 @@ def test_a_full_run_that_is_cut_off_before_its_test_is_tested_once(
     assert (run.width, run.shift) == (4, 1)
     assert len(run.seconds) == len(run.losses) == 2
     assert run.losses[1] < run.losses[0]
-    (reading,) = ledger.read(tmp_path)
+    (reading,) = test_log.read(tmp_path)
     assert reading["accuracies"] == [run.test_accuracy]
     assert len(run.cells()) == len(full.HEADER)
 
@@ -303,7 +304,7 @@ def test_the_yardstick_trains_on_training_images_and_is_judged_by_validation_ima
     pytest.importorskip("airbench", reason="needs make bench-searches' packages")
     small = Hparams(model="fast", width=4, batch_size=10, lr=1.5 * 10 / 1024, epochs=6)
     right = yardstick.compare(yardstick.Images.validation(tiny), small, seeds=2)
-    val = data.split(tiny).val
+    val = datasets.split(tiny).val
     misleading = tiny.labels.clone()
     misleading[val] = (tiny.labels[val] + 1) % 3  # whoever trained on these would be right
     wrong = yardstick.Images.validation(replace(tiny, labels=misleading))

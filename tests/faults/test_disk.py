@@ -18,12 +18,13 @@ import torch
 from conftest import MakeFolder, Record
 from experiments import Start, assert_numbered_and_paired, assert_resumes, change_config, nothing_is_left
 
-from cifar import data, store, validation
-from cifar.data import Dataset
+from cifar.data import datasets
+from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
-from cifar.files import write_json
-from cifar.hparams import Hparams
-from cifar.run import run_trial
+from cifar.system.files import write_json
+from cifar.training.hparams import Hparams
+from cifar.trials import predictions, store
+from cifar.trials.run import run_trial
 
 MOUNTING = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 
@@ -77,7 +78,7 @@ def test_a_disk_that_is_full_to_the_last_byte_costs_no_result(
 def test_a_checkpoint_that_does_not_fit_is_done_without(
     tiny: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, record: Record
 ) -> None:
-    hparams, splits, cpu = Hparams(epochs=2, width=48), data.split(tiny), torch.device("cpu")
+    hparams, splits, cpu = Hparams(epochs=2, width=48), datasets.split(tiny), torch.device("cpu")
     with mounted(tmp_path / "small", "size=1m") as disk:
         result, _ = run_trial(hparams, tiny, splits, cpu, lambda history: None, disk / "checkpoint.pt")
         assert list(disk.iterdir()) == []  # not half of one either
@@ -94,10 +95,10 @@ def test_a_cache_that_does_not_fit_is_refused_and_leaves_nothing(
     with mounted(tmp_path / "small", "size=512k") as disk:
         monkeypatch.setenv("CIFAR_CACHE", str(disk))
         with pytest.raises(RequestError, match=r"cannot be read or cached: .*; 0 MB are free for the cache in "):
-            data.load(str(folder))
+            datasets.load(str(folder))
         assert [path for path in disk.rglob("*") if path.is_file() and path.stat().st_size] == []
     monkeypatch.setenv("CIFAR_CACHE", str(tmp_path / "cache"))
-    assert len(data.load(str(folder)).labels) == 320
+    assert len(datasets.load(str(folder)).labels) == 320
     record(1)
 
 
@@ -187,11 +188,11 @@ def test_a_damaged_database_is_named_and_never_another_result(tmp_path: Path, re
 
 def test_damaged_answers_to_the_validation_images_count_as_none(tmp_path: Path, record: Record) -> None:
     labels = np.arange(1000) % 10
-    validation.save(tmp_path, np.roll(labels, 1), labels)
+    predictions.save(tmp_path, np.roll(labels, 1), labels)
     (path,) = tmp_path.iterdir()
     for content in damaged(path.read_bytes()):
         path.write_bytes(content)
-        read = validation.load(tmp_path)
+        read = predictions.load(tmp_path)
         assert read is None or (np.array_equal(read.labels, labels) and not read.correct.any())
     record(85)
 

@@ -28,10 +28,12 @@ from experiments import (
     wait_until_gone,
 )
 
-from cifar import data, processes, store
-from cifar.hparams import Hparams
-from cifar.run import run_trial
-from cifar.store import Trial
+from cifar.data import datasets
+from cifar.system import processes
+from cifar.training.hparams import Hparams
+from cifar.trials import store
+from cifar.trials.run import run_trial
+from cifar.trials.store import Trial
 
 DEATHS = [
     "before parameters:SIGKILL",
@@ -81,10 +83,10 @@ def test_a_trial_killed_at_any_moment_goes_on_to_the_result_it_would_have_had(
 
 def undisturbed_accuracy(trial: Trial) -> float:
     assert trial.result is not None
-    dataset = data.load("digits")
+    dataset = datasets.load("digits")
     hparams = Hparams(**trial.result["hparams"])
     assert {name: getattr(hparams, name) for name in trial.params} == trial.params
-    result, _ = run_trial(hparams, dataset, data.split(dataset), CPU, lambda history: None)
+    result, _ = run_trial(hparams, dataset, datasets.split(dataset), CPU, lambda history: None)
     assert result.metrics is not None
     return result.metrics["default"]
 

@@ -18,11 +18,12 @@ import psutil
 import pytest
 from conftest import Record
 from experiments import ROOT, Search, Start, assert_numbered_and_paired, change_config, nothing_is_left
+from fake_manager import Manager, parameters
 from joblib import cpu_count
-from test_trial import Manager, parameters
 
-from cifar import processes, store
-from cifar.files import read_json
+from cifar.system import processes
+from cifar.system.files import read_json
+from cifar.trials import store
 
 MEGABYTE = 2**20
 _NNIS_PATIENCE = 5.0  # seconds from the interrupt of a trial to its kill

@@ -16,7 +16,7 @@ from conftest import MakeFolder, Record
 from experiments import Search, Start, change_config, nothing_is_left
 from PIL import Image
 
-from cifar import data
+from cifar.data import datasets
 
 NAMES = ["naïve", "写真", "صورة", "🐈", "a\nb", "tab\t", "-rf *", "$(touch owned)", "'"]
 STRANGE_BYTES = b"\xff\xfe.png"  # no UTF-8
@@ -129,7 +129,7 @@ def test_a_hundred_thousand_pictures_are_decoded_once_and_then_mapped(
     seconds = []
     for _ in range(2):
         began = time.perf_counter()
-        dataset = data.load(str(folder))
+        dataset = datasets.load(str(folder))
         seconds.append(time.perf_counter() - began)
     assert len(dataset.labels) == 80_000
     record(1, f"decoded in {seconds[0]:.0f} s, found again in {seconds[1]:.1f} s")

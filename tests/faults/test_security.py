@@ -23,7 +23,8 @@ from conftest import MakeFolder, Record
 from experiments import ROOT, Search, Start, change_config, free_port
 from playwright.sync_api import sync_playwright
 
-from cifar import data, store
+from cifar.data import datasets
+from cifar.trials import store
 
 CHROMIUM = shutil.which("chromium")
 API = "/api/v1/nni"
@@ -190,7 +191,7 @@ def test_a_folder_is_only_read_and_what_is_decoded_stays_in_the_cache(
     folder, cache = make_folder({f"class {name[:99]}": 5, "dog": 5}, name=name), tmp_path / "cache"
     before = files(tmp_path)
     monkeypatch.setenv("CIFAR_CACHE", str(cache))
-    data.load(str(folder))
+    datasets.load(str(folder))
     assert {path: size for path, size in files(tmp_path).items() if cache not in path.parents} == before
     (entry,) = cache.glob("*/train-*/images.npy")
     assert re.fullmatch(r"folder-[A-Za-z0-9_-]*-[0-9a-f]{8}", entry.parent.parent.name)

@@ -15,7 +15,7 @@ import pytest
 from conftest import Record
 from experiments import Search, Start, change_config, nothing_is_left
 
-from cifar import processes
+from cifar.system import processes
 
 SECONDS = float(os.environ.get("CIFAR_SOAK_SECONDS", "1200"))
 MEGABYTE = 2**20

@@ -24,8 +24,8 @@ from experiments import (
 )
 from machines import MISSING, Machine, generate, two_machines, wait_for
 
-from cifar import store, top_models
-from cifar.store import best_first
+from cifar.trials import store, top_models
+from cifar.trials.store import best_first
 
 pytestmark = [
     pytest.mark.slow,
@@ -242,7 +242,7 @@ def test_a_machine_without_the_project_is_given_it(
     assert one.wait(300) == 0, one.err
     assert f"installing on {machine.address}:22" in one.err
     assert_complete(one, 4)
-    assert list(environment.glob("lib/python*/site-packages/cifar/preload/guard.js"))
+    assert list(environment.glob("lib/python*/site-packages/cifar/search/nni_patches/guard.js"))
 
 
 def test_what_a_machines_sshd_does_not_offer_is_said_before_anything_starts(

@@ -66,7 +66,7 @@ def _mid_epoch(death: str) -> None:
 
         return dying
 
-    _wrap("cifar.train", "train_batches", around)
+    _wrap("cifar.training.train", "train_batches", around)
 
 
 def _while_saving(death: str) -> None:
@@ -87,14 +87,14 @@ def _while_saving(death: str) -> None:
 
 _MOMENTS: dict[str, Callable[[str], None]] = {
     "never": lambda death: None,
-    "before parameters": lambda death: _before("cifar.nni_trial", "next_params", death),
-    "after parameters": lambda death: _after("cifar.nni_trial", "_received", death),
-    "always before training": lambda death: _before("cifar.run", "train", death),
-    "loading data": lambda death: _before("cifar.data", "load", death),
+    "before parameters": lambda death: _before("cifar.trials.nni_trial", "next_params", death),
+    "after parameters": lambda death: _after("cifar.trials.nni_trial", "_received", death),
+    "always before training": lambda death: _before("cifar.trials.run", "train", death),
+    "loading data": lambda death: _before("cifar.data.datasets", "load", death),
     "mid-epoch": _mid_epoch,
     "saving": _while_saving,
-    "before the final report": lambda death: _after("cifar.nni_trial", "_write_result", death),
-    "after the final report": lambda death: _after("cifar.nni_trial", "finish", death),
+    "before the final report": lambda death: _after("cifar.trials.nni_trial", "_write_result", death),
+    "after the final report": lambda death: _after("cifar.trials.nni_trial", "finish", death),
 }
 
 if os.environ.get("NNI_TRIAL_JOB_ID") and "CIFAR_TEST_DEATHS" in os.environ:

@@ -1,0 +1,255 @@
+"""`cifar best`: names the winner of a search, with an interval, and leaves its model.
+
+A trial that leads a search is partly lucky. So those that the validation images cannot tell apart are trained again
+with new seeds; the winner is then trained on the validation images too, and only these last networks see test images.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from prettytable import PrettyTable
+
+from cifar.analysis import test_log
+from cifar.analysis.confirm import MOST_CANDIDATES, Candidate, Mean, decide, leading, new_seeds, with_seeds
+from cifar.analysis.final_test import Verdict, read_test_images, refuse_known, refuse_unfit
+from cifar.analysis.retrain import Failed, Trainer
+from cifar.data import datasets
+from cifar.data.datasets import Dataset
+from cifar.errors import RequestError
+from cifar.inference import model_file
+from cifar.inference.model_file import SavedModel
+from cifar.system.files import read_json, write_json
+from cifar.training.hparams import Hparams
+from cifar.trials import store
+from cifar.trials.leaderboard import params_text, plain_table
+from cifar.trials.store import Trial
+
+_ANSWER = "best.json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Which configuration is best, what it was compared with, and what the test images say of it."""
+
+    candidates: list[Candidate]
+    winner: Candidate
+    tied: list[Candidate]
+    finals: list[SavedModel]
+    verdicts: list[Verdict]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many trainings each leading trial gets, and how long the final networks train; None: as in the search."""
+
+    seeds: int
+    final_epochs: int | None = None  # of all images, also where the search drew fewer
+
+    def __post_init__(self) -> None:
+        if self.seeds < 2:
+            raise RequestError(
+                f"--seeds must be at least 2, got {self.seeds}: one training says nothing of the chance in it"
+            )
+        try:
+            self.of_finals(Hparams())
+        except RequestError as error:
+            raise RequestError(f"--final-{error}") from None
+
+    def of_finals(self, hparams: Hparams) -> Hparams:
+        if self.final_epochs is None:
+            return hparams
+        return replace(hparams, epochs=self.final_epochs, images_per_epoch=0)
+
+
+def best(experiment: Path, data_name: str, budget: Budget, second_test: str | None, force: bool) -> int:
+    """Confirm the leading trials with new seeds, and test the winner; returns 1 where training fails."""
+    if (experiment / _ANSWER).exists() and not force:
+        raise RequestError(
+            f"experiment {experiment.name} has its answer, {experiment / _ANSWER}; --force replaces it, "
+            "and reads the test images once more"
+        )
+    test_log.read(experiment)  # damaged, it is to be mended before anything is added
+    searched = store.read_trials(experiment)
+    leaders, dataset = leading(searched, experiment), datasets.load(data_name)
+    trials = leaders[:MOST_CANDIDATES]
+    _refuse_other_data(dataset.fingerprint, trials)
+    tests = [datasets.load_test(data_name)]
+    if second_test:
+        tests.append(datasets.load_test_folder(second_test))
+        refuse_known(tests[-1], dataset)
+    for test in tests:
+        refuse_unfit(test, dataset.classes)
+    _say_what_follows(leaders, trials, budget.seeds)
+    directory = experiment / "confirmed"
+    directory.mkdir(exist_ok=True)
+    try:
+        with FileLock(directory / ".lock", timeout=0):
+            at_once = int(store.read_config(experiment).get("trialConcurrency", 1))
+            trainer = Trainer(directory, dataset, at_once, (len(trials) + 1) * budget.seeds)
+            seeds = new_seeds(searched, budget.seeds)
+            return _confirm(experiment, trainer, trials, seeds, budget, tests)
+    except Timeout:
+        raise RequestError(f"another cifar best is at work on experiment {experiment.name}") from None
+    except Failed as failure:
+        _say(f"error: {failure}")
+        return 1
+    except KeyboardInterrupt:
+        _say("what is trained is kept: the same command goes on from here")
+        raise
+
+
+def _refuse_other_data(fingerprint: str, trials: Sequence[Trial]) -> None:
+    for trial in trials:
+        if trial.data.get("fingerprint", fingerprint) != fingerprint:
+            raise RequestError(f"the data have changed since trial {trial.number}: what was found says nothing of them")
+
+
+def _say_what_follows(leaders: Sequence[Trial], chosen: Sequence[Trial], seeds: int) -> None:
+    if len(leaders) == 1:
+        _say(f"one trial leads: training with {seeds} new seeds, then on all but the test images")
+        return
+    some = f", the best {len(chosen)} of them" if len(leaders) > len(chosen) else ""
+    _say(
+        f"{len(leaders)} trials lead and cannot be told apart: training{some} with {seeds} new seeds each, "
+        "then the winner on all but the test images"
+    )
+
+
+def _candidates(trainer: Trainer, trials: Sequence[Trial], seeds: Sequence[int]) -> list[Candidate]:
+    """Those that train with each of the seeds: one that diverges with another seed than its own is no winner."""
+    candidates = list[Candidate]()
+    for trial, trained in trainer.candidates(trials, seeds):
+        if isinstance(trained, Failed):
+            _say(f"trial {trial.number} is out: {trained}")
+        else:
+            candidates.append(trained)
+    if not candidates:
+        raise Failed("no leading trial trains again")
+    return candidates
+
+
+def _confirm(
+    experiment: Path,
+    trainer: Trainer,
+    trials: Sequence[Trial],
+    seeds: Sequence[int],
+    budget: Budget,
+    tests: Sequence[Dataset],
+) -> int:
+    candidates = _candidates(trainer, trials, seeds)
+    winner, tied = decide(candidates)
+    seeded = with_seeds(winner.trial, seeds)
+    finals = trainer.final_models(winner.trial, [budget.of_finals(hparams) for hparams in seeded])
+    trainer.progress.close()
+    verdicts = [read_test_images(experiment, finals, test, winner.trial.id) for test in tests]
+    answer = Answer(candidates, winner, tied, finals, verdicts)
+    path = experiment / "best.pt"
+    _save_model(path, trainer.dataset, answer)
+    write_json(experiment / _ANSWER, _record(answer))
+    print(_text(answer))
+    print(f"model: {path}\n{test_log.summary(experiment)}")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _save_model(path: Path, dataset: Dataset, answer: Answer) -> None:
+    """The first seed's network: to choose among them by the test images would flatter."""
+    model = answer.finals[0]
+    tested = float(answer.verdicts[0].answers[0].correct.mean())
+    accuracy = {"validation": answer.winner.accuracy.value, "test": tested}
+    if not _trained_as_confirmed(answer):
+        del accuracy["validation"]
+    model_file.save(path, model.network, model.hparams, dataset, accuracy)
+
+
+def _text(answer: Answer) -> str:
+    winner, tied = answer.winner, answer.tied
+    how = "better than the others" if len(tied) == 1 else f"tie of {len(tied)}: take the quickest to train"
+    lines = [
+        str(_candidates_table(answer.candidates)),
+        f"winner: trial {winner.trial.number} ({params_text(winner.trial)}), {how}",
+    ]
+    longer = "" if _trained_as_confirmed(answer) else f", for {answer.finals[0].hparams.epochs} epochs of all images"
+    for verdict in answer.verdicts:
+        lines += [
+            f"test accuracy on {verdict.name}: {verdict.accuracy} (95 % interval, {len(verdict.answers)} seeds, "
+            f"{verdict.images:,} images), trained on the validation images too{longer}; true classes down, predicted "
+            "across, summed over the seeds:",
+            str(_confusion_table(verdict)),
+        ]
+    return "\n".join(lines)
+
+
+def _trained_as_confirmed(answer: Answer) -> bool:
+    """Whether the final networks were trained as long as those that the winner was chosen by."""
+    final = answer.finals[0].hparams
+    return final == next(with_seeds(answer.winner.trial, [final.seed]))
+
+
+def _candidates_table(candidates: Sequence[Candidate]) -> PrettyTable:
+    table = plain_table(["No.", "trial", "in the search", "with new seeds", "seconds"])
+    for candidate in candidates:
+        trial = candidate.trial
+        found = f"{trial.accuracy or 0:.1%}"
+        table.add_row([trial.number, trial.id, found, str(candidate.accuracy), f"{candidate.seconds:.1f}"])
+    return table
+
+
+def _confusion_table(verdict: Verdict) -> PrettyTable:
+    confusion = verdict.confusion
+    table = plain_table(["", *verdict.classes, "accuracy"])
+    for label, name in enumerate(verdict.classes):
+        row = confusion[label]
+        table.add_row([name, *row, f"{row[label] / row.sum():.1%}" if row.sum() else "no image"])
+    return table
+
+
+def _record(answer: Answer) -> dict[str, Any]:
+    return {
+        "winner": answer.winner.trial.id,
+        "tied": [candidate.trial.id for candidate in answer.tied],
+        "candidates": {candidate.trial.id: _mean_record(candidate.accuracy) for candidate in answer.candidates},
+        "seeds": len(answer.verdicts[0].answers),
+        "seconds": answer.winner.seconds,
+        "final_epochs": answer.finals[0].hparams.epochs,
+        "classes": list(answer.verdicts[0].classes),
+        "tests": [_verdict_record(verdict) for verdict in answer.verdicts],
+    }
+
+
+def _verdict_record(verdict: Verdict) -> dict[str, Any]:
+    confusion = verdict.confusion.tolist()
+    return {"data": verdict.name, "images": verdict.images, **_mean_record(verdict.accuracy), "confusion": confusion}
+
+
+def _mean_record(mean: Mean) -> dict[str, float]:
+    return {"mean": mean.value, "margin_95": mean.margin}
+
+
+def read_answer(experiment: Path) -> dict[str, Any] | None:
+    """What best.json holds; None before there is one. RequestError where it is damaged or of another version."""
+    path = experiment / _ANSWER
+    answer = read_json(path)
+    if answer is None:
+        return None
+    try:
+        means = [answer["candidates"][answer["winner"]], *answer["tests"]]
+        shapes = [np.asarray(test["confusion"]).shape for test in answer["tests"]]
+        size = len(answer["classes"])
+        whole = all(isinstance(mean["mean"] + mean["margin_95"], float) for mean in means)
+        known: dict[str, Any] = {**answer, "seeds": int(answer["seeds"]), "tied": list(answer["tied"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"{path} is of another version: {error!r} is missing or unfit") from None
+    if not whole or any(shape != (size, size) for shape in shapes):
+        raise RequestError(f"{path} is of another version")
+    return known

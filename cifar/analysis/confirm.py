@@ -1,0 +1,111 @@
+"""Which configuration is best, and how sure is that.
+
+A trial that leads a search is partly lucky. So those that the validation images cannot tell apart are trained again
+with new seeds, and what is said of them rests on those alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cifar.errors import RequestError
+from cifar.training.hparams import Hparams
+from cifar.trials.leaderboard import ties
+from cifar.trials.predictions import Answers
+from cifar.trials.store import Trial, best_first
+
+MOST_CANDIDATES = 5
+_FIRST_SEED = 1000  # far from those that most searches use
+_CHANCE = 0.95  # that an interval covers the true mean
+_SAME_COST = 1.1  # seconds that differ by less say more of the machine than of what was trained
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds and images, and half the width of the interval that covers the chance in both."""
+
+    value: float
+    margin: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} ± {self.margin:.1%}"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A leading trial's configuration, and how it did with each new seed."""
+
+    trial: Trial
+    answers: list[Answers]
+    seconds: float  # of its quickest training, which was disturbed least
+
+    @property
+    def accuracy(self) -> Mean:
+        return mean(correct(self.answers))
+
+
+def mean(values: NDArray[np.float64]) -> Mean:
+    """Of seeds x images: 1 where right and 0 where wrong, or differences of such."""
+    from scipy.stats import t
+
+    seeds, images = values.shape
+    of_images = values.mean(0).std(ddof=1) / math.sqrt(images)
+    of_seeds = values.mean(1).std(ddof=1) / math.sqrt(seeds) if seeds > 1 else 0.0
+    error = math.hypot(of_images, of_seeds)
+    # Few seeds leave the error itself uncertain (Welch and Satterthwaite); thousands of images do not.
+    freedom = (seeds - 1) * (error / of_seeds) ** 4 if of_seeds > 0 else images - 1
+    margin = float(t.ppf((1 + _CHANCE) / 2, freedom) * error)
+    return Mean(float(values.mean()), min(margin, 1.0))  # two seeds may leave all open
+
+
+def decide(candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
+    """The winner, and those that cannot be told apart from the best: of the quickest among them the most accurate."""
+    best = max(candidates, key=lambda candidate: candidate.accuracy.value)
+    tied = [other for other in candidates if other is best or not _is_worse(other, best)]
+    seconds = min(candidate.seconds for candidate in tied)
+    quickest = [candidate for candidate in tied if candidate.seconds <= _SAME_COST * seconds]
+    return max(quickest, key=lambda candidate: candidate.accuracy.value), tied
+
+
+def _is_worse(other: Candidate, best: Candidate) -> bool:
+    difference = mean(correct(best.answers) - correct(other.answers))
+    return difference.value > difference.margin
+
+
+def correct(answers: Sequence[Answers]) -> NDArray[np.float64]:
+    """Seeds x images, 1 where right."""
+    return np.stack([some.correct for some in answers]).astype(np.float64)
+
+
+def leading(trials: list[Trial], experiment: Path) -> list[Trial]:
+    """The best trial and those that tie with it. RequestError where none has finished."""
+    ranked = best_first(trials)
+    if not ranked:
+        raise RequestError(f"no trial of experiment {experiment.name} has finished: there is nothing to confirm")
+    tied = ties(trials, experiment)
+    return [trial for trial in ranked if trial.id in tied] or ranked[:1]
+
+
+def new_seeds(trials: Sequence[Trial], count: int) -> list[int]:
+    """Seeds that none of a search's trials has used: being chosen is luck in the old ones."""
+    used = {(trial.result or {}).get("hparams", {}).get("seed") for trial in trials}
+    return list(itertools.islice((seed for seed in itertools.count(_FIRST_SEED) if seed not in used), count))
+
+
+def with_seeds(trial: Trial, seeds: Sequence[int]) -> Iterator[Hparams]:
+    """The trial's hyperparameters with each of the seeds."""
+    try:
+        hparams = Hparams(**(trial.result or {})["hparams"])
+    except (KeyError, TypeError) as error:
+        raise RequestError(
+            f"trial {trial.number} was run by another version, which this one cannot repeat: {error}"
+        ) from None
+    for seed in seeds:
+        yield replace(hparams, seed=seed)

@@ -1,0 +1,81 @@
+"""What the test images say of the final networks. Whoever reads them says so in the experiment's ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cifar.analysis import test_log
+from cifar.analysis.confirm import Mean, correct, mean
+from cifar.data.datasets import Dataset
+from cifar.errors import RequestError
+from cifar.inference.model_file import SavedModel
+from cifar.training.train import evaluate
+from cifar.trials import predictions
+from cifar.trials.predictions import Answers
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The networks' answers to one set of test images."""
+
+    name: str
+    classes: tuple[str, ...]
+    answers: list[Answers]
+
+    @property
+    def accuracy(self) -> Mean:
+        return mean(correct(self.answers))
+
+    @property
+    def images(self) -> int:
+        return len(self.answers[0].labels)
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """True x predicted class, summed over the networks."""
+        return predictions.confusion(self.answers, len(self.classes))
+
+
+def read_test_images(experiment: Path, models: Sequence[SavedModel], test: Dataset, trial_id: str) -> Verdict:
+    """One look at the test images, entered in the experiment's ledger."""
+    everything, labels = torch.arange(len(test.labels)), _labels(test, models[0].classes)
+    networks = [model.network for model in models]
+    predictions = [evaluate(network, test, everything).predictions.numpy() for network in networks]
+    verdict = Verdict(test_log.name_of(test), models[0].classes, [Answers(some, labels) for some in predictions])
+    accuracies = [float(answers.correct.mean()) for answers in verdict.answers]
+    test_log.append(experiment, trial_id, [model.hparams.seed for model in models], test, accuracies)
+    return verdict
+
+
+def refuse_unfit(test: Dataset, classes: Sequence[str]) -> None:
+    """RequestError for test images that would say nothing. They may lack classes, but have none of their own."""
+    strange = sorted(set(test.classes) - set(classes))
+    if strange:
+        names = ", ".join(" ".join(name.split()) for name in strange)
+        raise RequestError(f"{test.name} has classes that the experiment's data lack: {names}")
+    if len(test.labels) < 2:
+        raise RequestError(f"{test.name} has {len(test.labels)} test images; an interval needs at least 2")
+
+
+def refuse_known(test: Dataset, train: Dataset) -> None:
+    """RequestError for a further set of test images that is none: networks know what they were trained on."""
+    known = set(train.digests())
+    shared = sum(digest in known for digest in test.digests())
+    if shared:
+        raise RequestError(
+            f"{shared} of the {len(test.labels)} pictures in {test.name} are among those that the networks are trained "
+            "on: their accuracy would flatter"
+        )
+
+
+def _labels(test: Dataset, classes: Sequence[str]) -> NDArray[np.int64]:
+    """As the networks number them."""
+    numbers = np.asarray([classes.index(name) for name in test.classes], dtype=np.int64)
+    labels: NDArray[np.int64] = numbers[test.labels.numpy()]
+    return labels

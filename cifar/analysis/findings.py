@@ -1,0 +1,162 @@
+"""What a search shows beyond its best trial: what the tuner gained, what stopping saved, which ranges are too short."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cifar.search.algorithms import TPE_STARTUP_JOBS
+from cifar.trials.store import Trial, best_first
+
+Curves = Mapping[str, Sequence[Mapping[str, float]]]  # trial id -> metrics of each epoch
+
+_RESAMPLES = 10_000
+_FEWEST = 5  # of which resampling can say something
+_EDGE = 0.1  # of a range, on its own scale
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % bootstrap interval; accuracies are fractions."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class TunerGain:
+    """What TPE's proposals were better by than this search's own random ones."""
+
+    random: int  # trials
+    proposed: int
+    mean: Interval  # of a trial's accuracy
+    best: Interval  # of the best accuracy among equally many trials
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """What early stopping saved; `could_have_won` are trials that it may have ended wrongly, None if unknown."""
+
+    stopped: int
+    epochs_run: int
+    epochs_planned: int
+    could_have_won: list[Trial] | None
+
+
+def tuner_gain(trials: Sequence[Trial], result_times: Mapping[str, int], tuner: Mapping[str, Any]) -> TunerGain | None:
+    """None where the tuner is not TPE, or fewer than five trials of either kind have a result.
+
+    TPE draws at random until it knows so many trials, and with a constant liar it takes those that run as known.
+    """
+    if tuner.get("name") != "TPE":
+        return None
+    arguments = (tuner.get("classArgs") or {}).get("tpe_args") or {}
+    startup = arguments.get("n_startup_jobs", TPE_STARTUP_JOBS)
+    lies = arguments.get("constant_liar_type", "best") is not None
+    kinds: dict[bool, list[float]] = {True: [], False: []}
+    for trial in trials:
+        if (
+            trial.accuracy is not None and not trial.by_hand
+        ):  # a diverged one counts with the accuracy of guessing, as the tuner heard it
+            kinds[_known(trial, trials, result_times, lies) < startup].append(trial.accuracy)
+    drawn, proposed = np.asarray(kinds[True]), np.asarray(kinds[False])
+    if min(len(drawn), len(proposed)) < _FEWEST:
+        return None
+    return TunerGain(len(drawn), len(proposed), *_gain(drawn, proposed))
+
+
+def _known(trial: Trial, trials: Sequence[Trial], result_times: Mapping[str, int], lies: bool) -> int:
+    """How many trials the tuner knew when it proposed this one: those with a result, and where it lies, the running."""
+    known = 0
+    for earlier in trials:
+        if earlier.number < trial.number and not earlier.by_hand:
+            heard = result_times.get(earlier.id, math.inf) <= trial.started
+            ran = not earlier.ended or earlier.changed > trial.started
+            known += heard or (lies and ran)
+    return known
+
+
+def _gain(drawn: NDArray[np.float64], proposed: NDArray[np.float64]) -> tuple[Interval, Interval]:
+    generator = np.random.default_rng(0)
+    samples = [generator.choice(some, (_RESAMPLES, len(some))) for some in (drawn, proposed)]
+    means = samples[1].mean(1) - samples[0].mean(1)
+    equally_many = min(len(drawn), len(proposed))
+    bests = samples[1][:, :equally_many].max(1) - samples[0][:, :equally_many].max(1)
+    return _interval(proposed.mean() - drawn.mean(), means), _interval(float(bests.mean()), bests)
+
+
+def _interval(value: float, resampled: NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Interval(float(value), float(low), float(high))
+
+
+def stopping(trials: Sequence[Trial], curves: Curves) -> Stopping:
+    """A stopped trial could have won if the largest rise that any finished one had from there would have sufficed."""
+    stopped = [trial for trial in trials if trial.status == "stopped_early"]
+    finished = [trial for trial in trials if trial.status == "ok" and trial.id in curves]
+    best = max((trial.accuracy or 0.0 for trial in finished), default=None)
+    run = sum(_epochs(trial) for trial in stopped)
+    planned = sum(int((trial.result or {}).get("hparams", {}).get("epochs", _epochs(trial))) for trial in stopped)
+    doubtful = [trial for trial in stopped if best is not None and _could_pass(best, trial, finished, curves)]
+    return Stopping(len(stopped), run, planned, None if best is None else doubtful)
+
+
+def _epochs(trial: Trial) -> int:
+    return int((trial.result or {}).get("epochs", 0))
+
+
+def _could_pass(best: float, stopped: Trial, finished: Sequence[Trial], curves: Curves) -> bool:
+    """With the largest rise that any finished trial had from there on."""
+    epoch = _epochs(stopped)
+    rises = [
+        (trial.accuracy or 0.0) - curves[trial.id][epoch - 1]["default"]
+        for trial in finished
+        if 0 < epoch <= len(curves[trial.id])
+    ]
+    return (stopped.accuracy or 0.0) + max(rises, default=0.0) > best
+
+
+def edges(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence for each parameter whose best values crowd at an end of its range: better ones may lie beyond."""
+    ranked = best_first(list(trials))
+    leading = ranked[: max(3, len(ranked) // 10)]
+    warnings = []
+    for name, sampler in space.items():
+        places = [_place(trial.params[name], sampler) for trial in leading if name in trial.params]
+        known = [place for place in places if place is not None]
+        if len(known) < 3:
+            continue
+        middle, (low, high) = float(np.median(known)), sampler["_value"][:2]
+        if middle <= _EDGE or middle >= 1 - _EDGE:
+            end, bound = ("lower", low) if middle <= _EDGE else ("upper", high)
+            values = ", ".join(f"{trial.params[name]:.3g}" for trial in leading)
+            warnings.append(
+                f"{name}: the best {len(leading)} trials ({values}) lie at the {end} end of the range, {bound}; "
+                "better values may lie beyond it"
+            )
+    return warnings
+
+
+def _place(value: float, sampler: Mapping[str, Any]) -> float | None:
+    """Where a value lies in its range, from 0 to 1 on the scale it is drawn on; None for what has no range."""
+    if not sampler["_type"].endswith("uniform") or not isinstance(value, (int, float)):
+        return None
+    low, high = sampler["_value"][:2]
+    scale = math.log if "log" in sampler["_type"] else float
+    return (scale(value) - scale(low)) / (scale(high) - scale(low))
+
+
+def endings(trials: Sequence[Trial]) -> list[tuple[str, int, str]]:
+    """How trials ended, how many did, and the reason of the last of them, the most frequent first."""
+    groups: dict[str, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        groups[trial.status].append(trial)
+    counted = [(status, len(some), some[-1].reason) for status, some in groups.items()]
+    return sorted(counted, key=lambda ending: -ending[1])

@@ -1,0 +1,214 @@
+"""`cifar report`: an experiment in one HTML file that opens without network, by a double click.
+
+Needs the packages of the extra `report`.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import yaml
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from cifar.analysis import examples, figures, findings, test_log
+from cifar.analysis.best import read_answer
+from cifar.analysis.examples import Example
+from cifar.analysis.figures import Figure
+from cifar.analysis.findings import Interval
+from cifar.data import datasets
+from cifar.errors import RequestError
+from cifar.inference import model_file
+from cifar.inference.model_file import SavedModel
+from cifar.search.search_space import fits
+from cifar.system.files import new_file
+from cifar.trials import predictions, store, top_models
+from cifar.trials.leaderboard import accuracy_text, param_text, params_text, records, ties
+from cifar.trials.store import Trial, best_first
+
+logger = logging.getLogger(__name__)
+
+_EXAMPLES = 20
+# What makes the search again. The rest of NNI's configuration is its defaults, and folders that are nobody's business.
+_REPRODUCING = [
+    "experimentName",
+    "searchSpace",
+    "trialCommand",
+    "trialConcurrency",
+    "maxTrialNumber",
+    "maxExperimentDuration",
+    "tuner",
+    "assessor",
+]
+
+
+def report(experiment: Path, out: Path, data_name: str, running: bool) -> None:
+    """Write the report of an experiment to `out`; RequestError where no trial has finished."""
+    trials = store.read_trials(experiment)
+    if not best_first(trials):
+        raise RequestError(f"no trial of experiment {experiment.name} has finished: there is nothing to report")
+    page = _template().render(
+        _about_search(experiment, trials)
+        | _about_model(experiment, trials, data_name)
+        | {"id": experiment.name, "running": running, "when": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")}
+    )
+    with new_file(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals |= {
+        "plotly": base64.b64encode(gzip.compress(get_plotlyjs().encode())).decode(),  # a third of its size
+        "as_json": _as_json,
+        "points": _points,
+        "short": param_text,
+    }
+    return environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
+
+
+def _as_json(figure: Figure) -> Markup:
+    return Markup(figure.plot.to_json().replace("<", "\\u003c"))  # nothing in it may end the script that holds it
+
+
+def _points(gain: Interval) -> str:
+    return f"{100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+
+
+def _about_search(experiment: Path, trials: list[Trial]) -> dict[str, Any]:
+    config, curves = store.read_config(experiment), store.read_curves(experiment)
+    space, tuner = config.get("searchSpace") or {}, config.get("tuner") or {}
+    ranked = best_first(trials)
+    fitting = [trial for trial in trials if fits(trial.params, space)]
+    return {
+        "title": config.get("experimentName") or experiment.name,
+        "warnings": [*_left_out(len(trials) - len(fitting)), *findings.edges(fitting, space)],
+        "searched": [*figures.of_search(fitting, space, curves)],
+        "learned": findings.tuner_gain(trials, store.read_result_times(experiment), tuner),
+        "stopping": findings.stopping(trials, curves),
+        "endings": findings.endings(trials),
+        "records": records(trials, experiment),
+        "param_names": list(space),
+        "versions": _versions(ranked[0]),
+        "config": yaml.safe_dump(_reproducing(config), sort_keys=False),
+    }
+
+
+def _left_out(number: int) -> list[str]:
+    if not number:
+        return []
+    some = "1 trial has" if number == 1 else f"{number} trials have"
+    return [
+        f"{some} parameters that the search space does not give, added in NNI's page or from before the space was "
+        "changed there: the figures of the search leave them out"
+    ]
+
+
+def _reproducing(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: config[name] for name in _REPRODUCING if name in config} | {"trainingService": {"platform": "local"}}
+
+
+def _versions(trial: Trial) -> str:
+    versions = (trial.result or {}).get("versions", {})
+    return ", ".join(f"{name} {number}" for name, number in versions.items()) or "versions that it has not noted"
+
+
+def _about_model(experiment: Path, trials: list[Trial], data_name: str) -> dict[str, Any]:
+    confirmed, model = read_answer(experiment), _best_kept(experiment)
+    return {
+        "facts": [
+            *_found(experiment, trials),
+            *_confirmed(trials, confirmed),
+            f"{test_log.summary(experiment).capitalize()}.",
+        ],
+        "seeds": confirmed and confirmed["seeds"],
+        "confusions": _of_tests(confirmed) if confirmed else _of_validation(experiment, trials, model),
+        "examples": _examples(model, data_name),
+        "data_name": Path(data_name).name,
+    }
+
+
+def _best_kept(experiment: Path) -> SavedModel | None:
+    """The best of the search's kept models that can be read."""
+    for path in top_models.best(experiment):
+        try:
+            return model_file.load(path)
+        except RequestError as error:
+            logger.warning("%s", error)
+    return None
+
+
+def _found(experiment: Path, trials: list[Trial]) -> list[str]:
+    best, tied = best_first(trials)[0], ties(trials, experiment)
+    fact = f"Best in the search: trial {best.number} ({params_text(best)}), validation accuracy {accuracy_text(best)}."
+    return [fact, f"The validation images do not tell {len(tied)} trials apart, this one among them."][: 1 + bool(tied)]
+
+
+def _confirmed(trials: list[Trial], confirmed: Any) -> list[str]:
+    if confirmed is None:
+        return ["Not confirmed yet, and a search's best is partly luck: cifar best trains the leaders again."]
+    numbers, tied = {trial.id: trial.number for trial in trials}, len(confirmed["tied"])
+    winner = confirmed["winner"]
+    how = "better than the others" if tied == 1 else f"of {tied} that tie, the quickest to train"
+    epochs = (
+        f", after {confirmed['final_epochs']} epochs on the validation images too"
+        if "final_epochs" in confirmed
+        else ""
+    )
+    return [
+        f"Confirmed with {confirmed['seeds']} new seeds: trial {numbers.get(winner, winner)}, {how}; validation "
+        f"accuracy {_percent(confirmed['candidates'][winner])}.",
+        *(
+            f"Test accuracy {_percent(test)} (95 % interval) of {test['images']:,} images of {test['data']}{epochs}."
+            for test in confirmed["tests"]
+        ),
+    ]
+
+
+def _percent(mean: dict[str, float]) -> str:
+    return f"{mean['mean']:.1%} ± {mean['margin_95']:.1%}"
+
+
+def _of_tests(confirmed: Any) -> list[Figure]:
+    by = f"by {confirmed['seeds']} networks"
+    return [
+        figures.of_confusion(
+            np.asarray(test["confusion"]),
+            confirmed["classes"],
+            f"{test['images']:,} test images of {test['data']} {by}",
+        )
+        for test in confirmed["tests"]
+    ]
+
+
+def _of_validation(experiment: Path, trials: list[Trial], model: SavedModel | None) -> list[Figure]:
+    best = best_first(trials)[0]
+    answers = predictions.load(store.trial_directory(experiment, best.id))
+    if answers is None or model is None:
+        return []
+    confusion = predictions.confusion([answers], len(model.classes))
+    return [figures.of_confusion(confusion, model.classes, f"validation images, by trial {best.number}")]
+
+
+def _examples(model: SavedModel | None, data_name: str) -> dict[str, Sequence[Example]] | None:
+    """Of the validation images, which no kept model was trained on; None where the data or the models are gone."""
+    if model is None:
+        return None
+    try:
+        dataset = datasets.load(data_name)
+    except RequestError as error:
+        logger.warning("no pictures in the report: %s", error)
+        return None
+    if dataset.fingerprint != model.facts["data"]["fingerprint"]:
+        logger.warning("no pictures in the report: %s has changed since the search", data_name)
+        return None
+    drawn, worst = examples.of_model(model, dataset, datasets.split(dataset).val, _EXAMPLES)
+    return {"drawn": drawn, "worst": worst}

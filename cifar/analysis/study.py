@@ -1,0 +1,72 @@
+"""An experiment as an Optuna study, so that Optuna's analyses and plots apply to it. Nothing is searched here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.trial import TrialState
+
+from cifar.analysis.findings import Curves, Interval
+from cifar.trials.store import Trial, best_first
+
+_FORESTS = 20  # each grown on trials drawn anew, which shows how much the importances depend on the few there are
+
+
+def rebuild(trials: Sequence[Trial], space: Mapping[str, Any], curves: Curves, with_cost: bool = False) -> optuna.Study:
+    """The trials under their NNI numbers, their accuracy the value; with_cost: their seconds a second one.
+
+    Those without an accuracy to compare count as failed, which Optuna leaves out.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(directions=["maximize", "minimize"] if with_cost else ["maximize"])
+    ranked = best_first(list(trials))
+    distributions = {name: _distribution(name, sampler, ranked) for name, sampler in space.items()}
+    for trial in sorted(ranked, key=lambda trial: trial.number):
+        while len(study.trials) < trial.number:
+            study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+        steps = {} if with_cost else {epoch: some["default"] for epoch, some in enumerate(curves.get(trial.id, []), 1)}
+        frozen = optuna.trial.create_trial(
+            params={name: trial.params[name] for name in distributions},
+            distributions=distributions,
+            values=[trial.accuracy or 0.0, *([_seconds(trial)] if with_cost else [])],
+            intermediate_values=steps,
+        )
+        study.add_trial(frozen)
+    return study
+
+
+def importances(study: optuna.Study) -> dict[str, Interval]:
+    """How much of the accuracies' variance each hyperparameter explains (fANOVA), over resampled trials."""
+    generator, shares = np.random.default_rng(0), list[dict[str, float]]()
+    complete = study.get_trials(states=[TrialState.COMPLETE])
+    for seed in range(_FORESTS):
+        resampled = optuna.create_study(direction="maximize")
+        resampled.add_trials([complete[number] for number in generator.choice(len(complete), len(complete))])
+        if len({trial.value for trial in resampled.trials}) > 1:
+            evaluator = FanovaImportanceEvaluator(n_trees=32, seed=seed)
+            shares.append(get_param_importances(resampled, evaluator=evaluator))
+    names = shares[0] if shares else {}
+    columns = {name: np.asarray([some.get(name, 0.0) for some in shares]) for name in names}
+    intervals = {
+        name: Interval(float(v.mean()), *np.quantile(v, [0.025, 0.975]).tolist()) for name, v in columns.items()
+    }
+    return dict(sorted(intervals.items(), key=lambda item: -item[1].value))
+
+
+def _seconds(trial: Trial) -> float:
+    return float((trial.result or {}).get("seconds", 0.0))
+
+
+def _distribution(name: str, sampler: Mapping[str, Any], trials: Sequence[Trial]) -> BaseDistribution:
+    """The range on its scale; quantised samplers may step over its ends, and some have none: then values count."""
+    values = [trial.params[name] for trial in trials]
+    if sampler["_type"] == "choice":
+        return CategoricalDistribution(sampler["_value"])
+    bounds = sampler["_value"][:2] if sampler["_type"].endswith("uniform") else values
+    low, high = min(*bounds, *values), max(*bounds, *values)
+    return FloatDistribution(low, high, log="log" in sampler["_type"])

@@ -1,0 +1,124 @@
+"""Decoded images on disk, kept so that every trial maps the same pages and none decodes twice.
+
+One directory per source and part, `<cache>/<source>/<part>-<key>/`, holds images.npy, labels.npy and meta.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import BaseFileLock, FileLock
+from numpy.typing import NDArray
+
+from cifar.data.sources import Decoded, Part, Source
+from cifar.system import locks, places
+from cifar.system.files import new_directory, write_json
+
+logger = logging.getLogger(__name__)
+
+
+class _Damaged(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A part mapped from disk, the SHA-256 of its pixels, labels and class names, and where it lies."""
+
+    decoded: Decoded
+    fingerprint: str
+    entry: Path
+
+
+def fetch(source: Source, part: Part) -> Cached:
+    """Map `part` of `source`, decoding it first where no whole and current copy exists.
+
+    Processes that ask at once wait for the one that decodes.
+    """
+    home = places.cache() / source.name
+    entry = home / f"{part}-{source.key(part)}"
+    try:
+        return _open(entry)
+    except FileNotFoundError:
+        pass
+    except _Damaged as damage:
+        logger.warning("cache %s is damaged (%s), decoding again", entry, damage)
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / "decoding.lock"):  # one for both parts: CIFAR-10's come out of one download
+        try:
+            return _open(entry)  # another process was faster
+        except (FileNotFoundError, _Damaged):
+            _store(entry, source.decode(part))
+            _drop_outdated(entry, part)
+            return _open(entry)
+
+
+def reopen(entry: Path, fingerprint: str) -> Cached | None:
+    """What was fetched from this place before, whatever has become of its source; None where it is not there now."""
+    try:
+        cached = _open(entry)
+    except (FileNotFoundError, _Damaged):
+        return None
+    return cached if cached.fingerprint == fingerprint else None
+
+
+def _store(entry: Path, decoded: Decoded) -> None:
+    with new_directory(entry) as new:
+        np.save(new / "images.npy", decoded.images)
+        np.save(new / "labels.npy", decoded.labels)
+        meta = {"skipped": decoded.skipped, "classes": decoded.classes, "fingerprint": _fingerprint(decoded)}
+        write_json(new / "meta.json", meta)
+
+
+def hold(entry: Path) -> BaseFileLock:
+    """Keep a part in the cache while the returned lock is held, whatever becomes of its source."""
+    return locks.take_share(_share(entry))
+
+
+def _share(entry: Path) -> str:
+    """Its name among the claims."""
+    return f"images.{hashlib.sha256(bytes(entry)).hexdigest()[:16]}"
+
+
+def _drop_outdated(entry: Path, part: Part) -> None:
+    with locks.choosing():
+        for sibling in entry.parent.glob(f"{part}-*"):
+            if sibling != entry and not locks.count_shares(_share(sibling)):
+                shutil.rmtree(sibling, ignore_errors=True)  # trials that have it mapped keep their pages
+
+
+def _open(entry: Path) -> Cached:
+    if not entry.is_dir():
+        raise FileNotFoundError(entry)
+    try:
+        meta = json.loads((entry / "meta.json").read_bytes())
+        images, labels = _map(entry / "images.npy"), _map(entry / "labels.npy")
+        decoded = Decoded(images, labels, tuple(meta["classes"]), int(meta["skipped"]))
+        fingerprint = _fingerprint(decoded)
+        if fingerprint != meta["fingerprint"]:
+            raise _Damaged("its content does not match its fingerprint")
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise _Damaged(error) from None
+    return Cached(decoded, fingerprint, entry)
+
+
+def _map(path: Path) -> NDArray[Any]:
+    # Copy-on-write: all processes share the file's pages, and torch accepts the array as writable.
+    array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
+    return array
+
+
+def _fingerprint(decoded: Decoded) -> str:
+    digest = hashlib.sha256(json.dumps(decoded.classes).encode())
+    arrays: tuple[NDArray[Any], ...] = (decoded.images, decoded.labels)
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,185 @@
+"""A data set as trials see it: uint8 images in memory, a fixed split, normalised batches."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from filelock import BaseFileLock
+from torch import Tensor
+
+from cifar.data import cache, sources
+from cifar.errors import RequestError
+from cifar.system import locks, places
+from cifar.system.files import existing
+
+logger = logging.getLogger(__name__)
+
+VAL_SHARE = 0.1  # of each class's training images
+PREPARED = "CIFAR_PREPARED"  # fingerprint and place, below the cache's directory or absolute
+_CHUNK = 256  # images made ready at once: small batches share the cost, and a core's cache holds them
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images (N x 3 x 32 x 32, uint8), labels (N, int64), names of the classes, SHA-256 of all three.
+
+    In memory the channels come last, which makes gathering and convolving fastest.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    fingerprint: str
+    skipped: int = 0  # files that were no readable images
+
+    def to(self, device: torch.device) -> Dataset:
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def digests(self) -> Iterator[bytes]:
+        """SHA-256 of each image's pixels: those of exact copies are equal."""
+        for image in self.images.permute(0, 2, 3, 1).numpy():
+            yield hashlib.sha256(image.tobytes()).digest()
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Indices of the images to train on and to validate on, and a fingerprint of the choice."""
+
+    train: Tensor
+    val: Tensor
+    fingerprint: str
+
+    def to(self, device: torch.device) -> Splits:
+        return replace(self, train=self.train.to(device), val=self.val.to(device))
+
+    def all_trained_on(self) -> Splits:
+        """The same, but that none is held out: what the validation images then say flatters."""
+        everything = torch.cat([self.train, self.val]).sort().values
+        return replace(self, train=everything, fingerprint=f"{self.fingerprint}, all trained on")
+
+
+def check(data: str) -> None:
+    """RequestError where `data` is not there or not laid out as it must be; nothing is decoded or written."""
+    try:
+        sources.parse(data, places.cache() / "download").key("train")
+    except OSError as error:
+        raise RequestError(f"data {data!r} cannot be read: {error}") from None
+
+
+def prepare(data: str) -> dict[str, str]:
+    """Decode the training images of `data` for trials to come.
+
+    Returns what their environment is to hold, so that all of them get the same images even if somebody changes or
+    removes a folder while they run.
+    """
+    cached = _fetch(data, "train")
+    return {"CIFAR_DATA": data, PREPARED: f"{cached.fingerprint} {cached.entry}"}
+
+
+def hold(data: str) -> tuple[dict[str, str], BaseFileLock]:
+    """prepare(), and a lock: while it is held the images stay, also when somebody reads the folder anew."""
+    while True:
+        environment = prepare(data)
+        entry = Path(environment[PREPARED].split(" ", 1)[1])
+        lock = cache.hold(entry)
+        if entry.is_dir():  # it was not dropped just before
+            return environment, lock
+        locks.release([lock])
+
+
+def load(data: str) -> Dataset:
+    """The training images of `data`, decoded and cached at the first call, or those that were prepared.
+
+    Raises RequestError where they cannot be had.
+    """
+    prepared = os.environ.get(PREPARED)
+    if prepared and data == os.environ.get("CIFAR_DATA"):
+        fingerprint, entry = prepared.split(" ", 1)
+        return _dataset(data, _fetch_prepared(data, fingerprint, places.cache() / entry))
+    return _dataset(data, _fetch(data, "train"))
+
+
+def load_test(data: str) -> Dataset:
+    """The test images, for a final verdict only: no trial of an experiment may call this."""
+    return _dataset(data, _fetch(data, "test"))
+
+
+def load_test_folder(folder: str) -> Dataset:
+    """A folder's pictures as a further set of test images: all of them, or those in its test/ where there is one."""
+    if not Path(folder).is_dir():
+        raise RequestError(f"a further set of test images must be a folder of pictures, got {folder!r}: no such folder")
+    return _dataset(folder, _fetch(folder, "test", sources.FolderToTest(Path(folder))))
+
+
+def _fetch_prepared(data: str, fingerprint: str, entry: Path) -> cache.Cached:
+    if cached := cache.reopen(entry, fingerprint):
+        return cached
+    cached = _fetch(data, "train")
+    if cached.fingerprint != fingerprint:
+        raise RequestError(f"data {data!r} have changed since the search began: its trials would not compare")
+    return cached
+
+
+def _fetch(data: str, part: sources.Part, source: sources.Source | None = None) -> cache.Cached:
+    try:
+        source = source or sources.parse(data, places.cache() / "download")
+        return cache.fetch(source, part)
+    except OSError as error:
+        place = places.cache()
+        free = shutil.disk_usage(existing(place)).free / 2**20
+        why = f"{error}; {free:,.0f} MB are free for the cache in {place}"
+        raise RequestError(f"data {data!r} cannot be read or cached: {why}") from None
+
+
+def _dataset(data: str, cached: cache.Cached) -> Dataset:
+    decoded = cached.decoded
+    if decoded.skipped:
+        logger.warning("%s: %d files are no readable images and are left out", data, decoded.skipped)
+    images, labels = torch.from_numpy(decoded.images).permute(0, 3, 1, 2), torch.from_numpy(decoded.labels)
+    return Dataset(data, images, labels, decoded.classes, cached.fingerprint, decoded.skipped)
+
+
+def split(dataset: Dataset) -> Splits:
+    """The stratified split into training and validation images, the same for every trial and restart."""
+    held_out = torch.from_numpy(sources.stratified_holdout(dataset.labels.numpy(), VAL_SHARE))
+    val = held_out.nonzero().flatten()
+    fingerprint = hashlib.sha256(dataset.fingerprint.encode() + val.numpy().tobytes()).hexdigest()
+    return Splits((~held_out).nonzero().flatten(), val, fingerprint)
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """The chance in one epoch, the same in a trial that is continued as in one that was not interrupted."""
+    # The generator keeps 32 bits of its seed; a prime spreads seeds and epochs over them.
+    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 pixels as float32 from -1 to 1: ToTensor and Normalize(0.5, 0.5) in one."""
+    return images.float().div_(127.5).sub_(1)
+
+
+def batches(
+    dataset: Dataset, index: Tensor, batch_size: int, gather: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Normalised images and labels in the order of `index`; the last batch may be smaller.
+
+    `gather` makes a copy of the pixels (N x height x width x 3) at an index, and may change it.
+    """
+    gather = gather or _copy
+    chunk_size = max(1, _CHUNK // batch_size) * batch_size
+    pixels = dataset.images.permute(0, 2, 3, 1)
+    for chunk in index.split(chunk_size):
+        images = normalise(gather(pixels, chunk)).permute(0, 3, 1, 2)
+        yield from zip(images.split(batch_size), dataset.labels[chunk].split(batch_size), strict=True)
+
+
+def _copy(pixels: Tensor, index: Tensor) -> Tensor:
+    return pixels.index_select(0, index)  # whole images, 20 times as fast as pixels[index]

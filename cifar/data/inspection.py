@@ -1,0 +1,163 @@
+"""`cifar data`: what a data set holds, what is wrong with it, and a look at it."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from prettytable import PrettyTable
+from tqdm import tqdm
+
+from cifar.data import datasets, sources
+from cifar.data.datasets import Dataset
+from cifar.errors import RequestError
+from cifar.system import places
+from cifar.system.files import new_file, refuse_to_replace
+from cifar.trials.leaderboard import plain_table
+
+_SHOWN = 10  # pictures per class in the grid
+_NAMED = 3  # pictures per finding
+_ZOOM = 2
+_PARTS: tuple[sources.Part, ...] = ("train", "test")
+
+
+@dataclass(frozen=True)
+class File:
+    """One that should be a picture, and its width and height; None where it is none."""
+
+    name: str
+    size: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One that is in the data: its part and class, what to call it, and a digest of its pixels."""
+
+    part: sources.Part
+    label: int
+    name: str
+    pixels: bytes
+
+
+def describe(data_name: str, preview: Path | None, force: bool) -> int:
+    """Print counts and findings, and write the grid; returns 1 where something should be looked at, else 0."""
+    if preview:
+        refuse_to_replace(preview, force)
+    if preview and Image.registered_extensions().get(preview.suffix.lower()) not in Image.SAVE:
+        raise RequestError(f"--preview must end like a picture, as in grid.png, got {str(preview)!r}")
+    train, test = datasets.load(data_name), datasets.load_test(data_name)
+    print(_counts(train, test))
+    findings = list(find(data_name, train, test))
+    print("\n".join(findings) or "nothing is wrong with the pictures")
+    if preview:
+        with new_file(preview) as temporary:
+            grid(train).save(temporary, format=Image.registered_extensions()[preview.suffix.lower()])
+        print(f"pictures of each class: {preview}")
+    return int(bool(findings))
+
+
+def _counts(train: Dataset, test: Dataset) -> PrettyTable:
+    validated = np.bincount(train.labels[datasets.split(train).val].numpy(), minlength=len(train.classes))
+    table = plain_table(["class", "to train on", "to validate on", "to test on"])
+    in_train = np.bincount(train.labels.numpy(), minlength=len(train.classes))
+    in_test = np.bincount(test.labels.numpy(), minlength=len(train.classes))
+    for name, everything, held_out, tested in zip(train.classes, in_train, validated, in_test, strict=True):
+        table.add_row([name, everything - held_out, held_out, tested])
+    table.add_row(["all", len(train.labels) - validated.sum(), validated.sum(), len(test.labels)])
+    return table
+
+
+def find(data_name: str, train: Dataset, test: Dataset) -> Iterator[str]:
+    """A line for each thing that makes results worse, or look better than they are."""
+    files = {part: _examine(data_name, part) for part in _PARTS}
+    everything = [file for part in _PARTS for file in files[part]]
+    broken = [file.name for file in everything if file.size is None]
+    small = [file.name for file in everything if file.size and min(file.size) < sources.SIZE]
+    if broken:
+        yield f"{len(broken)} files are no readable pictures and are left out: {_some(broken)}"
+    if small:
+        yield f"{len(small)} pictures are smaller than {sources.SIZE} x {sources.SIZE}: {_some(small)}"
+    yield from _duplicates(_same_pixels([*_pictures("train", train, files), *_pictures("test", test, files)]))
+
+
+def _duplicates(groups: Sequence[Sequence[Picture]]) -> Iterator[str]:
+    parts = [[picture for picture in group if picture.part == part] for group in groups for part in ("train", "test")]
+    copies = [pictures[1:] for pictures in parts if len(pictures) > 1]
+    if copies:
+        yield (
+            f"{sum(map(len, copies))} pictures are exact copies of others in the same part: "
+            f"{_some([copy.name for some in copies for copy in some])}"
+        )
+    leaks = [some for some in groups if len({picture.part for picture in some}) == 2]
+    if leaks:
+        tested = [picture.name for some in leaks for picture in some if picture.part == "test"]
+        yield (
+            f"{len(tested)} test pictures are among the training pictures too, so the test accuracy will flatter: "
+            f"{_some(tested)}"
+        )
+    contradictions = [some for some in groups if len({picture.label for picture in some}) > 1]
+    if contradictions:
+        names = [" = ".join(picture.name for picture in some) for some in contradictions]
+        yield f"{len(contradictions)} pictures stand in more than one class: {_some(names)}"
+
+
+def _same_pixels(pictures: Iterable[Picture]) -> list[list[Picture]]:
+    """Groups of pictures whose pixels are equal as the network sees them."""
+    seen: dict[bytes, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        seen[picture.pixels].append(picture)
+    return [group for group in seen.values() if len(group) > 1]
+
+
+def _pictures(part: sources.Part, dataset: Dataset, files: Mapping[sources.Part, Sequence[File]]) -> Iterator[Picture]:
+    names = [file.name for file in files[part] if file.size]
+    if len(names) != len(dataset.labels):  # no folder, or one that changes at this moment
+        names = [f"{part} picture {number}" for number in range(len(dataset.labels))]
+    for name, label, pixels in zip(names, dataset.labels.tolist(), dataset.digests(), strict=True):
+        yield Picture(part, label, name, pixels)
+
+
+def _examine(data_name: str, part: sources.Part) -> list[File]:
+    """A folder's files, in the order in which they are decoded; of data that are no folder, none."""
+    source = sources.parse(data_name, places.cache() / "download")
+    if not isinstance(source, sources.Folder):
+        return []
+    paths = [path for path, _ in source.files(part)]
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        sizes = list(tqdm(pool.map(_size, paths), f"examining {part}", len(paths), disable=None, unit=" pictures"))
+    return [File(str(path.relative_to(source.directory)), size) for path, size in zip(paths, sizes, strict=True)]
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    try:
+        with Image.open(path) as image:
+            sources.to_pixels(image)
+            return image.size
+    except Exception:  # Pillow's readers raise nearly anything on a broken file
+        return None
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (" ..." if len(names) > _NAMED else "")
+
+
+def grid(dataset: Dataset) -> Image.Image:
+    """The first pictures of each class, a row per class with its name."""
+    font = ImageFont.load_default(size=14)
+    margin = 10 + max(int(font.getlength(name)) for name in dataset.classes)
+    side = sources.SIZE * _ZOOM
+    picture = Image.new("RGB", (margin + _SHOWN * side, len(dataset.classes) * side), "white")
+    draw = ImageDraw.Draw(picture)
+    for row, name in enumerate(dataset.classes):
+        draw.text((5, row * side + side // 2 - 8), name, fill="black", font=font)
+        for column, number in enumerate((dataset.labels == row).nonzero().flatten()[:_SHOWN].tolist()):
+            image = Image.fromarray(dataset.images[number].permute(1, 2, 0).numpy())
+            picture.paste(image.resize((side, side), Image.Resampling.NEAREST), (margin + column * side, row * side))
+    return picture

@@ -1,0 +1,86 @@
+"""A trained network in one file that says all that is needed to use it: weights, classes, what it was trained on."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cifar import __version__
+from cifar.data import sources
+from cifar.data.datasets import Dataset
+from cifar.errors import RequestError
+from cifar.system.files import new_file, read_tensors
+from cifar.training.hparams import Hparams
+from cifar.training.models import build_model
+
+_FORMAT = "cifar model 1"
+_PICTURES = {"image_size": sources.SIZE, "mean": 0.5, "standard_deviation": 0.5}
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """`accuracy` has what was measured, as fractions; pixels are scaled to -1 to 1 before the network sees them."""
+
+    network: nn.Module
+    hparams: Hparams
+    classes: tuple[str, ...]
+    accuracy: dict[str, float]
+    facts: dict[str, Any]  # data, its fingerprints, versions
+
+
+def save(path: Path, network: nn.Module, hparams: Hparams, dataset: Dataset, accuracy: dict[str, float]) -> None:
+    content = {
+        "format": _FORMAT,
+        "weights": {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()},
+        "hparams": asdict(hparams),
+        "classes": list(dataset.classes),
+        **_PICTURES,
+        "accuracy": accuracy,
+        # A folder's place on somebody's disk is nobody else's business.
+        "data": {"name": Path(dataset.name).name, "fingerprint": dataset.fingerprint},
+        "versions": {"python": platform.python_version(), "cifar-nni": __version__}
+        | {name: version(name) for name in ("torch", "numpy")},
+    }
+    with new_file(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load(path: Path) -> SavedModel:
+    """The model in a file, on the CPU. No code in the file is executed; RequestError where it is damaged or foreign."""
+    content = _read(path)
+    try:
+        hparams = Hparams(**content["hparams"])
+        network = build_model(hparams, len(content["classes"]))
+        network.load_state_dict(content["weights"])
+        _check(content, network)
+        facts = {name: content[name] for name in ("data", "versions", "image_size")}
+        return SavedModel(network.eval(), hparams, tuple(content["classes"]), content["accuracy"], facts)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RequestError(f"{path} is a model that this version cannot use: {' '.join(str(error).split())}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = read_tensors(path)
+    except OSError as error:
+        raise RequestError(f"{path}: {error.strerror}") from None
+    except Exception as error:  # as read_tensors says
+        raise RequestError(f"{path} is no model file, or a damaged one ({type(error).__name__})") from None
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise RequestError(f"{path} is no model file of this project: its format is not {_FORMAT!r}")
+    return content
+
+
+def _check(content: dict[str, Any], network: nn.Module) -> None:
+    """ValueError where the network would answer, but not what it was trained to."""
+    pictures = {name: content[name] for name in _PICTURES}
+    if pictures != _PICTURES:
+        raise ValueError(f"its pictures are {pictures}, this version's {_PICTURES}")
+    if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
+        raise ValueError("its weights are not finite")

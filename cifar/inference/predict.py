@@ -1,0 +1,108 @@
+"""Labels for pictures, from a model file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from cifar.data import datasets, sources
+from cifar.errors import RequestError
+from cifar.inference.model_file import SavedModel
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Classes with their probabilities, the most probable first; or why the picture could not be read."""
+
+    path: Path
+    classes: list[tuple[str, float]]
+    error: str = ""
+
+    def line(self, width: int) -> str:
+        return f"{self.path!s:<{width}}  " + "  ".join(f"{name} {share:.1%}" for name, share in self.classes)
+
+    def record(self) -> dict[str, object]:
+        if self.error:
+            return {"image": str(self.path), "error": self.error}
+        classes = [{"class": name, "probability": round(share, 6)} for name, share in self.classes]
+        return {"image": str(self.path), "predictions": classes}
+
+
+def print_predictions(model: SavedModel, names: list[Path], top: int, as_json: bool) -> int:
+    """Print what is in each picture; returns 1 where one could not be read, else 0."""
+    if top < 1:
+        raise RequestError(f"--top must be at least 1, got {top}")
+    paths = list(find_pictures(names))
+    if not paths:
+        raise RequestError(f"no pictures in {', '.join(map(str, names))}")
+    width, predictions = max(len(str(path)) for path in paths), []
+    for prediction in tqdm(predict(model, paths, top), total=len(paths), unit=" pictures", leave=False, disable=None):
+        predictions.append(prediction)
+        if prediction.error:
+            print(f"error: {prediction.path} is no readable picture: {prediction.error}", file=sys.stderr)
+        elif not as_json:
+            print(prediction.line(width))
+    if as_json:
+        print(json.dumps([prediction.record() for prediction in predictions], indent=2))
+    return int(any(prediction.error for prediction in predictions))
+
+
+def find_pictures(names: list[Path]) -> Iterator[Path]:
+    """The files named, and those in the folders named, however deep; hidden ones are left out."""
+    for name in names:
+        if not name.is_dir():
+            yield name
+            continue
+        for folder, folders, files in os.walk(name):
+            folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+            yield from (Path(folder) / file for file in sorted(files) if not file.startswith("."))
+
+
+def predict(model: SavedModel, paths: list[Path], top: int) -> Iterator[Prediction]:
+    """One prediction per path, in their order."""
+    remaining = iter(paths)
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        while some := list(islice(remaining, _BATCH)):
+            decoded = list(pool.map(_decode, some))
+            readable = [pixels for pixels in decoded if not isinstance(pixels, str)]
+            labelled = iter(_label(model, np.stack(readable), top) if readable else [])
+            for path, pixels in zip(some, decoded, strict=True):
+                yield Prediction(path, [], pixels) if isinstance(pixels, str) else Prediction(path, next(labelled))
+
+
+def _decode(path: Path) -> NDArray[np.uint8] | str:
+    """The picture's pixels as the network was trained on them, or why there are none."""
+    try:
+        with Image.open(path) as image:
+            return sources.to_pixels(image)
+    except Exception as error:  # Pillow's readers raise nearly anything on a broken file
+        return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+@torch.inference_mode()
+def _label(model: SavedModel, pixels: NDArray[np.uint8], top: int) -> list[list[tuple[str, float]]]:
+    images = datasets.normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    probabilities = model.network(images).softmax(1)
+    if not probabilities.isfinite().all():
+        raise RequestError("the model file is damaged: what its network answers are no numbers")
+    shares, labels = probabilities.topk(min(top, len(model.classes)))
+    return [
+        [(model.classes[label], share) for label, share in zip(some_labels, some_shares, strict=True)]
+        for some_labels, some_shares in zip(labels.tolist(), shares.tolist(), strict=True)
+    ]

@@ -1,0 +1,290 @@
+"""The experiment to run: config.yml, or what a stopped one kept, with what the command line changes in it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cifar.errors import Problems, RequestError
+from cifar.search import search_space
+from cifar.search.algorithms import SEEDED_TUNERS, tuner_problem
+from cifar.search.preflight import expanded, problems, script_of
+from cifar.search.remote.hosts import Host
+from cifar.system import durations, places
+from cifar.training.hparams import Hparams
+from cifar.trials import store
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the command line says instead of config.yml; None leaves that as it is."""
+
+    name: str | None = None
+    tuner: str | None = None
+    max_trials: int | None = None
+    duration: str | None = None  # a number and a unit, as 90s, 30m, 2h or 1d
+    concurrency: int | None = None
+    epochs: int | None = None
+    seed: int | None = None  # of the tuner and of every trial
+    no_early_stopping: bool | None = None
+    hosts: tuple[Host, ...] | None = None
+    gpus_per_trial: int | None = None
+
+
+_FIXED_ON_RESUME = ("name", "tuner", "epochs", "seed", "no_early_stopping", "gpus_per_trial")
+
+
+def load(path: Path, changes: Changes) -> Any:
+    """The experiment that `path` describes, as NNI's ExperimentConfig with all defaults filled in.
+
+    RequestError, with a line for each problem, where it cannot run.
+    """
+    return _checked(lambda found: _read(path, found), changes, list(_problems(changes)), f"{path} is no NNI experiment")
+
+
+def load_stored(experiment: Path, changes: Changes) -> Any:
+    """The experiment that ran in this directory, for one more run of it. RequestError where it cannot run."""
+    fixed = [name for name in _FIXED_ON_RESUME if getattr(changes, name) is not None]
+    why = "cannot change in a resumed experiment: its trials would not compare"
+    found = [f"--{name.replace('_', '-')} {why}" for name in fixed]
+    return _checked(lambda _: _stored(experiment), changes, [*found, *_problems(changes)], f"{experiment} cannot go on")
+
+
+def load_shown(experiment: Path) -> Any:
+    """The experiment that ran in this directory, to be shown only, for which none of its other files is needed."""
+    try:
+        config = _stored(experiment)
+        _set_code_directory(config, experiment)
+        return _canonical(config)
+    except Exception as error:  # as in _checked
+        raise RequestError(f"{experiment} cannot be shown: {_one_line(error)}") from None
+
+
+def _read(path: Path, found: Problems) -> Any:
+    nni_experiment = _nni_experiment()
+    text = path.read_bytes()  # where it cannot be read, the system says it best
+    try:
+        config = nni_experiment.ExperimentConfig.load(path)
+    finally:
+        nni_experiment.config.utils.unset_base_path()  # NNI leaves it set after an error, and then reads nothing more
+    found.of(lambda: _refuse_misread_numbers(path, text))
+    if isinstance(config.trial_command, str):  # a block of YAML ends with a line's end
+        config.trial_command = config.trial_command.replace("\\\n", " ").strip()
+    for name, attribute in (
+        ("experimentWorkingDirectory", "experiment_working_directory"),
+        ("trialCodeDirectory", "trial_code_directory"),
+    ):
+        if (place := getattr(config, attribute)) is not None:
+            setattr(config, attribute, found.of(lambda name=name, place=place: _expanded(name, place)))  # type: ignore[misc]
+    found.of(lambda: _read_space(config))
+    return config
+
+
+def _read_space(config: Any) -> None:
+    """Put the search space into the config: what is checked is what runs, now and when it is resumed."""
+    if config.search_space_file is None:
+        return
+    if config.search_space is not None:
+        raise RequestError("searchSpace and searchSpaceFile are both there, and NNI takes the file: keep one of them")
+    config.search_space = search_space.read(
+        Path(config._base_path, _expanded("searchSpaceFile", config.search_space_file))
+    )
+    config.search_space_file = None
+
+
+def _expanded(name: str, path: object) -> str:
+    text = expanded(str(path))
+    if "$" in text:
+        raise RequestError(f"{name} names a variable that is not set, got {str(path)!r}")
+    return text
+
+
+def _refuse_misread_numbers(path: Path, text: bytes) -> None:
+    """RequestError for what YAML takes for another number than anybody means: 1:30 for 90, and 010 for 8."""
+    problems = list[str]()
+    for token in yaml.scan(text, yaml.SafeLoader):
+        if isinstance(token, yaml.ScalarToken) and token.plain and re.fullmatch(r"[-+]?[\d:]+", token.value):
+            read = yaml.safe_load(token.value)
+            if isinstance(read, int) and re.search(r":|^[-+]?0\d", token.value):
+                where = f"{path}, line {token.start_mark.line + 1}"
+                problems.append(
+                    f"{where}: YAML reads {token.value} as {read}; write a duration as 90s or 30m, a name in quotes"
+                )
+    if problems:
+        raise RequestError("\n".join(problems))
+
+
+def _stored(experiment: Path) -> Any:
+    """What its manager saved, except where its files lie: they may have been moved, or copied."""
+    stored = store.read_config(experiment)
+    if stored.get("searchSpace"):
+        stored.pop("searchSpaceFile", None)  # it may have been edited since
+    config = _nni_experiment().ExperimentConfig(**stored)
+    config.experiment_working_directory = experiment.parent
+    _set_code_directory(config, _code_directory(experiment, stored))
+    for algorithm in (config.tuner, config.assessor):
+        code = getattr(algorithm, "code_directory", None)
+        if code is not None and (beside := moved(experiment, str(code))).is_dir():
+            algorithm.code_directory = str(beside)
+    return config
+
+
+def _set_code_directory(config: Any, directory: Path) -> None:
+    for place in (config, config.training_service):  # NNI has copied it there
+        place.trial_code_directory = str(directory)
+
+
+def _code_directory(experiment: Path, stored: dict[str, Any]) -> Path:
+    """Where the trial's script is now: beside the experiment, else where it was."""
+    was = Path(stored["trialCodeDirectory"])
+    script = script_of(stored["trialCommand"].split())
+    beside = moved(experiment, str(was))
+    return beside if beside.is_dir() and (script is None or (beside / script).is_file()) else was
+
+
+def moved(experiment: Path, path: str) -> Path:
+    """Where a path of an experiment's lies now, if it still lies beside it as when the experiment began."""
+    began = store.read_config(experiment).get("experimentWorkingDirectory", str(experiment.parent))
+    return Path(os.path.normpath(experiment.parent / os.path.relpath(path, began)))
+
+
+def space_file(path: Path) -> Path | None:
+    """The search space file that a config names."""
+    content = yaml.safe_load(path.read_bytes())
+    name = content.get("searchSpaceFile")
+    return None if name is None else path.absolute().parent / expanded(str(name))
+
+
+def _checked(read: Callable[[Problems], Any], changes: Changes, found: list[str], failure: str) -> Any:
+    """What `read` returns, changed; RequestError with what was found before and all else that is wrong."""
+    own = Problems()
+    try:
+        config = read(own)
+        found = [*found, *own.found]
+        if not found:
+            _apply(changes, config)
+        found = [*found, *problems(config)]
+        config = config if found else _canonical(config)
+    except RequestError as error:
+        raise RequestError("\n".join([*found, str(error)])) from None
+    except Exception as error:  # NNI's readers raise nearly anything on a wrong config
+        raise RequestError("\n".join([*found, f"{failure}: {_one_line(error)}"])) from None
+    if found:
+        raise RequestError("\n".join(found))
+    return config
+
+
+def experiments_directory(path: Path) -> Path:
+    """Where the experiments that `path` describes lie, whatever else may be wrong with it."""
+    try:
+        content = yaml.safe_load(path.read_bytes())
+        place = Path(expanded(content.get("experimentWorkingDirectory", "~/nni-experiments")))
+    except (OSError, yaml.YAMLError, AttributeError, TypeError, RuntimeError):  # NNI's own list may know the experiment
+        place = Path("nni-experiments")
+    return path.parent.joinpath(place).resolve()
+
+
+def move_seed(config: Any, trials: int) -> None:
+    """Give a resumed experiment's tuner another seed: with its own it would propose its first trials once more."""
+    arguments = config.tuner.class_args or {}
+    if "seed" in arguments:
+        config.tuner.class_args = {**arguments, "seed": arguments["seed"] + trials}
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _nni_experiment() -> Any:
+    _refuse_useless_home()
+    import nni.experiment  # takes a second, so not before it is needed
+
+    nni.silence_stdout()
+    logging.getLogger("nni").propagate = False  # the experiment's own log file keeps all of it
+    return nni.experiment
+
+
+def _refuse_useless_home() -> None:
+    """NNI keeps its list of experiments there, and says little where it cannot."""
+    home = places.home()
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise RequestError(
+            f"NNI keeps a list of experiments in your home directory, and {home} is not writable: set HOME"
+        )
+
+
+def _canonical(config: Any) -> Any:
+    # Links resolved: an experiment's processes are recognised by the path of its directory.
+    if config.training_service.platform == "remote":
+        config.nni_manager_ip = "127.0.0.1"  # NNI asks for one, and nni_patches/remote.js needs none
+    config = config.canonical_copy()
+    config.experiment_working_directory = str(Path(config.experiment_working_directory).resolve())
+    return config
+
+
+def _problems(changes: Changes) -> Iterator[str]:
+    for name in ("max_trials", "concurrency", "gpus_per_trial"):
+        value = getattr(changes, name)
+        if value is not None and value < 1:
+            yield f"--{name.replace('_', '-')} must be at least 1, got {value}"
+    for name in ("epochs", "seed"):
+        value = getattr(changes, name)
+        try:
+            Hparams.from_params({} if value is None else {name: value})
+        except RequestError as error:
+            yield f"--{error}"
+    if changes.duration is not None and not durations.is_duration(changes.duration):
+        yield f"--duration {durations.RULE}, got {changes.duration!r}"
+    if changes.name is not None and not changes.name.strip():
+        yield f"--name must not be empty, got {changes.name!r}"
+    if changes.tuner is not None and (problem := tuner_problem(changes.tuner)):
+        yield problem
+
+
+def _apply(changes: Changes, config: Any) -> None:
+    names = {
+        "name": "experiment_name",
+        "max_trials": "max_trial_number",
+        "duration": "max_experiment_duration",
+        "concurrency": "trial_concurrency",
+    }
+    for name, nni_name in names.items():
+        if getattr(changes, name) is not None:
+            setattr(config, nni_name, getattr(changes, name))
+    _apply_tuner(changes, config)
+    if changes.gpus_per_trial is not None and config.trial_command:
+        config.trial_command = _in_processes(config.trial_command, changes.gpus_per_trial)
+    if changes.no_early_stopping:
+        config.assessor = None
+    if changes.hosts is not None:
+        services = _nni_experiment().config
+        machines = [services.RemoteMachineConfig(**host.machine()) for host in changes.hosts]
+        config.training_service = services.RemoteConfig(machine_list=machines)
+    for name in ("epochs", "seed"):  # where an option is given twice, trial.py takes the last
+        if getattr(changes, name) is not None and config.trial_command:
+            config.trial_command += f" --{name} {getattr(changes, name)}"
+
+
+def _in_processes(command: str, number: int) -> str:
+    """A trial command for so many processes, which train one network; each takes a GPU where there are any."""
+    begins = re.match(r"(\S*/)?python[\d.]*\s+(?=[^-\s])", command)
+    if not begins:
+        raise RequestError(f"--gpus-per-trial needs a trialCommand that begins with python SCRIPT, got {command!r}")
+    return f"torchrun --standalone --nproc-per-node {number} {command[begins.end() :]}"
+
+
+def _apply_tuner(changes: Changes, config: Any) -> None:
+    if changes.tuner is not None and (config.tuner is None or config.tuner.name != changes.tuner):
+        algorithm = _nni_experiment().config.AlgorithmConfig
+        config.tuner = algorithm(name=changes.tuner, class_args={"optimize_mode": "maximize"})
+    if changes.seed is not None and config.tuner is not None and config.tuner.name in SEEDED_TUNERS:
+        config.tuner.class_args = {**(config.tuner.class_args or {}), "seed": changes.seed}

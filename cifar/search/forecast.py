@@ -1,0 +1,280 @@
+"""What an experiment will need on this machine, measured before it starts: does it fit, how long, how many at once.
+
+Trials are imitated by processes of their own that load the data, claim their devices and train a few steps at the same
+time, as trials would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import os
+import re
+import resource
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import cpu_count
+
+from cifar.data import datasets
+from cifar.data.datasets import Dataset, Splits
+from cifar.errors import RequestError
+from cifar.search.search_space import sampled_values
+from cifar.system import processes
+from cifar.training import device
+from cifar.training.hparams import Hparams, command_hparams
+from cifar.training.models import build_model, parameter_count
+from cifar.training.train import epoch_size, evaluate, new_model, new_optimizer, new_step, train_batches
+from cifar.trials.run import is_out_of_memory
+from cifar.trials.top_models import KEPT
+
+_SAMPLES = 8  # configurations drawn from the space; the mean of so few is off by a third at times
+_SAMPLE_SECONDS = 0.25
+_EVALUATED_IMAGES = 512
+_HANDOVER_SECONDS = 1.0  # NNI looks for ended trials twice a second, and starts the next ones half a second later
+_BYTES_PER_TRIAL = 64 * 1024  # logs, results and NNI's records
+_EXIT_SECONDS = 10.0
+_LEAST_GAIN = 1.05  # more trials at once must pay by this much: fewer teach the tuner more
+
+
+@dataclass(frozen=True)
+class Rate:
+    """`concurrency` trials side by side: seconds of the mean one without early stopping, and what the largest needs."""
+
+    concurrency: int
+    trial_seconds: float
+    largest_step_seconds: float
+    largest_bytes: int  # of the GPU's memory where there is one, else of the machine's
+
+    @property
+    def trials_per_hour(self) -> float:
+        return self.concurrency * 3600 / self.trial_seconds
+
+    def cut_off(self, most_seconds: float | None) -> Rate:
+        """The same where no trial may take longer than that."""
+        most = math.inf if most_seconds is None else most_seconds + _HANDOVER_SECONDS
+        return replace(self, trial_seconds=min(self.trial_seconds, most))
+
+
+class DoesNotFit(Exception):
+    """The largest configuration ran out of memory."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one imitated trial measured."""
+
+    trial_seconds: float
+    largest_step_seconds: float
+    largest_bytes: int
+
+
+def largest(space: dict[str, Any], command: str) -> Hparams:
+    """The configuration of a search space that needs the most memory, and the longest for a step."""
+    given, _ = command_hparams(command)
+    values = {name: sampled_values(sampler) for name, sampler in space.items()}
+    chosen: dict[str, object] = {name: max(values[name]) for name in ("width", "batch_size") if name in values}
+    chosen |= {name: min(values[name]) for name in ("lr", "momentum", "accumulate") if name in values}
+    models = values.get("model", [given.get("model", "net")])
+    return max((Hparams.from_params({**given, **chosen, "model": model}) for model in models), key=weights)
+
+
+def samples(space: dict[str, Any], command: str) -> list[Hparams]:
+    """What a random search of the space would try first, the same each time."""
+    from nni.algorithms.hpo.random_tuner import suggest
+    from nni.common.hpo_utils import deformat_parameters, format_search_space
+
+    (given, _), chance, formatted = command_hparams(command), np.random.default_rng(0), format_search_space(space)
+    drawn = [deformat_parameters(suggest(chance, formatted), formatted) for _ in range(_SAMPLES)]
+    return [Hparams.from_params({**given, **params}) for params in drawn]
+
+
+def processes_per_trial(command: str) -> int:
+    """How many a trial command lets train one network together."""
+    found = re.search(r"--nproc-per-node[= ](\d+)", command)
+    return int(found[1]) if found else 1
+
+
+def weights(hparams: Hparams) -> int:
+    """How many weights a configuration's network has, for ten classes."""
+    with torch.device("meta"):
+        return parameter_count(build_model(hparams, classes=10))
+
+
+def disk_bytes(hparams: Hparams, trials: int, concurrency: int) -> int:
+    """What an experiment writes: of each running trial the old and new checkpoint and a model, of every one what it
+    leaves, and the models that are kept."""
+    tensors = 3 if hparams.optimizer == "adam" else 2  # weights, and what the optimizer keeps of each
+    networks = concurrency * (2 * tensors + 1) + KEPT
+    return trials * _BYTES_PER_TRIAL + networks * 4 * weights(hparams)
+
+
+def concurrencies() -> list[int]:
+    """How many trials at once are worth trying: each needs a core, also to feed a GPU."""
+    cores = cpu_count()
+    return sorted({*(2**power for power in range(cores.bit_length())), cores})
+
+
+def best(rates: list[Rate]) -> Rate:
+    """The one with the most trials per hour, and the fewest at once among those that are hardly slower."""
+    most = max(rate.trials_per_hour for rate in rates)
+    return next(rate for rate in rates if rate.trials_per_hour * _LEAST_GAIN >= most)
+
+
+def rates(space: dict[str, Any], command: str, data_name: str, concurrencies: Sequence[int]) -> Iterator[Rate]:
+    """A Rate for each of `concurrencies`, in rising order, until more at once no longer fit or are clearly slower.
+
+    Raises RequestError where the largest configuration fits not once.
+    """
+    most = 0.0
+    for number in concurrencies:
+        try:
+            rate = measure(space, command, data_name, number)
+        except DoesNotFit as error:
+            if not most:
+                raise RequestError(str(error)) from None
+            return
+        yield rate
+        if rate.trials_per_hour < most / _LEAST_GAIN:
+            return
+        most = max(most, rate.trials_per_hour)
+
+
+def together(rates: Sequence[Rate]) -> Rate:
+    """Of several machines at once."""
+    concurrency, per_hour = sum(rate.concurrency for rate in rates), sum(rate.trials_per_hour for rate in rates)
+    step, size = max(rate.largest_step_seconds for rate in rates), max(rate.largest_bytes for rate in rates)
+    return Rate(concurrency, concurrency * 3600 / per_hour, step, size)
+
+
+def measure(space: dict[str, Any], command: str, data_name: str, concurrency: int) -> Rate:
+    """Imitate `concurrency` trials at once. Raises DoesNotFit."""
+    biggest = largest(space, command)
+    began = time.monotonic()
+    with _imitated_trials(concurrency, (data_name, concurrency, biggest, samples(space, command))) as connections:
+        for connection in connections:
+            _receive(connection, biggest)
+        startup_seconds = time.monotonic() - began
+        for connection in connections:
+            connection.send("go")  # all at once, since side by side is what is measured
+        measured = [_receive(connection, biggest) for connection in connections]
+    return Rate(
+        concurrency,
+        startup_seconds + _HANDOVER_SECONDS + fmean(m.trial_seconds for m in measured),
+        fmean(m.largest_step_seconds for m in measured),
+        max(m.largest_bytes for m in measured),
+    )
+
+
+@contextlib.contextmanager
+def _imitated_trials(number: int, arguments: tuple[object, ...]) -> Iterator[list[Connection]]:
+    """Connections to `number` processes that run _imitate; they end with the block."""
+    spawn = multiprocessing.get_context("spawn")  # a trial, too, starts afresh
+    imitated, connections = [], []
+    try:
+        for _ in range(number):
+            here, there = spawn.Pipe()
+            process = spawn.Process(target=_imitate, args=(there, os.getpid(), *arguments), daemon=True)
+            process.start()
+            there.close()  # so that the end of the process is the end of the connection
+            imitated.append(process)
+            connections.append(here)
+        yield connections
+        for process in imitated:
+            process.join(_EXIT_SECONDS)
+    finally:
+        for process in imitated:
+            process.kill()
+            process.join()
+
+
+def _receive(connection: Connection, biggest: Hparams) -> Any:
+    try:
+        received = connection.recv()
+    except EOFError:
+        received = "the system ended its process"
+    if isinstance(received, Exception):
+        raise RequestError(f"a trial cannot begin: {received}") from None
+    if isinstance(received, str):
+        sizes = f"model {biggest.model}, width {biggest.width}, batch_size {biggest.batch_size}"
+        raise DoesNotFit(f"the largest configuration of the search space ({sizes}) does not fit: {received}")
+    return received
+
+
+def _imitate(
+    connection: Connection, parent: int, data_name: str, concurrency: int, biggest: Hparams, sampled: list[Hparams]
+) -> None:
+    """In its own process: get ready as a trial does, wait for the others, then measure."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    processes.end_with(parent)
+    try:
+        dataset = datasets.load(data_name)
+        splits = datasets.split(dataset)
+        claim = device.claim(concurrency, f"forecast-{parent}")
+        dataset, splits = dataset.to(claim.device), splits.to(claim.device)
+        connection.send(None)
+        connection.recv()
+        torch.set_num_threads(claim.threads(biggest))
+        step_seconds = _step_seconds(biggest, dataset, splits, at_most_seconds=0)
+        trial_seconds = []
+        for hparams in sampled:
+            torch.set_num_threads(claim.threads(hparams))
+            trial_seconds.append(_trial_seconds(hparams, dataset, splits))
+        connection.send(Measurement(fmean(trial_seconds), step_seconds, _peak_bytes(claim.device)))
+    except Exception as error:  # whatever it is, each trial would end of it
+        connection.send(str(error).splitlines()[0] if _is_of_memory(error) else RequestError(_sentence(error)))
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and is_out_of_memory(error)
+
+
+def _sentence(error: Exception) -> str:
+    return str(error) if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
+
+
+def _trial_seconds(hparams: Hparams, dataset: Dataset, splits: Splits) -> float:
+    steps = hparams.epochs * math.ceil(epoch_size(hparams, splits.train) / hparams.batch_size)
+    step_seconds = _step_seconds(hparams, dataset, splits, _SAMPLE_SECONDS)
+    few = splits.val[:_EVALUATED_IMAGES]
+    began = time.perf_counter()
+    evaluate(new_model(hparams, dataset), dataset, few)
+    evaluation_seconds = (time.perf_counter() - began) / len(few) * len(splits.val)
+    return steps * step_seconds + hparams.epochs * evaluation_seconds
+
+
+def _step_seconds(hparams: Hparams, dataset: Dataset, splits: Splits, at_most_seconds: float) -> float:
+    """Mean seconds of a step, after a first one that is slower; of one step at least."""
+    model = new_model(hparams, dataset)
+    step = new_step(model, new_optimizer(model, hparams), hparams)
+    steps, began = -1, math.nan
+    while steps < 1 or time.perf_counter() - began < at_most_seconds:
+        for images, labels in train_batches(hparams, dataset, splits.train, epoch=1):
+            step(images, labels)
+            steps += 1
+            if steps == 0:
+                _synchronise(images.device)
+                began = time.perf_counter()
+            elif time.perf_counter() - began >= at_most_seconds:
+                break
+    _synchronise(splits.train.device)
+    return (time.perf_counter() - began) / steps
+
+
+def _synchronise(on: torch.device) -> None:
+    if on.type == "cuda":
+        torch.cuda.synchronize(on)
+
+
+def _peak_bytes(on: torch.device) -> int:
+    if on.type == "cuda":
+        return torch.cuda.max_memory_reserved(on)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB

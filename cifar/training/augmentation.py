@@ -1,0 +1,36 @@
+"""Training images as an epoch shows them: mirrored and moved by a few pixels, where the images are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cifar.data.datasets import epoch_generator
+from cifar.training.hparams import Hparams
+
+
+class Augmentation:
+    """What one epoch does to each image of a data set; the same for the same seed and epoch on any device."""
+
+    def __init__(self, hparams: Hparams, images: int, epoch: int, device: torch.device) -> None:
+        # Half of the images begin mirrored, and each is mirrored in every other epoch: in two epochs the network sees
+        # both, where chance would show half of the images twice the same way.
+        same_each_epoch = torch.Generator().manual_seed(hparams.seed)
+        flipped = torch.randint(2, (images,), generator=same_each_epoch) == epoch % 2
+        generator = epoch_generator(hparams.seed, epoch)
+        shifts = torch.randint(-hparams.shift, hparams.shift + 1, (2, images), generator=generator)
+        self.flipped = (flipped if hparams.flip else torch.zeros_like(flipped)).to(device)
+        self.down, self.right = shifts.to(device)
+
+    def __call__(self, pixels: Tensor, index: Tensor) -> Tensor:
+        """The images at `index` of all pixels (N x height x width x 3); what moves in at an edge is mirrored there."""
+        height, width = pixels.shape[1:3]
+        rows = _inside(torch.arange(height, device=index.device) - self.down[index, None], height)
+        columns = _inside(torch.arange(width, device=index.device) - self.right[index, None], width)
+        columns = torch.where(self.flipped[index, None], width - 1 - columns, columns)
+        return pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _inside(places: Tensor, size: int) -> Tensor:
+    """Places beyond an edge, reflected at it."""
+    return size - 1 - (size - 1 - places.abs()).abs()

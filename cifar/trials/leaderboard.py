@@ -1,0 +1,166 @@
+"""The table of an experiment's trials, the best first, for people and for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prettytable import PrettyTable, TableStyle
+
+from cifar.trials import predictions, store
+from cifar.trials.predictions import Answers
+from cifar.trials.store import Trial, best_first
+
+
+def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) -> str:
+    """The trials as text, those with an accuracy first, or the best `rows` of these; and how all of them ended."""
+    ranked, tied = best_first(trials), ties(trials, experiment)
+    shown = ranked[:rows] if rows is not None else [*ranked, *_others(trials, ranked)]
+    names = _param_names(shown)
+    table = plain_table(["No.", "trial", "accuracy", "tie", *names, "weights", "epochs", "seconds", "ended"])
+    table.align["ended"] = "l"
+    for trial in shown:
+        table.add_row(_row(trial, names, trial.id in tied))
+    summary = _summary(trials, len(tied))
+    if rows is not None and len(ranked) > rows:
+        summary += f"; the best {rows} are shown"
+    return f"{table}\n{summary}" if shown else summary
+
+
+def plain_table(names: Sequence[str]) -> PrettyTable:
+    """An empty table with these columns, aligned to the right, without lines."""
+    table = PrettyTable(list(names))
+    table.set_style(TableStyle.PLAIN_COLUMNS)
+    table.left_padding_width, table.right_padding_width = 0, 2
+    table.align = "r"
+    return table
+
+
+def ties(trials: list[Trial], experiment: Path) -> set[str]:
+    """Trials that these validation images cannot tell apart from the best one, which is among them if there are any."""
+    ranked = best_first(trials)
+    if not ranked:
+        return set()
+    best = ranked[0]
+    answers = predictions.load(store.trial_directory(experiment, best.id))
+    # Of thousands of trials, few need a look into their files.
+    near = itertools.takewhile(lambda trial: not answers or predictions.may_tie(answers, _behind(best, trial)), ranked)
+    tied = {trial.id for trial in near if _is_tie(best, answers, trial, experiment)}
+    return tied if len(tied) > 1 else set()
+
+
+def _behind(best: Trial, other: Trial) -> float:
+    return (best.accuracy or 0.0) - (other.accuracy or 0.0)
+
+
+def _is_tie(best: Trial, best_answers: Answers | None, other: Trial, experiment: Path) -> bool:
+    """By their answers to the same images; where these are gone, by their standard errors, which leaves more ties."""
+    answers = predictions.load(store.trial_directory(experiment, other.id))
+    if best_answers and answers and len(best_answers.labels) == len(answers.labels):
+        return predictions.is_tie(best_answers, answers)
+    return _behind(best, other) <= 1.96 * math.hypot(best.standard_error or 0.0, other.standard_error or 0.0)
+
+
+def records(trials: list[Trial], experiment: Path) -> list[dict[str, Any]]:
+    """One flat record per trial, those with an accuracy first; None for what a trial does not have."""
+    ranked, tied = best_first(trials), ties(trials, experiment)
+    names = _param_names(trials)
+    return [_record(trial, names, trial.id in tied) for trial in [*ranked, *_others(trials, ranked)]]
+
+
+def _others(trials: list[Trial], ranked: list[Trial]) -> list[Trial]:
+    known = {trial.id for trial in ranked}
+    return [trial for trial in trials if trial.id not in known]
+
+
+def as_json(trials: list[Trial], experiment: Path) -> str:
+    return json.dumps(records(trials, experiment), indent=2)
+
+
+def as_csv(trials: list[Trial], experiment: Path) -> str:
+    lines = records(trials, experiment)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(lines[0]) if lines else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue().rstrip("\n")
+
+
+def _record(trial: Trial, names: list[str], tie: bool) -> dict[str, Any]:
+    result = trial.result or {}
+    metrics = result.get("metrics") or {}
+    return {
+        "number": trial.number,
+        "trial": trial.id,
+        "accuracy": trial.accuracy,
+        "standard_error": trial.standard_error,
+        "tie": tie,
+        **{name: trial.params.get(name) for name in names},
+        "weights": _integer(metrics.get("parameters")),
+        "epochs": result.get("epochs"),
+        "seconds": result.get("seconds"),
+        "ended": trial.status,
+        "reason": trial.reason,
+    }
+
+
+def _row(trial: Trial, names: list[str], tie: bool) -> list[str]:
+    result = trial.result or {}
+    weights = _integer((result.get("metrics") or {}).get("parameters"))
+    return [
+        str(trial.number),
+        trial.id,
+        accuracy_text(trial),
+        "=" if tie else "",
+        *(param_text(trial.params.get(name, "")) for name in names),
+        "" if weights is None else f"{weights:,}",
+        str(result.get("epochs", "")),
+        f"{result['seconds']:.1f}" if result else "",
+        _ending(trial),
+    ]
+
+
+def _summary(trials: list[Trial], tied: int) -> str:
+    endings = Counter(trial.status for trial in trials)
+    count = ", ".join(f"{number} {status}" for status, number in endings.most_common())
+    summary = f"{len(trials)} trials: {count or 'none has begun'}"
+    if tied:
+        summary = f"=: the validation images do not tell these {tied} apart from the best\n{summary}"
+    return summary
+
+
+def _param_names(trials: list[Trial]) -> list[str]:
+    return list(dict.fromkeys(name for trial in trials for name in trial.params))
+
+
+def _integer(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def param_text(value: object) -> str:
+    """A number as short as it may be, a name as it is."""
+    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)
+
+
+def params_text(trial: Trial) -> str:
+    """What a trial tried, on one line."""
+    return ", ".join(f"{name} {param_text(value)}" for name, value in trial.params.items())
+
+
+def _ending(trial: Trial) -> str:
+    """How it ended, and why where that does not go without saying."""
+    return trial.status if trial.status == "ok" or not trial.reason else f"{trial.status}: {trial.reason}"
+
+
+def accuracy_text(trial: Trial) -> str:
+    """Accuracy and its standard error in per cent, or what stands in their place."""
+    if trial.accuracy is None or trial.standard_error is None:
+        return "none"
+    return f"{trial.accuracy:.1%} ± {trial.standard_error:.1%}"

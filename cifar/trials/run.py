@@ -1,0 +1,179 @@
+"""One trial, run to a result however it ends: finite metrics, a status and a reason."""
+
+from __future__ import annotations
+
+import copy
+import math
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cifar import __version__
+from cifar.data.datasets import Dataset, Splits
+from cifar.training import distributed
+from cifar.training.checkpoint import Checkpoint
+from cifar.training.hparams import Hparams
+from cifar.training.models import parameter_count
+from cifar.training.train import Diverged, EpochMetrics, new_model, new_optimizer, precision_on, train
+from cifar.trials.result import Result, Status
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network as it was after its last whole epoch, the label that it gave each validation image, on the CPU, and all
+    its epochs, those before an interruption too."""
+
+    model: nn.Module
+    predictions: Tensor
+    history: list[EpochMetrics]
+
+
+def run_trial(
+    hparams: Hparams,
+    dataset: Dataset,
+    splits: Splits,
+    device: torch.device,
+    on_epoch: Callable[[list[EpochMetrics]], None],
+    checkpoint_path: Path | None = None,
+) -> tuple[Result, Trained | None]:
+    """Train on `device` to a Result; the trained network comes with it unless the trial failed.
+
+    Calls `on_epoch` with all epochs so far after each. With a checkpoint path, continues from what lies there.
+    """
+    trained: Trained | None = None  # one value, so that an interrupt finds a network and its figures, or neither
+    checkpoint = Checkpoint(checkpoint_path, _identity(hparams, splits)) if checkpoint_path else None
+    try:
+        with distributed.peers_named():
+            dataset, splits = dataset.to(device), splits.to(device)
+            model = new_model(hparams, dataset)
+            optimizer = new_optimizer(model, hparams)
+            if checkpoint and (saved := checkpoint.restore(model, optimizer)):
+                history, predictions = saved
+                trained = Trained(copy.deepcopy(model), predictions.cpu(), history)
+            for epoch in train(model, optimizer, hparams, dataset, splits, first_epoch=len(_epochs(trained)) + 1):
+                history = [*_epochs(trained), epoch.metrics]
+                trained = Trained(copy.deepcopy(model), epoch.predictions.cpu(), history)
+                if checkpoint and distributed.leads():  # before the report: should the manager be gone, nothing is lost
+                    checkpoint.save(model, optimizer, history, epoch.predictions)
+                on_epoch(history)
+            result = _ended("ok", "trained", trained)
+    except Diverged as error:
+        result, trained = _failed("diverged", str(error), _epochs(trained), dataset), None
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0]
+        distributed.tell_out_of_memory(reason)
+        result, trained = _failed("out_of_memory", reason, _epochs(trained), dataset), None
+    except KeyboardInterrupt:
+        result = _ended("interrupted", "interrupted after", trained)
+    return replace(result, details=_details(hparams, dataset, splits, device)), trained
+
+
+def restored(
+    hparams: Hparams, dataset: Dataset, splits: Splits, device: torch.device, checkpoint_path: Path
+) -> Trained | None:
+    """The network of a trial as its checkpoint has it; None where there is none, or none that fits."""
+    model = new_model(hparams, dataset.to(device))
+    saved = Checkpoint(checkpoint_path, _identity(hparams, splits)).restore(model, new_optimizer(model, hparams))
+    return Trained(model, saved[1].cpu(), saved[0]) if saved else None
+
+
+def _epochs(trained: Trained | None) -> list[EpochMetrics]:
+    return trained.history if trained else []
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """PyTorch's own allocator has a class for it; CUDA's libraries and the CPU's allocator only say so."""
+    texts = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: ")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
+
+
+def epoch_metrics(history: list[EpochMetrics]) -> dict[str, float]:
+    """The last epoch under NNI's names: `default` is the validation accuracy, which the tuner maximises.
+
+    The others are rounded to what they mean, since NNI's page shows every digit.
+    """
+    return {
+        "default": history[-1].accuracy,
+        "loss": round(history[-1].loss, 4),
+        "train_loss": round(history[-1].train_loss, 4),
+        "images_per_second": round(history[-1].images_per_second, 1),
+        "seconds": round(_seconds(history), 1),
+    }
+
+
+def _seconds(history: list[EpochMetrics]) -> float:
+    return sum(metrics.seconds for metrics in history)
+
+
+def _identity(hparams: Hparams, splits: Splits) -> dict[str, object]:
+    """What a checkpoint must agree in to be continued; the split's fingerprint covers the images."""
+    return asdict(hparams) | {"split_fingerprint": splits.fingerprint}
+
+
+def _ended(status: Status, how: str, trained: Trained | None) -> Result:
+    """The last epoch is the result; the best one stands beside it, for choosing by it would flatter."""
+    history, reason = _epochs(trained), f"{how} {len(_epochs(trained))} epochs"
+    if trained is None:
+        return Result(status, reason)
+    best = max(history, key=lambda metrics: metrics.accuracy)
+    metrics = epoch_metrics(history) | {
+        "best_accuracy": best.accuracy,
+        "best_epoch": float(best.epoch),
+        "epochs": float(len(history)),
+        "parameters": float(parameter_count(trained.model)),
+    }
+    return Result(status, reason, metrics, len(history), _seconds(history))
+
+
+def out_of_memory(
+    reason: str,
+    history: list[EpochMetrics],
+    hparams: Hparams,
+    dataset: Dataset,
+    splits: Splits,
+    device: torch.device,
+) -> Result:
+    """The whole result of a trial that another of its processes has let run out of memory."""
+    details = _details(hparams, dataset, splits, device)
+    return replace(_failed("out_of_memory", reason, history, dataset), details=details)
+
+
+def _failed(status: Status, reason: str, history: list[EpochMetrics], dataset: Dataset) -> Result:
+    """The figures of guessing: finite, and bad enough that the tuner learns to keep away."""
+    chance, seconds = 1 / len(dataset.classes), _seconds(history)
+    metrics = {
+        "default": chance,
+        "loss": math.log(len(dataset.classes)),
+        "train_loss": math.log(len(dataset.classes)),
+        "images_per_second": 0.0,
+        "seconds": seconds,
+        "epochs": float(len(history)),
+    }
+    return Result(status, reason, metrics, len(history), seconds)
+
+
+def _details(hparams: Hparams, dataset: Dataset, splits: Splits, device: torch.device) -> dict[str, object]:
+    return {
+        "hparams": asdict(hparams),
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "split_fingerprint": splits.fingerprint,
+            "train_images": len(splits.train),
+            "val_images": len(splits.val),
+            "classes": len(dataset.classes),
+        },
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": precision_on(device, hparams),
+        "processes": distributed.size(),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "cifar-nni": __version__}
+        | {name: version(name) for name in ("torch", "nni", "numpy")},
+    }

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import fake_experiments as fake
+import pytest
+from optuna.trial import TrialState
+
+from cifar.analysis import study
+from cifar.trials import store
+
+
+def test_trials_keep_their_numbers_and_curves_and_the_failed_are_left_out(tmp_path: Path) -> None:
+    experiment = fake.make(
+        tmp_path / "made", [{"accuracy": 0.5}, {"accuracy": 0.1, "status": "diverged"}, {"accuracy": 0.6}]
+    )
+    rebuilt = study.rebuild(store.read_trials(experiment), fake.SPACE, store.read_curves(experiment))
+    complete = rebuilt.get_trials(states=[TrialState.COMPLETE])
+    assert [(trial.number, trial.value) for trial in complete] == [(0, 0.5), (2, 0.6)]
+    assert complete[1].intermediate_values == {1: 0.3, 2: 0.6}
+    assert complete[1].params == {"width": 8.0, "lr": 0.003}
+
+
+def test_the_parameter_that_decides_is_the_important_one(tmp_path: Path) -> None:
+    trials = [
+        {"accuracy": 0.3 + 0.01 * width, "params": {"width": float(width), "lr": lr}}
+        for width in range(4, 32, 4)
+        for lr in (0.001, 0.003, 0.01)
+    ]
+    experiment = fake.make(tmp_path / "made", trials)
+    shares = study.importances(study.rebuild(store.read_trials(experiment), fake.SPACE, {}))
+    assert list(shares) == ["width", "lr"]
+    assert shares["width"].low > 0.9
+    assert sum(share.value for share in shares.values()) == pytest.approx(1.0)

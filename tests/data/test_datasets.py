@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import MakeFolder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cifar.data import datasets, sources
+from cifar.data.datasets import Dataset
+from cifar.errors import RequestError
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=200), st.sampled_from([0.1, 0.2, 0.5]))
+def test_holdout_takes_its_share_of_each_class(labels: list[int], share: float) -> None:
+    array = np.asarray(labels, dtype=np.int64)
+    held_out = sources.stratified_holdout(array, share)
+    for label in set(labels):
+        members = array == label
+        assert (held_out & members).sum() == max(1, round(share * int(members.sum())))
+
+
+def test_the_split_never_changes() -> None:
+    """The validation images of old results must be those of new ones: these indices are for ever."""
+    held_out = sources.stratified_holdout(np.arange(60, dtype=np.int64) % 3, 0.1)
+    assert np.flatnonzero(held_out).tolist() == [3, 4, 5, 54, 55, 56]
+
+
+def test_split_is_disjoint_complete_stratified_and_repeatable(tiny: Dataset) -> None:
+    splits = datasets.split(tiny)
+    together = torch.cat([splits.train, splits.val])
+    assert torch.equal(together.sort().values, torch.arange(120))
+    assert tiny.labels[splits.val].bincount().tolist() == [4, 4, 4]
+    assert datasets.split(tiny).fingerprint == splits.fingerprint
+
+
+def test_where_all_images_are_trained_on_the_validation_images_stay_the_same(tiny: Dataset) -> None:
+    splits = datasets.split(tiny)
+    everything = splits.all_trained_on()
+    assert torch.equal(everything.train, torch.arange(len(tiny.labels)))
+    assert torch.equal(everything.val, splits.val)
+    assert everything.fingerprint != splits.fingerprint
+
+
+def test_batches_follow_the_index_and_normalise(tiny: Dataset) -> None:
+    index = torch.randperm(120)[:101]
+    images, labels = zip(*datasets.batches(tiny, index, batch_size=8), strict=True)
+    assert [len(some) for some in labels] == [8] * 12 + [5]
+    assert torch.equal(torch.cat(labels), tiny.labels[index])
+    expected = (tiny.images[index].double() / 255 - 0.5) / 0.5
+    torch.testing.assert_close(torch.cat(images).double(), expected, rtol=0, atol=1e-6)
+
+
+def test_black_and_white_become_minus_one_and_one() -> None:
+    assert datasets.normalise(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
+
+
+def test_digits_come_whole_and_without_overlap() -> None:
+    train, test = datasets.load("digits"), datasets.load_test("digits")
+    assert train.images.shape[1:] == (3, 32, 32)
+    assert train.images.dtype == torch.uint8
+    assert train.classes == tuple("0123456789")
+    assert len(train.labels) + len(test.labels) == 1797
+    rows = {bytes(image.numpy()) for image in train.images}
+    assert sum(bytes(image.numpy()) in rows for image in test.images) == 0
+
+
+def test_loading_opens_no_test_image(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Decoding included: a trial may be the first to want the images."""
+    monkeypatch.setenv("CIFAR_CACHE", str(tmp_path / "cache"))
+    folder = make_folder({f"{part}/{name}": 4 for part in ("train", "test") for name in "ab"})
+    opened: list[str] = []
+
+    def note(event: str, args: tuple[object, ...]) -> None:
+        if event == "open" and isinstance(args[0], str | os.PathLike):
+            opened.append(os.fspath(args[0]))
+
+    sys.addaudithook(note)  # cannot be removed, but only appends to a list that ends with the test
+    datasets.load(str(folder))
+    assert any("/train/" in path for path in opened)
+    assert not [path for path in opened if "/test/" in path]
+    datasets.load_test(str(folder))
+    assert [path for path in opened if "/test/" in path]
+
+
+def test_unknown_data_names_the_choices() -> None:
+    with pytest.raises(RequestError, match="data must be cifar10, digits or a folder of pictures, got 'mnist'"):
+        datasets.load("mnist")
+
+
+real_images = os.environ.get("CIFAR_IMAGES", "")
+
+
+@pytest.mark.skipif(not real_images, reason="CIFAR_IMAGES names no folder with CIFAR-10's 60,000 pictures")
+def test_the_real_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = datasets.load(real_images), datasets.load_test(real_images)
+    assert (len(train.labels), len(test.labels), len(train.classes)) == (50_000, 10_000, 10)
+    splits = datasets.split(train)
+    assert train.labels[splits.val].bincount().tolist() == [500] * 10
+    mean = datasets.normalise(train.images[splits.val]).mean().item()
+    assert mean == pytest.approx(-0.05, abs=0.03)  # CIFAR-10's channel means are 0.49, 0.48 and 0.45

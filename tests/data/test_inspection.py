@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import MakeFolder
+from PIL import Image
+
+from cifar.data.inspection import describe
+from cifar.errors import RequestError
+
+
+@pytest.fixture
+def folder(make_folder: MakeFolder) -> Path:
+    """10 cats and 12 dogs to train and validate on, 3 and 3 to test on, all of noise."""
+    return make_folder({"train/cat": 10, "train/dog": 12, "test/cat": 3, "test/dog": 3})
+
+
+def test_counts_are_told_per_class(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert describe(str(folder), None, force=False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[1:4]] == [
+        ["cat", "9", "1", "3"],
+        ["dog", "11", "1", "3"],
+        ["all", "20", "2", "6"],
+    ]
+    assert lines[-1] == "nothing is wrong with the pictures"
+
+
+def test_what_is_wrong_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "train/cat/broken.png").write_bytes(b"no picture")
+    Image.new("RGB", (9, 40)).save(folder / "train/cat/tiny.png")
+    shutil.copy(folder / "train/cat/000.png", folder / "train/cat/copy.png")
+    shutil.copy(folder / "train/cat/001.png", folder / "test/cat/leak.png")
+    shutil.copy(folder / "train/cat/002.png", folder / "train/dog/wrong.png")
+    assert describe(str(folder), None, force=False) == 1
+    out = capsys.readouterr().out
+    assert "1 files are no readable pictures" in out
+    assert "1 pictures are smaller than 32 x 32" in out
+    assert "2 pictures are exact copies of others in the same part" in out
+    assert "1 test pictures are among the training pictures too" in out
+    assert "1 pictures stand in more than one class" in out
+
+
+def test_the_grid_shows_every_class(folder: Path, tmp_path: Path) -> None:
+    grid = tmp_path / "grid.png"
+    describe(str(folder), grid, force=False)
+    with Image.open(grid) as picture:
+        width, height = picture.size
+    assert height == 2 * 64
+    assert width > 10 * 64
+    with pytest.raises(RequestError, match="exists; --force replaces it"):
+        describe(str(folder), grid, force=False)
+    describe(str(folder), grid, force=True)
+    with pytest.raises(RequestError, match="must end like a picture"):
+        describe(str(folder), tmp_path / "grid.psd", force=False)  # which Pillow reads and cannot write
+    with pytest.raises(RequestError, match="is no folder"):
+        describe(str(folder), tmp_path / "nowhere" / "grid.png", force=False)

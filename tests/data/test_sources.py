@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import errno
+import logging
+from io import BytesIO
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import numpy as np
+import pytest
+from conftest import MakeFolder
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cifar.data.sources import Digits, Folder, FolderToTest, _decode_file, absolute, parse, to_pixels
+from cifar.errors import RequestError
+
+
+def test_a_folder_with_train_and_test(make_folder: MakeFolder) -> None:
+    folder = Folder(make_folder({"train/cat": 3, "train/dog": 4, "test/cat": 2, "test/dog": 1}))
+    train, test = folder.decode("train"), folder.decode("test")
+    assert train.classes == test.classes == ("cat", "dog")
+    assert train.labels.tolist() == [0] * 3 + [1] * 4
+    assert test.labels.tolist() == [0] * 2 + [1]
+    assert train.images.shape == (7, 32, 32, 3)
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_without_test_images_a_fixed_stratified_part_is_cut(make_folder: MakeFolder, prefix: str) -> None:
+    folder = Folder(make_folder({f"{prefix}cat": 10, f"{prefix}dog": 20}))
+    train, test = folder.decode("train"), folder.decode("test")
+    assert np.bincount(train.labels).tolist() == [8, 16]
+    assert np.bincount(test.labels).tolist() == [2, 4]
+    everything = {bytes(image) for image in [*train.images, *test.images]}
+    assert len(everything) == 30
+    assert np.array_equal(folder.decode("test").images, test.images)
+
+
+def test_a_broken_file_is_named_skipped_and_counted(make_folder: MakeFolder, caplog: pytest.LogCaptureFixture) -> None:
+    root = make_folder({"train/cat": 3, "train/dog": 3, "test/cat": 1, "test/dog": 1})
+    whole = (root / "train/cat/001.png").read_bytes()
+    (root / "train/cat/001.png").write_bytes(whole[: len(whole) // 2])
+    (root / "train/dog/empty.jpg").touch()
+    (root / "train/dog/.hidden").touch()
+    with caplog.at_level(logging.WARNING):
+        decoded = Folder(root).decode("train")
+    assert decoded.labels.tolist() == [0, 0, 1, 1, 1]
+    assert f"skipped, not a readable image: {root}/train/cat/001.png" in caplog.text
+    assert "skipped 2 of 7 files" in caplog.text
+    assert ".hidden" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"train/cat": 9}, r"train must hold at least 2 class folders, has 1: \['cat'\]"),
+        ({"train/cat": 9, "train/dog": 1, "test/cat": 1}, "class 'dog' in .* has 1 readable training images"),
+        ({"cat": 9, "dog": 2}, "class 'dog' in .* has 1 readable training images; at least 2 are needed"),
+        ({"train/cat": 9, "train/dog": 9, "test/cow": 1}, r"has classes that train/ lacks: \['cow'\]"),
+    ],
+)
+def test_an_unfit_folder_is_refused_by_name(make_folder: MakeFolder, counts: dict[str, int], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Folder(make_folder(counts)).decode("train")
+
+
+def test_a_test_folder_without_readable_images_is_refused(make_folder: MakeFolder) -> None:
+    root = make_folder({"train/cat": 3, "train/dog": 3, "test/cat": 0, "test/dog": 0})
+    with pytest.raises(RequestError, match="/test has no files in its class folders"):
+        Folder(root).decode("train")  # not only when training is over
+    (root / "test/cat/broken.png").touch()
+    with pytest.raises(RequestError, match="/test has no readable test images"):
+        Folder(root).decode("test")
+
+
+def test_what_is_no_file_is_named_and_counted(make_folder: MakeFolder, caplog: pytest.LogCaptureFixture) -> None:
+    root = make_folder({"train/cat/kittens": 3, "train/dog": 3, "test/cat": 1})
+    for number in range(2):
+        (root / f"train/cat/{number}.png").write_bytes((root / "train/dog/000.png").read_bytes())
+    (root / "train/cat/nowhere.png").symlink_to(root / "nowhere")
+    (root / "train/cat/itself.png").symlink_to(root / "train/cat/itself.png")
+    with caplog.at_level(logging.WARNING):
+        decoded = Folder(root).decode("train")
+    assert (len(decoded.labels), decoded.skipped) == (5, 3)
+    for name in ("kittens", "nowhere.png", "itself.png"):
+        assert f"skipped, not a file: {root}/train/cat/{name}" in caplog.text
+
+
+def test_the_systems_trouble_is_no_broken_file(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that cannot be opened now must not be missing from the cache for ever."""
+
+    def exhausted(path: Path) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    folder = Folder(make_folder({"train/cat": 3, "train/dog": 3, "test/cat": 1}))
+    monkeypatch.setattr(Image, "open", exhausted)
+    with pytest.raises(OSError, match="Too many open files"):
+        folder.decode("train")
+
+
+def test_data_sets_are_found_before_folders_of_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert absolute("digits") == "digits"
+    assert isinstance(parse("digits", tmp_path), Digits)
+    assert absolute("pictures") == str(tmp_path / "pictures")
+    with pytest.raises(RequestError, match="got ''"):
+        parse("", tmp_path)
+
+
+def test_the_key_follows_every_change_of_the_files(make_folder: MakeFolder) -> None:
+    root = make_folder({"train/cat": 3, "train/dog": 3, "test/cat": 1, "test/dog": 1})
+    keys = {Folder(root).key("train")}
+    (root / "train/cat/new.png").write_bytes((root / "train/cat/000.png").read_bytes())
+    keys.add(Folder(root).key("train"))
+    (root / "train/cat/new.png").write_bytes((root / "train/dog/000.png").read_bytes() + b"\0")
+    keys.add(Folder(root).key("train"))
+    (root / "train/cat/new.png").rename(root / "train/dog/new.png")
+    keys.add(Folder(root).key("train"))
+    assert len(keys) == 4
+    assert Folder(root).key("train") in keys
+
+
+GREY = 128
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LA", "HSV", "LAB", "I", "I;16", "I;16B"]
+)
+def test_any_mode_becomes_rgb(mode: str) -> None:
+    if mode.startswith("I"):
+        kind = {"I": "<i4", "I;16": "<u2", "I;16B": ">u2"}[mode]
+        image = Image.fromarray(np.full((9, 70), GREY * 257, dtype=kind))
+        assert image.mode == mode
+    else:
+        image = Image.new("L", (9, 70), GREY).convert("RGB" if mode in ("LAB", "HSV") else mode)
+    pixels = to_pixels(image)
+    assert pixels.shape == (32, 32, 3)
+    assert pixels.dtype == np.uint8
+    assert pixels.mean() == pytest.approx(GREY, abs=2)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_becomes_white(mode: str) -> None:
+    buffer = BytesIO()
+    if mode == "P":
+        image = Image.new("P", (40, 40), 7)
+        image.putpalette([10, 20, 30] * 256)
+        image.save(buffer, "png", transparency=7)
+    else:
+        Image.new("RGBA", (40, 40), (10, 20, 30, 0)).convert(mode).save(buffer, "png")
+    assert to_pixels(Image.open(buffer)).min() == 255
+
+
+def test_floating_point_pixels_are_refused() -> None:
+    with pytest.raises(ValueError, match="no known range"):
+        to_pixels(Image.new("F", (9, 9), 0.5))
+
+
+def test_a_photo_is_turned_upright() -> None:
+    image = Image.new("RGB", (64, 64), "black")
+    image.paste("white", (0, 0, 64, 32))  # white above
+    exif = Image.Exif()
+    exif[0x0112] = 3  # taken upside down
+    buffer = BytesIO()
+    image.save(buffer, "png", exif=exif)
+    pixels = to_pixels(Image.open(buffer))
+    assert (pixels[0].max(), pixels[-1].min()) == (0, 255)
+
+
+def test_a_small_picture_keeps_its_pixels() -> None:
+    pixels = np.random.RandomState(0).randint(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert np.array_equal(to_pixels(Image.fromarray(pixels)), pixels)
+
+
+def test_a_decompression_bomb_is_a_broken_file(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_folder({"train/cat": 3, "train/dog": 3})
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 50 // 2 - 1)  # each picture now looks like one
+    with pytest.raises(RequestError, match=r"class 'cat' in .* has 0 readable"):
+        Folder(root).decode("train")
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM"]))
+def test_no_bytes_break_the_reader(content: bytes, magic: bytes) -> None:
+    with NamedTemporaryFile() as file:
+        file.write(magic + content)
+        file.flush()
+        pixels = _decode_file(Path(file.name))
+    assert pixels is None or pixels.shape == (32, 32, 3)
+
+
+def test_a_folder_to_test_on_holds_nothing_back(make_folder: MakeFolder) -> None:
+    flat = FolderToTest(make_folder({"cat": 5, "dog": 5}, name="flat"))
+    assert len(flat.decode("test").labels) == 10
+    divided = {"train/cat": 5, "train/dog": 5, "test/cat": 2, "test/dog": 3}
+    assert len(FolderToTest(make_folder(divided, name="divided")).decode("test").labels) == 5

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cifar.data import datasets
+from cifar.data.datasets import Dataset
+from cifar.errors import RequestError
+from cifar.inference import model_file
+from cifar.inference.model_file import SavedModel
+from cifar.inference.predict import find_pictures, predict, print_predictions
+from cifar.training.hparams import Hparams
+from cifar.training.train import new_model, new_optimizer, train
+
+
+@pytest.fixture
+def model(tiny: Dataset, tmp_path: Path) -> SavedModel:
+    """Tells dark, grey and light pictures apart."""
+    hparams = Hparams(lr=0.01, batch_size=8, epochs=8)
+    network = new_model(hparams, tiny)
+    *_, last = train(network, new_optimizer(network, hparams), hparams, tiny, datasets.split(tiny))
+    assert last.metrics.accuracy == 1.0
+    model_file.save(tmp_path / "model.pt", network, hparams, tiny, {"validation": last.metrics.accuracy})
+    return model_file.load(tmp_path / "model.pt")
+
+
+def picture(path: Path, brightness: int, mode: str = "RGB", size: tuple[int, int] = (50, 20)) -> Path:
+    noise = np.random.RandomState(0).randint(0, 60, (size[1], size[0], 3)) + brightness
+    Image.fromarray(noise.astype(np.uint8)).convert(mode).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("a.png", "RGB"), ("b.png", "L"), ("c.png", "P"), ("d.jpg", "CMYK"), ("e.gif", "P"), ("f.webp", "RGBA")],
+)
+@pytest.mark.parametrize(("brightness", "expected"), [(0, "dark"), (80, "grey"), (160, "light")])
+def test_any_format_mode_and_size_is_labelled(
+    model: SavedModel, tmp_path: Path, name: str, mode: str, brightness: int, expected: str
+) -> None:
+    path = picture(tmp_path / name, brightness, mode, size=(90, 130))
+    (prediction,) = predict(model, [path], top=3)
+    assert prediction.classes[0][0] == expected
+    assert sum(share for _, share in prediction.classes) == pytest.approx(1)
+    shares = [share for _, share in prediction.classes]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_a_network_whose_answers_are_no_numbers_is_refused(model: SavedModel, tmp_path: Path) -> None:
+    with torch.no_grad():
+        model.network.get_parameter("fc3.weight").mul_(1e38)  # finite weights, sums that are not
+        model.network.get_parameter("fc2.weight").mul_(1e30)
+    with pytest.raises(RequestError, match="the model file is damaged"):
+        list(predict(model, [picture(tmp_path / "a.png", 80)], top=1))
+
+
+def test_what_a_network_predicts_of_a_pixel_array_is_what_it_predicts_of_the_file(
+    model: SavedModel, tiny: Dataset, tmp_path: Path
+) -> None:
+    pixels = tiny.images[7].permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(tmp_path / "seven.png")
+    (prediction,) = predict(model, [tmp_path / "seven.png"], top=1)
+    ((name, share),) = prediction.classes
+    logits = model.network(datasets.normalise(tiny.images[7:8]))
+    assert name == tiny.classes[tiny.labels[7]]
+    assert share == pytest.approx(logits.softmax(1).max().item())
+
+
+def test_an_unreadable_file_is_named_and_the_rest_predicted(
+    model: SavedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "pictures"
+    (folder / "deep").mkdir(parents=True)
+    picture(folder / "deep" / "one.png", 0)
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    picture(folder / ".hidden.png", 0)
+    assert print_predictions(model, [folder, tmp_path / "missing.png"], top=2, as_json=True) == 1
+    out, err = capsys.readouterr()
+    records = json.loads(out)
+    assert [Path(record["image"]).name for record in records] == ["broken.jpg", "one.png", "missing.png"]
+    assert "cannot identify image file" in records[0]["error"]
+    assert [entry["class"] for entry in records[1]["predictions"]] == ["dark", "grey"]
+    assert records[2]["error"] == "No such file or directory"
+    assert "broken.jpg is no readable picture" in err and "missing.png is no readable picture" in err
+
+
+def test_many_pictures_go_through_in_batches_and_in_order(model: SavedModel, tmp_path: Path) -> None:
+    paths = [picture(tmp_path / f"{number:03}.png", 80 * (number % 3), size=(8, 8)) for number in range(300)]
+    paths.insert(100, tmp_path / "missing.png")
+    predictions = list(predict(model, paths, top=1))
+    assert [prediction.path for prediction in predictions] == paths
+    del predictions[100]
+    assert [prediction.classes[0][0] for prediction in predictions] == [
+        ("dark", "grey", "light")[n % 3] for n in range(300)
+    ]
+
+
+def test_requests_that_make_no_sense_are_refused(model: SavedModel, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RequestError, match=r"no pictures in .*empty"):
+        print_predictions(model, [tmp_path / "empty"], top=3, as_json=False)
+    with pytest.raises(RequestError, match="--top must be at least 1, got 0"):
+        print_predictions(model, [tmp_path], top=0, as_json=False)
+    assert list(find_pictures([tmp_path / "nowhere.png"])) == [tmp_path / "nowhere.png"]
+
+
+def test_more_classes_than_there_are_means_all(model: SavedModel, tmp_path: Path) -> None:
+    (prediction,) = predict(model, [picture(tmp_path / "one.png", 0)], top=99)
+    assert len(prediction.classes) == 3
+    assert torch.isfinite(torch.tensor([share for _, share in prediction.classes])).all()

@@ -1,0 +1,263 @@
+"""The shipped experiment, held against the rules that keep NNI 3.0 honest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import fake_experiments as fake
+import pytest
+import yaml
+from experiments import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import tpe
+from cifar.errors import RequestError
+from cifar.search.config import Changes, _stored, experiments_directory, load
+from cifar.search.prepare import disk_bytes
+from cifar.training.hparams import Hparams, command_hparams
+
+CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yml").read_text())
+
+
+each_config = pytest.mark.parametrize(
+    "path", ["config.yml", *(f"searches/{name}/config.yml" for name in ("net", "fast", "fast-gpu"))]
+)
+
+
+def read(path: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((ROOT / path).read_text())
+    return config
+
+
+@each_config
+def test_nni_never_schedules_gpus(path: str) -> None:
+    assert "trialGpuNumber" not in read(path)
+    assert read(path)["trainingService"] == {"platform": "local"}
+
+
+@each_config
+def test_tpe_leaves_its_random_phase_well_before_the_end(path: str) -> None:
+    tuner = read(path)["tuner"]
+    assert (tuner["name"], tuner["classArgs"]["optimize_mode"]) == ("TPE", "maximize")
+    assert isinstance(tuner["classArgs"]["seed"], int)
+    assert tuner["classArgs"]["tpe_args"]["n_startup_jobs"] <= read(path)["maxTrialNumber"] / 3
+
+
+@each_config
+def test_tpe_is_not_drawn_to_the_trials_that_run(path: str) -> None:
+    """NNI takes a running trial for as good as the best: of two at once, one is half of what TPE calls good."""
+
+    def searched(at_once: int, liar: str, gamma: float) -> tpe.Found:
+        return tpe.searched(tpe.LANDSCAPES[0], at_once, "TPE", lambda seed: tpe.new_tpe(seed, liar, gamma), seeds=8)
+
+    arguments = read(path)["tuner"]["classArgs"]["tpe_args"]
+    liar, gamma = arguments["constant_liar_type"], arguments["gamma"]
+    for at_once, nnis_gamma in ((2, 0.25), (4, gamma)):
+        ours, nnis = searched(at_once, liar, gamma), searched(at_once, "best", nnis_gamma)
+        assert fmean(ours.late) > fmean(nnis.late) + 0.03
+        assert fmean(ours.best) > fmean(nnis.best)
+
+
+@each_config
+def test_the_assessor_lets_trials_get_going(path: str) -> None:
+    epochs = Hparams.from_params(command_hparams(read(path)["trialCommand"])[0]).epochs
+    assert read(path)["assessor"]["name"] == "Medianstop"
+    assert epochs // 2 <= read(path)["assessor"]["classArgs"]["start_step"] < epochs
+
+
+@each_config
+def test_the_trial_is_one_simple_command_so_that_signals_reach_it(path: str) -> None:
+    command = read(path)["trialCommand"]
+    assert shlex.split(command)[:2] == ["python", "trial.py"]
+    assert not set(command) & set(";&|$`<>")
+
+
+@each_config
+def test_the_space_is_finite_in_no_dimension_that_could_run_out(path: str) -> None:
+    """NNI hangs for ever once a finite space is used up."""
+    space = json.loads(((ROOT / path).parent / read(path)["searchSpaceFile"]).read_text())
+    assert any(sampler["_type"] in ("uniform", "loguniform") for sampler in space.values())
+
+
+@each_config
+def test_it_runs_this_code_and_keeps_its_experiments_here(path: str) -> None:
+    config = load(ROOT / path, Changes())
+    assert Path(config.trial_code_directory) == ROOT
+    assert Path(config.experiment_working_directory) == ROOT / "nni-experiments"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("configs")
+
+
+@given(st.dictionaries(st.sampled_from([*CONFIG, "searchSpace", "maxExperimentDuration"]), JSON, max_size=3))
+def test_no_config_breaks_the_reader(directory: Path, values: dict[str, Any]) -> None:
+    config = CONFIG | {"searchSpaceFile": str(ROOT / "search_space.json")} | values
+    if "searchSpace" in values:
+        del config["searchSpaceFile"]
+    path = directory / "config.yml"
+    path.write_text(yaml.safe_dump(config))
+    with contextlib.suppress(RequestError):
+        loaded = load(path, Changes())
+        disk_bytes(loaded)  # what comes next, of a config that passes
+
+
+@given(st.binary(max_size=200))
+def test_no_file_breaks_the_reader(directory: Path, content: bytes) -> None:
+    path = directory / "config.yml"
+    path.write_bytes(content)
+    with pytest.raises(RequestError, match="is no NNI experiment: "):
+        load(path, Changes())
+
+
+@given(
+    st.builds(
+        Changes,
+        max_trials=st.integers(),
+        concurrency=st.integers(),
+        duration=st.text(max_size=6),
+        epochs=st.integers(),
+        seed=st.integers(),
+        name=st.text(max_size=6),
+        tuner=st.text(max_size=6) | st.sampled_from(["TPE", "Random", "GridSearch", "Evolution", "GP"]),
+    )
+)
+def test_no_option_breaks_the_reader(changes: Changes) -> None:
+    with contextlib.suppress(RequestError):
+        load(ROOT / "config.yml", changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "value"),
+    [
+        (Changes(max_trials=60), "max_trial_number", 60),
+        (Changes(duration="90m"), "max_experiment_duration", "90m"),
+        (Changes(concurrency=3), "trial_concurrency", 3),
+        (Changes(name="Mine"), "experiment_name", "Mine"),
+        (Changes(epochs=3), "trial_command", "python trial.py --epochs 8 --epochs 3"),
+    ],
+)
+def test_an_option_changes_what_it_names_and_nothing_else(changes: Changes, name: str, value: object) -> None:
+    plain, changed = load(ROOT / "config.yml", Changes()), load(ROOT / "config.yml", changes)
+    assert getattr(changed, name) == value
+    names = ("max_trial_number", "max_experiment_duration", "trial_concurrency", "experiment_name", "trial_command")
+    others = [other for other in names if other != name]
+    assert [getattr(changed, other) for other in others] == [getattr(plain, other) for other in others]
+
+
+def written(directory: Path, text: str) -> Path:
+    """The shipped config with lines of it replaced or added, as a user would."""
+    kept = [line for line in (ROOT / "config.yml").read_text().splitlines() if line.split(":")[0] not in text]
+    path = directory / "config.yml"
+    path.write_text("\n".join([*kept, text]))
+    for name in ("search_space.json", "trial.py"):
+        (directory / name).write_bytes((ROOT / name).read_bytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["trialCommand: >\n  python trial.py\n  --epochs 8\n", "trialCommand: |\n  python trial.py \\\n  --epochs 8\n"],
+)
+def test_a_command_may_be_a_block_of_yaml(tmp_path: Path, command: str) -> None:
+    words = load(written(tmp_path, command), Changes()).trial_command.split()
+    assert words == ["python", "trial.py", "--epochs", "8"]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("maxExperimentDuration: 1:30", "YAML reads 1:30 as 90; write a duration as 90s or 30m"),
+        ("maxTrialDuration: 10:00:00", "YAML reads 10:00:00 as 36000; write"),
+        ("trialConcurrency: 010", "YAML reads 010 as 8; write"),
+        ("searchSpace: {lr: {_type: choice, _value: [0.1]}}", None),
+        ("experimentWorkingDirectory: $NOBODY_KNOWS/x", "experimentWorkingDirectory names a variable that is not set"),
+    ],
+)
+def test_what_yaml_or_a_shell_would_misread_is_refused(tmp_path: Path, line: str, problem: str | None) -> None:
+    path = written(tmp_path, line)
+    if problem is None:  # both an inline space and the file, of which NNI would take the file
+        path.write_text(f"{path.read_text()}\nsearchSpaceFile: search_space.json\n")
+        problem = "searchSpace and searchSpaceFile are both there, and NNI takes the file: keep one of them"
+    with pytest.raises(RequestError, match=problem):
+        load(path, Changes())
+
+
+def test_a_directory_may_be_named_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLACE", str(tmp_path / "there"))
+    path = written(tmp_path, "experimentWorkingDirectory: $PLACE/experiments")
+    assert load(path, Changes()).experiment_working_directory == str(tmp_path / "there" / "experiments")
+    assert experiments_directory(path) == tmp_path / "there" / "experiments"
+
+
+def test_what_is_wrong_with_the_space_file_is_listed_beside_the_rest(tmp_path: Path) -> None:
+    path = written(tmp_path, "trialConcurrency: 0")
+    (tmp_path / "search_space.json").unlink()
+    with pytest.raises(RequestError) as raised:
+        load(path, Changes())
+    first, second = str(raised.value).splitlines()
+    assert first.startswith(f"searchSpaceFile {tmp_path / 'search_space.json'} cannot be read")
+    assert second == "trialConcurrency must be an integer of at least 1, got 0"
+
+
+def test_a_seed_is_the_tuners_and_the_trials() -> None:
+    config = load(ROOT / "config.yml", Changes(seed=5))
+    assert config.tuner.class_args["seed"] == 5
+    assert config.tuner.class_args["tpe_args"] == CONFIG["tuner"]["classArgs"]["tpe_args"]
+    assert config.trial_command.endswith(" --seed 5")
+
+
+def test_trials_of_several_gpus_are_started_by_torchrun() -> None:
+    command = load(ROOT / "config.yml", Changes(gpus_per_trial=2)).trial_command
+    assert shlex.split(command)[:5] == ["torchrun", "--standalone", "--nproc-per-node", "2", "trial.py"]
+
+
+@pytest.mark.parametrize("command", ["bash trial.sh", "python -u trial.py", "python"])
+def test_what_torchrun_cannot_start_is_refused(tmp_path: Path, command: str) -> None:
+    changed = CONFIG | {"trialCommand": command, "searchSpaceFile": str(ROOT / "search_space.json")}
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(changed))
+    with pytest.raises(RequestError, match="--gpus-per-trial needs a trialCommand that begins with python SCRIPT, got"):
+        load(tmp_path / "config.yml", Changes(gpus_per_trial=2))
+
+
+def test_early_stopping_can_be_left_out() -> None:
+    assert load(ROOT / "config.yml", Changes()).assessor.name == "Medianstop"
+    assert load(ROOT / "config.yml", Changes(no_early_stopping=True)).assessor is None
+
+
+@pytest.mark.parametrize("tuner", ["Random", "GridSearch", "Evolution"])
+def test_another_tuner_gets_arguments_of_its_own(tuner: str) -> None:
+    config = load(ROOT / "config.yml", Changes(tuner=tuner, seed=5))
+    seed = {"seed": 5} if tuner == "Random" else {}
+    assert config.tuner.class_args == {"optimize_mode": "maximize"} | seed
+
+
+def test_what_lay_beside_a_moved_experiment_is_found_beside_it(tmp_path: Path) -> None:
+    """The trial's code and a tuner of the user's own; what lay elsewhere stays where it is."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    config: dict[str, Any] = load(written(project, ""), Changes()).json()
+    config["tuner"] = {"className": "mine.Good", "codeDirectory": str(project / "tuners"), "classArgs": {}}
+    config["assessor"] = {"className": "other.Good", "codeDirectory": str(tmp_path / "elsewhere"), "classArgs": {}}
+    (project / "tuners").mkdir()
+    fake.make(project / "nni-experiments" / "abc", [], config)
+    moved = project.rename(tmp_path / "moved")
+    stored = _stored(moved / "nni-experiments" / "abc")
+    assert stored.trial_code_directory == stored.training_service.trial_code_directory == str(moved)
+    assert stored.tuner.code_directory == str(moved / "tuners")
+    assert stored.assessor.code_directory == str(tmp_path / "elsewhere")

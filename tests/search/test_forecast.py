@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiments import ROOT
+
+from cifar.errors import RequestError
+from cifar.search import forecast
+from cifar.search.forecast import DoesNotFit, Rate
+from cifar.search.prepare import forecast_line
+from cifar.system import locks
+
+SPACE: dict[str, Any] = json.loads((ROOT / "search_space.json").read_text())
+
+
+def rate(concurrency: int, per_hour: float) -> Rate:
+    return Rate(concurrency, 3600 * concurrency / per_hour, 0.1, 10**9)
+
+
+def test_the_largest_configuration_is_the_widest_with_the_biggest_batch() -> None:
+    hparams = forecast.largest(SPACE, "python trial.py --epochs 8")
+    assert (hparams.model, hparams.width, hparams.batch_size, hparams.epochs) == ("net", 32, 128, 8)
+
+
+def test_of_several_networks_the_one_with_the_most_weights_is_the_largest() -> None:
+    space = {"model": {"_type": "choice", "_value": ["lenet", "wide", "net"]}, "width": SPACE["width"]}
+    assert forecast.largest(space, "python trial.py").model == "net"  # 32 channels are 5 times its own 6
+    del space["width"]
+    assert forecast.largest(space, "python trial.py").model == "wide"
+
+
+def test_a_space_smaller_than_the_sample_gives_all_its_points() -> None:
+    space = {"lr": {"_type": "choice", "_value": [0.1, 0.2, 0.3]}}
+    assert {hparams.lr for hparams in forecast.samples(space, "python trial.py")} == {0.1, 0.2, 0.3}
+
+
+def test_no_space_keeps_the_samples_from_ending() -> None:
+    """NNI's own sampler would look for a fifth point of this one for ever."""
+    space = {"width": {"_type": "quniform", "_value": [2, 14, 4]}}
+    assert {hparams.width for hparams in forecast.samples(space, "python trial.py")} <= {2, 4, 8, 12, 14}
+
+
+def test_samples_lie_in_the_space_and_keep_the_commands_hyperparameters() -> None:
+    samples = forecast.samples(SPACE, "python trial.py --epochs 8")
+    assert samples == forecast.samples(SPACE, "python trial.py --epochs 8")
+    assert all(4 <= h.width <= 32 and 4 <= h.batch_size <= 128 and h.epochs == 8 for h in samples)
+
+
+def test_more_trials_at_once_must_pay() -> None:
+    assert forecast.best([rate(1, 100), rate(2, 104)]).concurrency == 1
+    assert forecast.best([rate(1, 100), rate(2, 190), rate(4, 180)]).concurrency == 2
+
+
+def test_no_more_is_measured_than_pays_or_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {1: rate(1, 100), 2: rate(2, 190), 4: rate(4, 150), 8: rate(8, 400)}
+    monkeypatch.setattr(forecast, "measure", lambda _space, _command, _data, number: measured[number])
+    assert [r.concurrency for r in forecast.rates({}, "", "", [1, 2, 4, 8])] == [1, 2, 4]
+
+
+def test_what_does_not_fit_once_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(_space: object, _command: str, _data: str, number: int) -> Rate:
+        if number > fits:
+            raise DoesNotFit("the largest configuration does not fit")
+        return rate(number, 100 * number)
+
+    monkeypatch.setattr(forecast, "measure", measure)
+    fits = 2
+    assert [r.concurrency for r in forecast.rates({}, "", "", [1, 2, 4])] == [1, 2]
+    fits = 0
+    with pytest.raises(RequestError, match="does not fit"):
+        list(forecast.rates({}, "", "", [1, 2, 4]))
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """Processes started meanwhile may allocate 3 GB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (3 * 2**30, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_configuration_that_needs_more_memory_than_there_is_does_not_fit() -> None:
+    space = {"width": {"_type": "choice", "_value": [8, 1024]}}
+    with pytest.raises(DoesNotFit, match=r"\(model wide, width 1024, batch_size 4\) does not fit: .*memory"):
+        forecast.measure(space, "python trial.py --model wide", "digits", 1)
+
+
+def test_what_ends_an_imitated_trial_before_it_begins_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It has nothing to do with memory: here two processes that are to share a lock's folder open to all."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    locks.directory().chmod(0o777)
+    with pytest.raises(
+        RequestError, match=r"a trial cannot begin: .* must be a folder of yours that nobody else may open"
+    ):
+        forecast.measure(SPACE, "python trial.py", "digits", 1)
+
+
+def test_the_kept_models_need_disk_too() -> None:
+    hparams = forecast.largest(SPACE, "python trial.py --model wide")
+    one, two = (forecast.disk_bytes(hparams, trials=1, concurrency=number) for number in (1, 2))
+    network = 4 * forecast.weights(hparams)
+    assert two - one == 5 * network  # two checkpoints of weights and averages, and a model
+    assert one > (5 + 5) * network  # and the five that are kept
+
+
+def test_a_trial_takes_no_longer_than_it_may() -> None:
+    assert rate(2, 60).cut_off(None) == rate(2, 60)
+    assert rate(2, 60).cut_off(9).trial_seconds == 10  # and a second until the next one
+    assert rate(2, 60).cut_off(900) == rate(2, 60)
+
+
+def test_the_forecast_counts_what_bounds_the_search_first() -> None:
+    start, end = "40 trials, 2 at once, 2 min each: about", "min if none is stopped early"
+    assert forecast_line(rate(2, 60), 40, None) == f"{start} 40 {end}"
+    assert forecast_line(rate(2, 60), 40, 600) == f"{start} 12 {end}"
+    assert forecast_line(rate(1, 60), None, None) == "trials, 1 at once, 60 s each: without an end"

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from cifar.search import progress
+from cifar.search.experiment import Experiment
+from cifar.search.progress import Progress, duration_text
+from cifar.trials.store import Trial
+
+
+class Bounded:
+    """An experiment of 10 trials, or of so many seconds."""
+
+    def __init__(self, max_trials: int | None = 10, max_seconds: float | None = None) -> None:
+        self.directory, self.max_trials, self.max_seconds = Path("nowhere"), max_trials, max_seconds
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def trial(number: int, accuracy: float | None = None, status: str = "ok") -> Trial:
+    result: dict[str, Any] = {"status": status, "reason": "", "data": {"val_images": 100}}
+    result["metrics"] = None if accuracy is None else {"default": accuracy}
+    nni_status = "RUNNING" if accuracy is None and status == "ok" else "SUCCEEDED"
+    return Trial(f"t{number}", number, nni_status, {"lr": 0.1 * number}, None if nni_status == "RUNNING" else result)
+
+
+def lines_for(experiment: Bounded, clock: Clock, capsys: pytest.CaptureFixture[str], earlier: list[Trial]) -> list[str]:
+    """What a search prints 60 seconds after its start, where output is no terminal."""
+    with Progress(cast(Experiment, experiment), earlier) as shown:
+        shown.show(earlier)
+        assert capsys.readouterr().err == ""  # earlier runs' trials have had their lines
+        clock.now += 60
+        shown.show([*earlier, trial(1, 0.5), trial(2, 0.8, "stopped_early"), trial(3, status="error"), trial(4)])
+        shown.show([*earlier, trial(1, 0.5), trial(2, 0.8, "stopped_early"), trial(3, status="error"), trial(4)])
+    return capsys.readouterr().err.splitlines()
+
+
+def test_each_trial_that_ends_has_one_line_with_all_that_counts(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = lines_for(Bounded(), clock, capsys, earlier=[])
+    # 3 done and 1 half done in 60 s: the other 6.5 take 111 s.
+    status = "3 of 10 done, 1 running, 1 stopped early, 1 failed; about 2 min left"
+    best = "best 80.0% ± 4.0% in trial 2 (lr 0.2)"
+    assert lines == [
+        f"trial 1 (lr 0.1): 50.0% ± 5.0%, ok; {status}; {best}",
+        f"trial 2 (lr 0.2): 80.0% ± 4.0%, stopped early (see its trial.stderr); {status}; {best}",
+        f"trial 3 (lr 0.3): none, error (see its trial.stderr); {status}; {best}",
+    ]
+
+
+def test_time_left_is_reckoned_from_this_run_alone(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    earlier = [trial(number, 0.1) for number in (10, 11, 12)]
+    assert (
+        "6 of 10 done, 1 running, 1 stopped early, 1 failed; about 60 s left;"
+        in (
+            lines_for(Bounded(), clock, capsys, earlier)[0]  # 3.5 in 60 s, 3.5 to go
+        )
+    )
+
+
+def test_a_duration_bounds_the_time_left(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "read_seconds", lambda _: 70.0)  # NNI's own count, over all runs
+    line = lines_for(Bounded(max_trials=None, max_seconds=100), clock, capsys, [])[0]
+    assert "; 3 done, 1 running, 1 stopped early, 1 failed; about 30 s left;" in line
+
+
+def test_durations_read_as_people_say_them() -> None:
+    assert [duration_text(seconds) for seconds in (0.4, 89, 90, 3600, 9000)] == [
+        "0 s",
+        "89 s",
+        "2 min",
+        "60 min",
+        "2 h 30 min",
+    ]

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cifar.training.augmentation import Augmentation
+from cifar.training.hparams import Hparams
+
+PIXELS = torch.randint(256, (40, 32, 32, 3), dtype=torch.uint8)
+CPU = torch.device("cpu")
+
+
+def augmented(hparams: Hparams, epoch: int, index: Tensor | None = None) -> Tensor:
+    index = torch.arange(len(PIXELS)) if index is None else index
+    return Augmentation(hparams, len(PIXELS), epoch, CPU)(PIXELS, index)
+
+
+def test_half_of_the_images_are_mirrored_and_the_other_half_in_the_next_epoch() -> None:
+    first, second, third = (augmented(Hparams(flip=True), epoch) for epoch in (1, 2, 3))
+    mirrored = torch.tensor([torch.equal(seen, image.flip(1)) for seen, image in zip(first, PIXELS, strict=True)])
+    assert 8 <= mirrored.sum() <= 32
+    assert torch.equal(first[~mirrored], PIXELS[~mirrored])
+    assert torch.equal(second, first.flip(2))
+    assert torch.equal(third, first)
+
+
+@given(shift=st.integers(0, 31), flip=st.booleans(), epoch=st.integers(1, 5), seed=st.integers(0, 2**32 - 1))
+def test_each_image_is_cut_from_its_padded_self(shift: int, flip: bool, epoch: int, seed: int) -> None:
+    hparams = Hparams(shift=shift, flip=flip, seed=seed)
+    augmentation = Augmentation(hparams, len(PIXELS), epoch, CPU)
+    number = seed % len(PIXELS)
+    image = PIXELS[number].permute(2, 0, 1).float()
+    if augmentation.flipped[number]:
+        image = image.flip(2)
+    padded = F.pad(image[None], (shift,) * 4, "reflect")[0]
+    top, left = shift - int(augmentation.down[number]), shift - int(augmentation.right[number])
+    expected = padded[:, top : top + 32, left : left + 32].permute(1, 2, 0).to(torch.uint8)
+    assert torch.equal(augmentation(PIXELS, torch.tensor([number]))[0], expected)
+
+
+def test_all_shifts_happen_and_are_even_handed() -> None:
+    augmentation = Augmentation(Hparams(shift=2), 50_000, 1, CPU)
+    for moves in (augmentation.down, augmentation.right):
+        values, counts = moves.unique(return_counts=True)
+        assert values.tolist() == [-2, -1, 0, 1, 2]
+        assert counts.min() > 9_500
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(1, 1), (0, 2)])
+def test_epochs_and_seeds_have_views_of_their_own(seed: int, epoch: int) -> None:
+    assert torch.equal(augmented(Hparams(shift=2), 1), augmented(Hparams(shift=2), 1))
+    assert not torch.equal(augmented(Hparams(shift=2), 1), augmented(Hparams(shift=2, seed=seed), epoch))
+
+
+def test_an_image_looks_the_same_wherever_it_stands_in_the_order() -> None:
+    hparams = Hparams(shift=2, flip=True)
+    assert torch.equal(augmented(hparams, 1, torch.tensor([7, 3])), augmented(hparams, 1)[[7, 3]])

@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cifar import __version__
+from cifar.data import datasets
+from cifar.data.datasets import Dataset
+from cifar.training.hparams import Hparams
+from cifar.training.models import build_model
+from cifar.training.train import (
+    Diverged,
+    EpochMetrics,
+    Step,
+    _shuffled,
+    class_accuracies,
+    evaluate,
+    new_model,
+    new_optimizer,
+    new_step,
+    train,
+    train_batches,
+)
+from cifar.trials import run
+from cifar.trials.result import Result
+
+FAST = Hparams(lr=0.01, batch_size=8, epochs=3)
+
+
+def run_training(dataset: Dataset, hparams: Hparams) -> tuple[list[EpochMetrics], nn.Module]:
+    model = new_model(hparams, dataset)
+    epochs = train(model, new_optimizer(model, hparams), hparams, dataset, datasets.split(dataset))
+    return [epoch.metrics for epoch in epochs], model
+
+
+def losses(metrics: list[EpochMetrics]) -> list[float]:
+    return [value for epoch in metrics for value in (epoch.train_loss, epoch.loss, epoch.accuracy)]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_training_equals_a_plain_loop(tiny: Dataset, optimizer: str) -> None:
+    """The loop as the tutorial writes it, over the same images in the same order."""
+    hparams = replace(FAST, optimizer=optimizer, lr=0.003, weight_decay=0.01)
+    splits = datasets.split(tiny)
+    torch.manual_seed(hparams.seed)
+    model = build_model(hparams, 3)
+    if optimizer == "sgd":
+        plain: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.003, momentum=0.9, weight_decay=0.01)
+    else:
+        plain = torch.optim.Adam(model.parameters(), lr=0.003, weight_decay=0.01)
+    expected = []
+    for epoch in range(1, hparams.epochs + 1):
+        generator = torch.Generator().manual_seed(1_000_003 * hparams.seed + epoch)
+        order = splits.train[torch.randperm(len(splits.train), generator=generator)]
+        running_loss = 0.0
+        for index in order.split(hparams.batch_size):
+            plain.zero_grad()
+            images = (tiny.images[index].float() / 255 - 0.5) / 0.5
+            loss = nn.functional.cross_entropy(model(images), tiny.labels[index])
+            loss.backward()
+            plain.step()
+            running_loss += loss.item() * len(index)
+        expected.append(running_loss / len(order))
+    metrics, _ = run_training(tiny, hparams)
+    assert [epoch.train_loss for epoch in metrics] == pytest.approx(expected, rel=1e-4)
+
+
+def test_every_epoch_and_every_seed_has_an_order_of_its_own() -> None:
+    orders = [_shuffled(torch.arange(50), seed, epoch).tolist() for seed in (0, 1, 2**32 - 1) for epoch in (1, 2, 3)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 9
+
+
+def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tiny: Dataset) -> None:
+    first, again, other = (losses(run_training(tiny, replace(FAST, seed=seed))[0]) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 8])
+def test_micro_batches_change_nothing(tiny: Dataset, accumulate: int) -> None:
+    whole, _ = run_training(tiny, FAST)
+    parts, _ = run_training(tiny, replace(FAST, accumulate=accumulate))
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-4)
+
+
+RECIPE = Hparams(model="fast", width=4, batch_size=20, lr=0.5, epochs=4, precision="float32")
+
+
+def test_an_epoch_may_draw_fewer_images_other_ones_each_time(tiny: Dataset) -> None:
+    hparams = replace(FAST, images_per_epoch=20)
+    splits = datasets.split(tiny)
+    drawn = [torch.cat([labels for _, labels in train_batches(hparams, tiny, splits.train, epoch)]) for epoch in (1, 2)]
+    assert [len(labels) for labels in drawn] == [20, 20]
+    assert not torch.equal(*drawn)
+    metrics, _ = run_training(tiny, hparams)
+    assert len(metrics) == 3
+    more = replace(FAST, images_per_epoch=10_000)
+    assert losses(run_training(tiny, more)[0]) == losses(run_training(tiny, FAST)[0])
+
+
+def test_fast_learns_with_its_recipe(tiny: Dataset) -> None:
+    metrics, _ = run_training(tiny, RECIPE)
+    assert metrics[-1].accuracy == 1.0
+
+
+def test_a_recipe_interrupted_between_epochs_goes_on_as_if_nothing_had_happened(tiny: Dataset) -> None:
+    """Order, views, learning rate, momentum and average continue where they were."""
+    whole, expected = run_training(tiny, RECIPE)
+    splits = datasets.split(tiny)
+    model = new_model(RECIPE, tiny)
+    optimizer = new_optimizer(model, RECIPE)
+    epochs = train(model, optimizer, RECIPE, tiny, splits)
+    first = [next(epochs).metrics for _ in range(2)]
+    again = new_model(RECIPE, tiny)
+    again.load_state_dict(model.state_dict())
+    fresh = new_optimizer(again, RECIPE)
+    fresh.load_state_dict(optimizer.state_dict())
+    rest = [epoch.metrics for epoch in train(again, fresh, RECIPE, tiny, splits, first_epoch=3)]
+    assert losses(first + rest) == losses(whole)
+    assert all(
+        torch.equal(a, b) for a, b in zip(expected.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        {"schedule": "constant"},
+        {"weight_decay": 0.0},
+        {"nesterov": False},
+        {"label_smoothing": 0.0},
+        {"flip": False},
+        {"shift": 0},
+        {"average": 0.0},
+        {"mirrored": False},
+        {"precision": "bfloat16"},
+    ],
+)
+def test_each_ingredient_changes_what_is_learnt(tiny: Dataset, without: dict[str, Any]) -> None:
+    hparams = replace(RECIPE, epochs=2)
+    (*_, recipe), _ = run_training(tiny, hparams)
+    (*_, other), _ = run_training(tiny, replace(hparams, **without))
+    assert other.loss != recipe.loss
+
+
+@pytest.mark.parametrize("model", ["net", "fast"])
+def test_label_smoothing_is_pytorchs(tiny: Dataset, model: str) -> None:
+    hparams = replace(FAST, model=model, width=4, label_smoothing=0.3, epochs=1, batch_size=1000)
+    splits = datasets.split(tiny)
+    network = new_model(hparams, tiny)
+    network.look_at(datasets.normalise(tiny.images[splits.train]))
+    logits = network.train()(datasets.normalise(tiny.images[splits.train]))
+    expected = nn.functional.cross_entropy(logits, tiny.labels[splits.train], label_smoothing=0.3)
+    (metrics,), _ = run_training(tiny, hparams)
+    assert metrics.train_loss == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_whitening_sees_the_training_images_alone(tiny: Dataset) -> None:
+    splits = datasets.split(tiny)
+    other = replace(tiny, images=tiny.images.clone())
+    other.images[splits.val] = 0
+    weights = [
+        run_training(dataset, replace(RECIPE, epochs=1))[1].state_dict()["whiten.weight"] for dataset in (tiny, other)
+    ]
+    assert torch.equal(*weights)
+
+
+def test_training_learns(tiny: Dataset) -> None:
+    metrics, _ = run_training(tiny, replace(FAST, epochs=8))
+    assert metrics[-1].accuracy == 1.0
+
+
+def test_a_batch_larger_than_the_data_set_is_one_step(tiny: Dataset) -> None:
+    metrics, _ = run_training(tiny, replace(FAST, batch_size=1000, epochs=1))
+    assert math.isfinite(metrics[0].loss)
+
+
+def test_evaluation_leaves_the_weights_alone_and_counts_right(tiny: Dataset) -> None:
+    model = new_model(FAST, tiny)
+    before = [parameter.clone() for parameter in model.parameters()]
+    everything = torch.arange(120)
+    evaluation = evaluate(model, tiny, everything)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    correct = int((evaluation.predictions == tiny.labels).sum())
+    assert evaluation.accuracy == correct / 120
+    assert sum(class_accuracies(evaluation, tiny, everything).values()) == pytest.approx(3 * correct / 120)
+
+
+def test_divergence_stops_training_at_once(tiny: Dataset) -> None:
+    with pytest.raises(Diverged, match=r"training loss is (nan|inf)"):
+        run_training(tiny, replace(FAST, lr=1e30))
+
+
+def result_of(dataset: Dataset, hparams: Hparams) -> Result:
+    return run.run_trial(hparams, dataset, datasets.split(dataset), torch.device("cpu"), lambda metrics: None)[0]
+
+
+def test_a_finished_trial_reports_its_last_epoch_and_names_its_best(tiny: Dataset) -> None:
+    calls: list[list[EpochMetrics]] = []
+    splits = datasets.split(tiny)
+    result, trained = run.run_trial(FAST, tiny, splits, torch.device("cpu"), lambda history: calls.append([*history]))
+    assert [len(history) for history in calls] == [1, 2, 3]
+    seen = calls[-1]
+    assert (result.status, result.epochs) == ("ok", 3)
+    assert result.seconds == sum(metrics.seconds for metrics in seen)
+    assert result.metrics is not None
+    assert trained is not None
+    assert torch.equal(trained.predictions, evaluate(trained.model, tiny, splits.val).predictions)
+    assert result.metrics["default"] == seen[-1].accuracy
+    assert result.metrics["best_accuracy"] == max(metrics.accuracy for metrics in seen)
+    assert result.details["hparams"] == {**FAST.__dict__}
+
+
+def test_a_diverged_trial_reports_chance(tiny: Dataset) -> None:
+    result = result_of(tiny, replace(FAST, lr=1e30))
+    assert result.status == "diverged"
+    assert "training loss is" in result.reason
+    assert result.metrics is not None
+    assert result.metrics["default"] == pytest.approx(1 / 3)
+    assert all(math.isfinite(value) for value in result.metrics.values())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_a_trial_out_of_memory_reports_chance(
+    error: RuntimeError, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhaust(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(run, "new_model", exhaust)
+    result = result_of(tiny, FAST)
+    assert (result.status, result.reason) == ("out_of_memory", str(error).splitlines()[0])
+    assert result.metrics is not None
+    assert result.metrics["default"] == pytest.approx(1 / 3)
+
+
+def test_a_network_too_large_for_this_machine_is_out_of_memory(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "new_model", lambda *_: torch.empty(2**60))
+    assert result_of(tiny, FAST).status == "out_of_memory"
+
+
+def test_any_other_error_is_raised(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "new_model", lambda *_: torch.empty(2) @ torch.empty(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        result_of(tiny, FAST)
+
+
+def test_an_interrupted_trial_keeps_its_last_epoch(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figures, its network and its predictions, also where it is interrupted in the middle of the next."""
+    steps = 0
+
+    def interrupted_step(*arguments: Any) -> Step:
+        step = new_step(*arguments)
+
+        def counted(images: Tensor, labels: Tensor) -> Tensor:
+            nonlocal steps
+            steps += 1
+            if steps == 2 * steps_per_epoch + 3:
+                raise KeyboardInterrupt
+            return step(images, labels)
+
+        return counted
+
+    splits = datasets.split(tiny)
+    steps_per_epoch = math.ceil(len(splits.train) / FAST.batch_size)
+    monkeypatch.setattr("cifar.training.train.new_step", interrupted_step)
+    result, trained = run.run_trial(FAST, tiny, splits, torch.device("cpu"), lambda history: None)
+    assert (result.status, result.epochs) == ("interrupted", 2)
+    assert result.metrics is not None
+    assert trained is not None
+    evaluation = evaluate(trained.model, tiny, splits.val)
+    assert evaluation.accuracy == result.metrics["default"]
+    assert torch.equal(evaluation.predictions, trained.predictions)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_what_a_trial_on_a_gpu_answers_can_be_written_down(tiny: Dataset) -> None:
+    _, trained = run.run_trial(FAST, tiny, datasets.split(tiny), torch.device("cuda"), lambda history: None)
+    assert trained is not None
+    assert trained.predictions.device.type == "cpu"
+
+
+def test_a_trial_runs_from_a_clone_that_nothing_has_installed(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version_of(package: str) -> str:
+        if package == "cifar-nni":
+            raise PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(run, "version", version_of)
+    result, _ = run.run_trial(FAST, tiny, datasets.split(tiny), torch.device("cpu"), lambda history: None)
+    assert result.status == "ok"
+    versions = result.details["versions"]
+    assert isinstance(versions, dict)
+    assert versions["cifar-nni"] == __version__
+
+
+def test_an_interrupt_between_any_two_lines_finds_a_network_and_its_own_figures(tiny: Dataset) -> None:
+    splits = datasets.split(tiny)
+    lines = interrupted_at(tiny, splits, None)
+    assert lines > 20
+    seen = set[int]()
+    for line in range(1, lines):
+        result, trained = interrupted_at(tiny, splits, line)
+        if result is None:  # before it began, or after it ended
+            continue
+        seen.add(result.epochs)
+        if trained is None:
+            assert (result.metrics, result.epochs) == (None, 0)
+            continue
+        assert result.metrics is not None
+        assert len(trained.history) == result.epochs
+        evaluation = evaluate(trained.model, tiny, splits.val)
+        assert evaluation.accuracy == result.metrics["default"] == trained.history[-1].accuracy
+        assert evaluation.loss == pytest.approx(trained.history[-1].loss)
+        assert torch.equal(evaluation.predictions, trained.predictions)
+    assert seen == {0, 1, 2, 3}
+
+
+def interrupted_at(dataset: Dataset, splits: datasets.Splits, line: int | None) -> Any:
+    """What run_trial returns when an interrupt strikes before the so many-th line that it comes to; how many there
+    are where none does."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal count
+        if frame.f_code is not run.run_trial.__code__:
+            return None
+        if event == "line":
+            count += 1
+            if count == line:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        returned = run.run_trial(FAST, dataset, splits, torch.device("cpu"), lambda history: None)
+    except KeyboardInterrupt:
+        return None, None
+    finally:
+        sys.settrace(before)
+    return count if line is None else returned
+
+
+def test_a_trial_that_another_process_lets_run_out_of_memory_has_a_whole_result(tiny: Dataset) -> None:
+    result = run.out_of_memory("2 GB", [], FAST, tiny, datasets.split(tiny), torch.device("cpu"))
+    assert (result.status, result.reason, result.metrics and result.metrics["default"]) == (
+        "out_of_memory",
+        "2 GB",
+        1 / 3,
+    )
+    assert result.details.keys() == result_of(tiny, FAST).details.keys()

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import fake_experiments as fake
+import pytest
+
+from cifar.trials import leaderboard, store
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    """0.8, a tie with it, clearly worse, diverged, and one that runs."""
+    return fake.make(
+        tmp_path / "made",
+        [
+            {"accuracy": 0.8},
+            {"accuracy": 0.797},
+            {"accuracy": 0.7},
+            {"accuracy": 0.1, "status": "diverged"},
+            {"accuracy": 0.0, "status": "running"},
+        ],
+    )
+
+
+def test_ties_are_those_that_the_images_do_not_tell_apart(experiment: Path) -> None:
+    trials = store.read_trials(experiment)
+    assert leaderboard.ties(trials, experiment) == {"trial0", "trial1"}
+    lines = leaderboard.leaderboard(trials, experiment).splitlines()
+    assert [line.split()[5] == "=" for line in lines[1:4]] == [True, True, False]
+    assert lines[4].split()[-5:] == ["diverged:", "diverged", "after", "2", "epochs"]
+    assert lines[5].split()[-1] == "running"
+    assert "do not tell these 2 apart" in lines[6]
+
+
+def test_without_a_trials_answers_standard_errors_tell_it_apart(experiment: Path) -> None:
+    (store.trial_directory(experiment, "trial0") / "validation.npz").unlink()
+    assert leaderboard.ties(store.read_trials(experiment), experiment) == {"trial0", "trial1"}
+
+
+def test_csv_and_json_hold_every_trial(experiment: Path) -> None:
+    trials = store.read_trials(experiment)
+    rows = list(csv.DictReader(io.StringIO(leaderboard.as_csv(trials, experiment))))
+    records = json.loads(leaderboard.as_json(trials, experiment))
+    assert [row["trial"] for row in rows] == [record["trial"] for record in records]
+    assert [record["number"] for record in records] == [0, 1, 2, 3, 4]
+    assert [record["ended"] for record in records] == ["ok", "ok", "ok", "diverged", "running"]
+    assert records[0]["accuracy"] == 0.8
+    assert records[0]["standard_error"] == pytest.approx(0.0126, abs=1e-4)
+    assert records[0]["width"] == 4.0
+    assert records[4]["accuracy"] is None
+    assert rows[4]["accuracy"] == ""
+
+
+def test_no_trial_makes_an_empty_table(tmp_path: Path) -> None:
+    experiment = fake.make(tmp_path / "made", [])
+    assert leaderboard.as_csv([], experiment) == ""
+    assert json.loads(leaderboard.as_json([], experiment)) == []
