@@ -66,7 +66,7 @@ class Contender:
 
 
 def _serve(way: str, data_name: str, hparams: str, steps: str, at_once: str) -> None:
-    work = Work(data_name, Hparams(**json.loads(hparams)), int(steps))
+    work = Work(data_name, Hparams.from_params(json.loads(hparams)), int(steps))
     train = {"tutorial": tutorial, "cifar": ours}[way](work, int(at_once))
     train()  # what happens once, loading of libraries among it, is no part of the speed
     print("ready", flush=True)

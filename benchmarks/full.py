@@ -25,7 +25,7 @@ from cifar.trials.run import run_trial
 
 # The defaults of `fast` but for its size, its epochs, and images that move by 4 pixels, chosen by validation images
 # alone (results/README.md). The fourth such training; that file tells of all.
-_HPARAMS = Hparams(model="fast", width=128, epochs=28, shift=4)
+_HPARAMS = Hparams(model="fast", width=128, epochs=28, translate=4)
 _CHECKPOINT = Path(__file__).parents[1] / "nni-experiments" / "full" / "checkpoint.pt"
 HEADER = [
     "width",
@@ -44,7 +44,7 @@ class FullRun:
 
     width: int
     weights: int
-    shift: int
+    translate: int
     seconds: list[float]
     losses: list[float]
     test_accuracy: float
@@ -54,7 +54,7 @@ class FullRun:
         return [
             str(self.width),
             f"{self.weights:,}",
-            f"{self.shift} pixels",
+            f"{self.translate} pixels",
             str(len(self.losses)),
             f"{sum(self.seconds) / 60:.0f}",
             f"{self.losses[-1]:.3f}",
@@ -94,7 +94,7 @@ def train(dataset: Dataset, data_name: str) -> FullRun:
     return FullRun(
         width=_HPARAMS.width,
         weights=parameter_count(trained.model),
-        shift=_HPARAMS.shift,
+        translate=_HPARAMS.translate,
         seconds=seconds,
         losses=losses,
         test_accuracy=accuracy.value,

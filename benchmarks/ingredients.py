@@ -31,9 +31,9 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "Nesterov's momentum": {"nesterov": False},
     "label smoothing": {"label_smoothing": 0.0},
     "mirrored training images": {"flip": False},
-    "shifted training images": {"shift": 0},
-    "the average of weights": {"average": 0.0},
-    "mirror images in evaluation": {"mirrored": False},
+    "shifted training images": {"translate": 0},
+    "the average of weights": {"lookahead_decay": 0.0},
+    "mirror images in evaluation": {"tta_flip": False},
     "bfloat16 (float32 instead)": {"precision": "float32"},
 }
 HEADER = ["without", "flag", "validation accuracy", "the ingredient is worth"]

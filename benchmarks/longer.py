@@ -22,18 +22,18 @@ from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.training.hparams import Hparams
 from cifar.training.train import new_model, new_optimizer, train
-from cifar.trials.predictions import Answers
+from cifar.trials.predictions import Predictions
 
 _GPU = torch.cuda.is_available()
 _OWN = Hparams(model="fast")
 _WIDE, _WIDER = replace(_OWN, width=128, epochs=28), replace(_OWN, width=192, epochs=13)
-_ON_CPU = [replace(_OWN, epochs=20, shift=shift) for shift in (2, 4)]
+_ON_CPU = [replace(_OWN, epochs=20, translate=translate) for translate in (2, 4)]
 _ON_GPU = [
     _OWN,
-    *(replace(recipe, shift=shift) for recipe in (_WIDE, _WIDER) for shift in (2, 4)),
-    replace(_WIDE, shift=4, seed=1),
-    replace(_WIDE, shift=4, batch_size=512, lr=0.75),
-    replace(_WIDE, shift=4, weight_decay=0.0026),
+    *(replace(recipe, translate=translate) for recipe in (_WIDE, _WIDER) for translate in (2, 4)),
+    replace(_WIDE, translate=4, seed=1),
+    replace(_WIDE, translate=4, batch_size=512, lr=0.75),
+    replace(_WIDE, translate=4, weight_decay=0.0026),
 ]
 _RECIPES = _ON_GPU if _GPU else _ON_CPU
 HEADER = ["fast, but with", "seconds", "training loss", "validation accuracy"]
@@ -73,7 +73,7 @@ def compare(dataset: Dataset) -> Iterator[Trained]:
         epochs = train(model, new_optimizer(model, hparams), hparams, dataset, splits)
         *_, last = tqdm(epochs, changes, hparams.epochs, file=sys.stderr, disable=None)
         seconds = time.perf_counter() - began
-        accuracy = mean(correct([Answers(last.predictions.cpu().numpy(), labels)]))
+        accuracy = mean(correct([Predictions(last.predictions.cpu().numpy(), labels)]))
         yield Trained(changes, seconds, last.metrics.train_loss, accuracy.value, accuracy.margin)
 
 

@@ -45,7 +45,7 @@ class Losses:
     """Of one training, after each epoch; `reference` are those of one process."""
 
     name: str
-    accumulate: int
+    gradient_accumulation_steps: int
     processes: int
     training: list[float]
     validation: list[float]
@@ -62,7 +62,7 @@ class Losses:
             " ".join(f"{loss:.6f}" for loss in losses) for losses in (self.training, self.validation)
         )
         difference = "" if self.processes == 1 else f"{self.difference:.0e}"
-        return [self.name, str(self.accumulate), str(self.processes), training, validation, difference]
+        return [self.name, str(self.gradient_accumulation_steps), str(self.processes), training, validation, difference]
 
 
 def main() -> int:
@@ -78,13 +78,13 @@ def main() -> int:
 def compare(data_name: str) -> Iterator[Losses]:
     with tqdm(total=len(_CASES) * 2 * len(SIZES), file=sys.stderr, disable=None) as bar:
         for name, whole in _CASES.items():
-            for hparams in (whole, replace(whole, accumulate=3)):
+            for hparams in (whole, replace(whole, gradient_accumulation_steps=3)):
                 reference = list[float]()
                 for size in SIZES:
                     training, validation = losses(hparams, data_name, size)
                     reference = reference or [*training, *validation]
                     bar.update()
-                    yield Losses(name, hparams.accumulate, size, training, validation, reference)
+                    yield Losses(name, hparams.gradient_accumulation_steps, size, training, validation, reference)
 
 
 def losses(hparams: Hparams, data_name: str, processes: int) -> tuple[list[float], list[float]]:
@@ -106,7 +106,7 @@ def losses(hparams: Hparams, data_name: str, processes: int) -> tuple[list[float
 def work(asked: str) -> None:
     """In each of the processes: train, and the leading one writes the losses down."""
     values, data_name, out = json.loads(asked)
-    hparams, dataset = Hparams(**values), datasets.load(data_name)
+    hparams, dataset = Hparams.from_params(values), datasets.load(data_name)
     torch.set_num_threads(1)
     with distributed.joined():
         model = new_model(hparams, dataset)

@@ -241,12 +241,12 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> Request:
-    from cifar.search.config import Changes
+    from cifar.search.config import Overrides
     from cifar.search.prepare import Request
     from cifar.search.remote import hosts
 
     auto = options.concurrency == "auto"
-    changes = Changes(
+    overrides = Overrides(
         name=options.name,
         tuner=options.tuner,
         max_trials=options.max_trials,
@@ -259,7 +259,7 @@ def _request(options: argparse.Namespace) -> Request:
         hosts=tuple(hosts.read(options.hosts)) if options.hosts else None,
     )
     host, install = getattr(options, "host", LOOPBACK), getattr(options, "install", False)
-    return Request(options.config, changes, options.data, auto, options.port, host, install)
+    return Request(options.config, overrides, options.data, auto, options.port, host, install)
 
 
 if __name__ == "__main__":

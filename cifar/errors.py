@@ -18,7 +18,7 @@ class Problems:
     def __init__(self) -> None:
         self.found: list[str] = []  # sentences
 
-    def of(self, check: Callable[[], T]) -> T | None:
+    def collect(self, check: Callable[[], T]) -> T | None:
         """What `check` returns; None where it raised a RequestError, which is kept."""
         try:
             return check()
@@ -26,7 +26,7 @@ class Problems:
             self.found += str(error).splitlines()
             return None
 
-    def refuse(self) -> None:
+    def raise_if_any(self) -> None:
         """Raise a RequestError with a line for each problem, where there is any."""
         if self.found:
             raise RequestError("\n".join(dict.fromkeys(self.found)))

@@ -31,8 +31,8 @@ def experiments() -> Path:
     return places.home() / "nni-experiments"
 
 
-def describe(door: int) -> dict[str, Any]:
-    """This machine, as a search needs to know it; `door` is a port that leads to the one that asks."""
+def describe(forwarded_port: int) -> dict[str, Any]:
+    """This machine, as a search needs to know it; `forwarded_port` is a port that leads to the one that asks."""
     from joblib import cpu_count
 
     from cifar.system import gpus
@@ -44,8 +44,8 @@ def describe(door: int) -> dict[str, Any]:
         "free_bytes": shutil.disk_usage(existing(experiments())).free,
         "time": time.time(),
         "cache_free_bytes": shutil.disk_usage(existing(places.cache())).free,
-        "doors": sorted(
-            {one.laddr.ip for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == door}
+        "forwarded_addresses": sorted(
+            {one.laddr.ip for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == forwarded_port}
         ),
         "preloads": str(Path(__file__).with_name("search") / "nni_patches"),
     }
@@ -66,9 +66,9 @@ def has(place: str, fingerprint: str) -> bool:
 
 def take(place: str) -> None:
     """Put decoded images, a tar archive on standard input, into this machine's cache."""
-    entry = places.cache() / place
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    with new_directory(entry) as new, tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
+    cache_path = places.cache() / place
+    cache_path.parent.mkdir(parents=True, exist_ok=True)
+    with new_directory(cache_path) as new, tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
         archive.extractall(new, filter="data")
 
 
@@ -80,7 +80,7 @@ def measure(space: dict[str, Any], command: str, concurrency: int) -> dict[str, 
         word.split("=", 1) for word in itertools.takewhile(lambda word: "=" in word, shlex.split(command)[1:])
     )
     os.environ.update(variables)
-    return asdict(next(forecast.rates(space, command, variables["CIFAR_DATA"], [concurrency])))
+    return asdict(next(forecast.throughputs(space, command, variables["CIFAR_DATA"], [concurrency])))
 
 
 def end(experiment: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cifar.training.hparams import Hparams
-from cifar.trials import predictions
+from cifar.trials.predictions import save_predictions
 from cifar.trials.store import trial_directory
 
 SPACE = {
@@ -82,4 +82,4 @@ def add_trial(
     (directory / "params.json").write_text(json.dumps({"parameters": params}))
     predicted = LABELS.copy()
     predicted[: round(len(LABELS) * (1 - accuracy))] += 1
-    predictions.save(directory, predicted % 10, LABELS)
+    save_predictions(directory, predicted % 10, LABELS)

@@ -208,9 +208,9 @@ def test_an_accuracy_curve_has_a_point_per_epoch(
 
 def test_longer_trainings_are_named_by_what_they_change(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = Hparams(model="fast", width=4, batch_size=10, epochs=3)
-    monkeypatch.setattr(longer, "_RECIPES", [recipe, replace(recipe, shift=4)])
+    monkeypatch.setattr(longer, "_RECIPES", [recipe, replace(recipe, translate=4)])
     near, far = longer.compare(tiny)
-    assert far.changes == near.changes + ", shift 4" == "width 4, batch size 10, epochs 3, shift 4"
+    assert far.changes == near.changes + ", translate 4" == "width 4, batch size 10, epochs 3, translate 4"
     assert near.train_loss != far.train_loss
     assert 0 <= near.accuracy <= 1
     assert len(near.cells()) == len(longer.HEADER)
@@ -219,7 +219,7 @@ def test_longer_trainings_are_named_by_what_they_change(tiny: Dataset, monkeypat
 def test_a_full_run_that_is_cut_off_before_its_test_is_tested_once(
     tiny: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(full, "_HPARAMS", Hparams(width=4, shift=1, lr=0.01, epochs=2))
+    monkeypatch.setattr(full, "_HPARAMS", Hparams(width=4, translate=1, lr=0.01, epochs=2))
     monkeypatch.setattr(full, "_CHECKPOINT", tmp_path / "checkpoint.pt")
     monkeypatch.setattr(full, "RESULTS", tmp_path)
     monkeypatch.setattr(datasets, "load_test", lambda name: tiny)
@@ -227,7 +227,7 @@ def test_a_full_run_that_is_cut_off_before_its_test_is_tested_once(
         cut_off.setattr(full, "read_test_images", _interrupted)
         full.train(tiny, "tiny")
     run = full.train(tiny, "tiny")
-    assert (run.width, run.shift) == (4, 1)
+    assert (run.width, run.translate) == (4, 1)
     assert len(run.seconds) == len(run.losses) == 2
     assert run.losses[1] < run.losses[0]
     (reading,) = test_log.read(tmp_path)

@@ -165,7 +165,7 @@ def _say(line: str) -> None:
 def _save_model(path: Path, dataset: Dataset, answer: Answer) -> None:
     """The first seed's network: to choose among them by the test images would flatter."""
     model = answer.finals[0]
-    tested = float(answer.verdicts[0].answers[0].correct.mean())
+    tested = float(answer.verdicts[0].predictions[0].correct.mean())
     accuracy = {"validation": answer.winner.accuracy.value, "test": tested}
     if not _trained_as_confirmed(answer):
         del accuracy["validation"]
@@ -182,7 +182,7 @@ def _text(answer: Answer) -> str:
     longer = "" if _trained_as_confirmed(answer) else f", for {answer.finals[0].hparams.epochs} epochs of all images"
     for verdict in answer.verdicts:
         lines += [
-            f"test accuracy on {verdict.name}: {verdict.accuracy} (95 % interval, {len(verdict.answers)} seeds, "
+            f"test accuracy on {verdict.name}: {verdict.accuracy} (95 % interval, {len(verdict.predictions)} seeds, "
             f"{verdict.images:,} images), trained on the validation images too{longer}; true classes down, predicted "
             "across, summed over the seeds:",
             str(_confusion_table(verdict)),
@@ -219,7 +219,7 @@ def _record(answer: Answer) -> dict[str, Any]:
         "winner": answer.winner.trial.id,
         "tied": [candidate.trial.id for candidate in answer.tied],
         "candidates": {candidate.trial.id: _mean_record(candidate.accuracy) for candidate in answer.candidates},
-        "seeds": len(answer.verdicts[0].answers),
+        "seeds": len(answer.verdicts[0].predictions),
         "seconds": answer.winner.seconds,
         "final_epochs": answer.finals[0].hparams.epochs,
         "classes": list(answer.verdicts[0].classes),

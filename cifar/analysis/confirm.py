@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from cifar.errors import RequestError
 from cifar.training.hparams import Hparams
-from cifar.trials.leaderboard import ties
-from cifar.trials.predictions import Answers
+from cifar.trials.predictions import Predictions
 from cifar.trials.store import Trial, best_first
+from cifar.trials.ties import ties
 
 MOST_CANDIDATES = 5
 _FIRST_SEED = 1000  # far from those that most searches use
@@ -43,12 +43,12 @@ class Candidate:
     """A leading trial's configuration, and how it did with each new seed."""
 
     trial: Trial
-    answers: list[Answers]
+    predictions: list[Predictions]
     seconds: float  # of its quickest training, which was disturbed least
 
     @property
     def accuracy(self) -> Mean:
-        return mean(correct(self.answers))
+        return mean(correct(self.predictions))
 
 
 def mean(values: NDArray[np.float64]) -> Mean:
@@ -75,13 +75,13 @@ def decide(candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
 
 
 def _is_worse(other: Candidate, best: Candidate) -> bool:
-    difference = mean(correct(best.answers) - correct(other.answers))
+    difference = mean(correct(best.predictions) - correct(other.predictions))
     return difference.value > difference.margin
 
 
-def correct(answers: Sequence[Answers]) -> NDArray[np.float64]:
+def correct(predictions: Sequence[Predictions]) -> NDArray[np.float64]:
     """Seeds x images, 1 where right."""
-    return np.stack([some.correct for some in answers]).astype(np.float64)
+    return np.stack([some.correct for some in predictions]).astype(np.float64)
 
 
 def leading(trials: list[Trial], experiment: Path) -> list[Trial]:
@@ -102,7 +102,7 @@ def new_seeds(trials: Sequence[Trial], count: int) -> list[int]:
 def with_seeds(trial: Trial, seeds: Sequence[int]) -> Iterator[Hparams]:
     """The trial's hyperparameters with each of the seeds."""
     try:
-        hparams = Hparams(**(trial.result or {})["hparams"])
+        hparams = Hparams.from_params((trial.result or {})["hparams"])
     except (KeyError, TypeError) as error:
         raise RequestError(
             f"trial {trial.number} was run by another version, which this one cannot repeat: {error}"

@@ -16,30 +16,29 @@ from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
 from cifar.training.train import evaluate
-from cifar.trials import predictions
-from cifar.trials.predictions import Answers
+from cifar.trials.predictions import Predictions, confusion_matrix
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The networks' answers to one set of test images."""
+    """The networks' predictions for one set of test images."""
 
     name: str
     classes: tuple[str, ...]
-    answers: list[Answers]
+    predictions: list[Predictions]
 
     @property
     def accuracy(self) -> Mean:
-        return mean(correct(self.answers))
+        return mean(correct(self.predictions))
 
     @property
     def images(self) -> int:
-        return len(self.answers[0].labels)
+        return len(self.predictions[0].labels)
 
     @property
     def confusion(self) -> NDArray[np.int64]:
         """True x predicted class, summed over the networks."""
-        return predictions.confusion(self.answers, len(self.classes))
+        return confusion_matrix(self.predictions, len(self.classes))
 
 
 def read_test_images(experiment: Path, models: Sequence[SavedModel], test: Dataset, trial_id: str) -> Verdict:
@@ -47,8 +46,8 @@ def read_test_images(experiment: Path, models: Sequence[SavedModel], test: Datas
     everything, labels = torch.arange(len(test.labels)), _labels(test, models[0].classes)
     networks = [model.network for model in models]
     predictions = [evaluate(network, test, everything).predictions.numpy() for network in networks]
-    verdict = Verdict(test_log.name_of(test), models[0].classes, [Answers(some, labels) for some in predictions])
-    accuracies = [float(answers.correct.mean()) for answers in verdict.answers]
+    verdict = Verdict(test_log.name_of(test), models[0].classes, [Predictions(some, labels) for some in predictions])
+    accuracies = [float(predictions.correct.mean()) for predictions in verdict.predictions]
     test_log.append(experiment, trial_id, [model.hparams.seed for model in models], test, accuracies)
     return verdict
 

@@ -123,7 +123,7 @@ def _could_pass(best: float, stopped: Trial, finished: Sequence[Trial], curves: 
     return (stopped.accuracy or 0.0) + max(rises, default=0.0) > best
 
 
-def edges(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def range_warnings(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A sentence for each parameter whose best values crowd at an end of its range: better ones may lie beyond."""
     ranked = best_first(list(trials))
     leading = ranked[: max(3, len(ranked) // 10)]

@@ -30,9 +30,11 @@ from cifar.inference import model_file
 from cifar.inference.model_file import SavedModel
 from cifar.search.search_space import fits
 from cifar.system.files import new_file
-from cifar.trials import predictions, store, top_models
-from cifar.trials.leaderboard import accuracy_text, param_text, params_text, records, ties
+from cifar.trials import store, top_models
+from cifar.trials.leaderboard import accuracy_text, param_text, params_text, records
+from cifar.trials.predictions import confusion_matrix, load_predictions
 from cifar.trials.store import Trial, best_first
+from cifar.trials.ties import ties
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ def _about_search(experiment: Path, trials: list[Trial]) -> dict[str, Any]:
     fitting = [trial for trial in trials if fits(trial.params, space)]
     return {
         "title": config.get("experimentName") or experiment.name,
-        "warnings": [*_left_out(len(trials) - len(fitting)), *findings.edges(fitting, space)],
+        "warnings": [*_left_out(len(trials) - len(fitting)), *findings.range_warnings(fitting, space)],
         "searched": [*figures.of_search(fitting, space, curves)],
         "learned": findings.tuner_gain(trials, store.read_result_times(experiment), tuner),
         "stopping": findings.stopping(trials, curves),
@@ -191,10 +193,10 @@ def _of_tests(confirmed: Any) -> list[Figure]:
 
 def _of_validation(experiment: Path, trials: list[Trial], model: SavedModel | None) -> list[Figure]:
     best = best_first(trials)[0]
-    answers = predictions.load(store.trial_directory(experiment, best.id))
-    if answers is None or model is None:
+    predictions = load_predictions(store.trial_directory(experiment, best.id))
+    if predictions is None or model is None:
         return []
-    confusion = predictions.confusion([answers], len(model.classes))
+    confusion = confusion_matrix([predictions], len(model.classes))
     return [figures.of_confusion(confusion, model.classes, f"validation images, by trial {best.number}")]
 
 

@@ -25,8 +25,7 @@ from cifar.system import processes
 from cifar.system.files import read_json, write_json
 from cifar.training import device
 from cifar.training.hparams import Hparams
-from cifar.trials import predictions
-from cifar.trials.predictions import Answers
+from cifar.trials.predictions import Predictions, load_predictions, save_predictions
 from cifar.trials.run import Trained, run_trial
 from cifar.trials.store import Trial
 
@@ -72,7 +71,8 @@ class Trainer:
             except Failed as failure:
                 yield trial, failure
             else:
-                yield trial, Candidate(trial, [answers for answers, _ in runs], min(seconds for _, seconds in runs))
+                predictions, seconds = zip(*runs, strict=True)
+                yield trial, Candidate(trial, list(predictions), min(seconds))
 
     def final_models(self, trial: Trial, hparams: Sequence[Hparams]) -> list[SavedModel]:
         """Networks trained on the validation images too: how good they are, only test images can say."""
@@ -133,7 +133,7 @@ class Trainer:
     def _is_kept(self, training: Training) -> bool:
         if training.final:
             return self._kept_model(training) is not None
-        return self._kept_answers(training) is not None
+        return self._kept_predictions(training) is not None
 
     def _final_model(self, training: Training) -> SavedModel:
         if kept := self._kept_model(training):
@@ -151,24 +151,24 @@ class Trainer:
         same = kept.hparams == training.hparams and kept.facts["data"]["fingerprint"] == self.dataset.fingerprint
         return kept if same else None
 
-    def _validated(self, training: Training) -> tuple[Answers, float]:
-        if kept := self._kept_answers(training):
+    def _validated(self, training: Training) -> tuple[Predictions, float]:
+        if kept := self._kept_predictions(training):
             return kept
         directory = self.directory / training.name
         trained, seconds = self._train(training, self.splits)
-        answers = Answers(trained.predictions.numpy(), self.dataset.labels[self.splits.val].numpy())
-        predictions.save(directory, answers.predictions, answers.labels)
+        predictions = Predictions(trained.predictions.numpy(), self.dataset.labels[self.splits.val].numpy())
+        save_predictions(directory, predictions.predicted, predictions.labels)
         write_json(directory / "result.json", {"identity": self._identity(training), "seconds": seconds})
-        return answers, seconds
+        return predictions, seconds
 
-    def _kept_answers(self, training: Training) -> tuple[Answers, float] | None:
+    def _kept_predictions(self, training: Training) -> tuple[Predictions, float] | None:
         """Of an earlier training of the same, and its seconds; None where there is none, or what it left is damaged."""
         directory = self.directory / training.name
-        answers = predictions.load(directory)
+        predictions = load_predictions(directory)
         try:
             kept = read_json(directory / "result.json")
             same = kept is not None and kept["identity"] == self._identity(training)
-            return (answers, float(kept["seconds"])) if answers is not None and same and kept else None
+            return (predictions, float(kept["seconds"])) if predictions is not None and same and kept else None
         except (RequestError, KeyError, TypeError):
             return None
 

@@ -34,7 +34,7 @@ class Cached:
 
     decoded: Decoded
     fingerprint: str
-    entry: Path
+    cache_path: Path
 
 
 def fetch(source: Source, part: Part) -> Cached:
@@ -43,70 +43,70 @@ def fetch(source: Source, part: Part) -> Cached:
     Processes that ask at once wait for the one that decodes.
     """
     home = places.cache() / source.name
-    entry = home / f"{part}-{source.key(part)}"
+    cache_path = home / f"{part}-{source.key(part)}"
     try:
-        return _open(entry)
+        return _open(cache_path)
     except FileNotFoundError:
         pass
     except _Damaged as damage:
-        logger.warning("cache %s is damaged (%s), decoding again", entry, damage)
+        logger.warning("cache %s is damaged (%s), decoding again", cache_path, damage)
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / "decoding.lock"):  # one for both parts: CIFAR-10's come out of one download
         try:
-            return _open(entry)  # another process was faster
+            return _open(cache_path)  # another process was faster
         except (FileNotFoundError, _Damaged):
-            _store(entry, source.decode(part))
-            _drop_outdated(entry, part)
-            return _open(entry)
+            _store(cache_path, source.decode(part))
+            _drop_outdated(cache_path, part)
+            return _open(cache_path)
 
 
-def reopen(entry: Path, fingerprint: str) -> Cached | None:
+def reopen(cache_path: Path, fingerprint: str) -> Cached | None:
     """What was fetched from this place before, whatever has become of its source; None where it is not there now."""
     try:
-        cached = _open(entry)
+        cached = _open(cache_path)
     except (FileNotFoundError, _Damaged):
         return None
     return cached if cached.fingerprint == fingerprint else None
 
 
-def _store(entry: Path, decoded: Decoded) -> None:
-    with new_directory(entry) as new:
+def _store(cache_path: Path, decoded: Decoded) -> None:
+    with new_directory(cache_path) as new:
         np.save(new / "images.npy", decoded.images)
         np.save(new / "labels.npy", decoded.labels)
         meta = {"skipped": decoded.skipped, "classes": decoded.classes, "fingerprint": _fingerprint(decoded)}
         write_json(new / "meta.json", meta)
 
 
-def hold(entry: Path) -> BaseFileLock:
+def hold(cache_path: Path) -> BaseFileLock:
     """Keep a part in the cache while the returned lock is held, whatever becomes of its source."""
-    return locks.take_share(_share(entry))
+    return locks.take_share(_share(cache_path))
 
 
-def _share(entry: Path) -> str:
+def _share(cache_path: Path) -> str:
     """Its name among the claims."""
-    return f"images.{hashlib.sha256(bytes(entry)).hexdigest()[:16]}"
+    return f"images.{hashlib.sha256(bytes(cache_path)).hexdigest()[:16]}"
 
 
-def _drop_outdated(entry: Path, part: Part) -> None:
+def _drop_outdated(cache_path: Path, part: Part) -> None:
     with locks.choosing():
-        for sibling in entry.parent.glob(f"{part}-*"):
-            if sibling != entry and not locks.count_shares(_share(sibling)):
+        for sibling in cache_path.parent.glob(f"{part}-*"):
+            if sibling != cache_path and not locks.count_shares(_share(sibling)):
                 shutil.rmtree(sibling, ignore_errors=True)  # trials that have it mapped keep their pages
 
 
-def _open(entry: Path) -> Cached:
-    if not entry.is_dir():
-        raise FileNotFoundError(entry)
+def _open(cache_path: Path) -> Cached:
+    if not cache_path.is_dir():
+        raise FileNotFoundError(cache_path)
     try:
-        meta = json.loads((entry / "meta.json").read_bytes())
-        images, labels = _map(entry / "images.npy"), _map(entry / "labels.npy")
+        meta = json.loads((cache_path / "meta.json").read_bytes())
+        images, labels = _map(cache_path / "images.npy"), _map(cache_path / "labels.npy")
         decoded = Decoded(images, labels, tuple(meta["classes"]), int(meta["skipped"]))
         fingerprint = _fingerprint(decoded)
         if fingerprint != meta["fingerprint"]:
             raise _Damaged("its content does not match its fingerprint")
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise _Damaged(error) from None
-    return Cached(decoded, fingerprint, entry)
+    return Cached(decoded, fingerprint, cache_path)
 
 
 def _map(path: Path) -> NDArray[Any]:

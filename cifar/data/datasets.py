@@ -81,16 +81,16 @@ def prepare(data: str) -> dict[str, str]:
     removes a folder while they run.
     """
     cached = _fetch(data, "train")
-    return {"CIFAR_DATA": data, PREPARED: f"{cached.fingerprint} {cached.entry}"}
+    return {"CIFAR_DATA": data, PREPARED: f"{cached.fingerprint} {cached.cache_path}"}
 
 
 def hold(data: str) -> tuple[dict[str, str], BaseFileLock]:
     """prepare(), and a lock: while it is held the images stay, also when somebody reads the folder anew."""
     while True:
         environment = prepare(data)
-        entry = Path(environment[PREPARED].split(" ", 1)[1])
-        lock = cache.hold(entry)
-        if entry.is_dir():  # it was not dropped just before
+        cache_path = Path(environment[PREPARED].split(" ", 1)[1])
+        lock = cache.hold(cache_path)
+        if cache_path.is_dir():  # it was not dropped just before
             return environment, lock
         locks.release([lock])
 
@@ -102,8 +102,8 @@ def load(data: str) -> Dataset:
     """
     prepared = os.environ.get(PREPARED)
     if prepared and data == os.environ.get("CIFAR_DATA"):
-        fingerprint, entry = prepared.split(" ", 1)
-        return _dataset(data, _fetch_prepared(data, fingerprint, places.cache() / entry))
+        fingerprint, cache_path = prepared.split(" ", 1)
+        return _dataset(data, _fetch_prepared(data, fingerprint, places.cache() / cache_path))
     return _dataset(data, _fetch(data, "train"))
 
 
@@ -119,8 +119,8 @@ def load_test_folder(folder: str) -> Dataset:
     return _dataset(folder, _fetch(folder, "test", sources.FolderToTest(Path(folder))))
 
 
-def _fetch_prepared(data: str, fingerprint: str, entry: Path) -> cache.Cached:
-    if cached := cache.reopen(entry, fingerprint):
+def _fetch_prepared(data: str, fingerprint: str, cache_path: Path) -> cache.Cached:
+    if cached := cache.reopen(cache_path, fingerprint):
         return cached
     cached = _fetch(data, "train")
     if cached.fingerprint != fingerprint:

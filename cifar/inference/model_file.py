@@ -55,7 +55,7 @@ def load(path: Path) -> SavedModel:
     """The model in a file, on the CPU. No code in the file is executed; RequestError where it is damaged or foreign."""
     content = _read(path)
     try:
-        hparams = Hparams(**content["hparams"])
+        hparams = Hparams.from_params(content["hparams"])
         network = build_model(hparams, len(content["classes"]))
         network.load_state_dict(content["weights"])
         _check(content, network)

@@ -1,4 +1,4 @@
-"""The experiment to run: config.yml, or what a stopped one kept, with what the command line changes in it."""
+"""The experiment to run: config.yml, or what a stopped one kept, with what the command line overrides in it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cifar.trials import store
 
 
 @dataclass(frozen=True)
-class Changes:
+class Overrides:
     """What the command line says instead of config.yml; None leaves that as it is."""
 
     name: str | None = None
@@ -41,20 +41,22 @@ class Changes:
 _FIXED_ON_RESUME = ("name", "tuner", "epochs", "seed", "no_early_stopping", "gpus_per_trial")
 
 
-def load(path: Path, changes: Changes) -> Any:
+def load(path: Path, overrides: Overrides) -> Any:
     """The experiment that `path` describes, as NNI's ExperimentConfig with all defaults filled in.
 
     RequestError, with a line for each problem, where it cannot run.
     """
-    return _checked(lambda found: _read(path, found), changes, list(_problems(changes)), f"{path} is no NNI experiment")
+    failure = f"{path} is no NNI experiment"
+    return _checked(lambda found: _read(path, found), overrides, list(_problems(overrides)), failure)
 
 
-def load_stored(experiment: Path, changes: Changes) -> Any:
+def load_stored(experiment: Path, overrides: Overrides) -> Any:
     """The experiment that ran in this directory, for one more run of it. RequestError where it cannot run."""
-    fixed = [name for name in _FIXED_ON_RESUME if getattr(changes, name) is not None]
+    fixed = [name for name in _FIXED_ON_RESUME if getattr(overrides, name) is not None]
     why = "cannot change in a resumed experiment: its trials would not compare"
     found = [f"--{name.replace('_', '-')} {why}" for name in fixed]
-    return _checked(lambda _: _stored(experiment), changes, [*found, *_problems(changes)], f"{experiment} cannot go on")
+    found += _problems(overrides)
+    return _checked(lambda _: _stored(experiment), overrides, found, f"{experiment} cannot go on")
 
 
 def load_shown(experiment: Path) -> Any:
@@ -74,7 +76,7 @@ def _read(path: Path, found: Problems) -> Any:
         config = nni_experiment.ExperimentConfig.load(path)
     finally:
         nni_experiment.config.utils.unset_base_path()  # NNI leaves it set after an error, and then reads nothing more
-    found.of(lambda: _refuse_misread_numbers(path, text))
+    found.collect(lambda: _refuse_misread_numbers(path, text))
     if isinstance(config.trial_command, str):  # a block of YAML ends with a line's end
         config.trial_command = config.trial_command.replace("\\\n", " ").strip()
     for name, attribute in (
@@ -82,8 +84,8 @@ def _read(path: Path, found: Problems) -> Any:
         ("trialCodeDirectory", "trial_code_directory"),
     ):
         if (place := getattr(config, attribute)) is not None:
-            setattr(config, attribute, found.of(lambda name=name, place=place: _expanded(name, place)))  # type: ignore[misc]
-    found.of(lambda: _read_space(config))
+            setattr(config, attribute, found.collect(lambda name=name, place=place: _expanded(name, place)))  # type: ignore[misc]
+    found.collect(lambda: _read_space(config))
     return config
 
 
@@ -162,14 +164,14 @@ def space_file(path: Path) -> Path | None:
     return None if name is None else path.absolute().parent / expanded(str(name))
 
 
-def _checked(read: Callable[[Problems], Any], changes: Changes, found: list[str], failure: str) -> Any:
+def _checked(read: Callable[[Problems], Any], overrides: Overrides, found: list[str], failure: str) -> Any:
     """What `read` returns, changed; RequestError with what was found before and all else that is wrong."""
     own = Problems()
     try:
         config = read(own)
         found = [*found, *own.found]
         if not found:
-            _apply(changes, config)
+            _apply(overrides, config)
         found = [*found, *problems(config)]
         config = config if found else _canonical(config)
     except RequestError as error:
@@ -231,26 +233,26 @@ def _canonical(config: Any) -> Any:
     return config
 
 
-def _problems(changes: Changes) -> Iterator[str]:
+def _problems(overrides: Overrides) -> Iterator[str]:
     for name in ("max_trials", "concurrency", "gpus_per_trial"):
-        value = getattr(changes, name)
+        value = getattr(overrides, name)
         if value is not None and value < 1:
             yield f"--{name.replace('_', '-')} must be at least 1, got {value}"
     for name in ("epochs", "seed"):
-        value = getattr(changes, name)
+        value = getattr(overrides, name)
         try:
             Hparams.from_params({} if value is None else {name: value})
         except RequestError as error:
             yield f"--{error}"
-    if changes.duration is not None and not durations.is_duration(changes.duration):
-        yield f"--duration {durations.RULE}, got {changes.duration!r}"
-    if changes.name is not None and not changes.name.strip():
-        yield f"--name must not be empty, got {changes.name!r}"
-    if changes.tuner is not None and (problem := tuner_problem(changes.tuner)):
+    if overrides.duration is not None and not durations.is_duration(overrides.duration):
+        yield f"--duration {durations.RULE}, got {overrides.duration!r}"
+    if overrides.name is not None and not overrides.name.strip():
+        yield f"--name must not be empty, got {overrides.name!r}"
+    if overrides.tuner is not None and (problem := tuner_problem(overrides.tuner)):
         yield problem
 
 
-def _apply(changes: Changes, config: Any) -> None:
+def _apply(overrides: Overrides, config: Any) -> None:
     names = {
         "name": "experiment_name",
         "max_trials": "max_trial_number",
@@ -258,20 +260,20 @@ def _apply(changes: Changes, config: Any) -> None:
         "concurrency": "trial_concurrency",
     }
     for name, nni_name in names.items():
-        if getattr(changes, name) is not None:
-            setattr(config, nni_name, getattr(changes, name))
-    _apply_tuner(changes, config)
-    if changes.gpus_per_trial is not None and config.trial_command:
-        config.trial_command = _in_processes(config.trial_command, changes.gpus_per_trial)
-    if changes.no_early_stopping:
+        if getattr(overrides, name) is not None:
+            setattr(config, nni_name, getattr(overrides, name))
+    _apply_tuner(overrides, config)
+    if overrides.gpus_per_trial is not None and config.trial_command:
+        config.trial_command = _in_processes(config.trial_command, overrides.gpus_per_trial)
+    if overrides.no_early_stopping:
         config.assessor = None
-    if changes.hosts is not None:
+    if overrides.hosts is not None:
         services = _nni_experiment().config
-        machines = [services.RemoteMachineConfig(**host.machine()) for host in changes.hosts]
+        machines = [services.RemoteMachineConfig(**host.machine()) for host in overrides.hosts]
         config.training_service = services.RemoteConfig(machine_list=machines)
     for name in ("epochs", "seed"):  # where an option is given twice, trial.py takes the last
-        if getattr(changes, name) is not None and config.trial_command:
-            config.trial_command += f" --{name} {getattr(changes, name)}"
+        if getattr(overrides, name) is not None and config.trial_command:
+            config.trial_command += f" --{name} {getattr(overrides, name)}"
 
 
 def _in_processes(command: str, number: int) -> str:
@@ -282,9 +284,9 @@ def _in_processes(command: str, number: int) -> str:
     return f"torchrun --standalone --nproc-per-node {number} {command[begins.end() :]}"
 
 
-def _apply_tuner(changes: Changes, config: Any) -> None:
-    if changes.tuner is not None and (config.tuner is None or config.tuner.name != changes.tuner):
+def _apply_tuner(overrides: Overrides, config: Any) -> None:
+    if overrides.tuner is not None and (config.tuner is None or config.tuner.name != overrides.tuner):
         algorithm = _nni_experiment().config.AlgorithmConfig
-        config.tuner = algorithm(name=changes.tuner, class_args={"optimize_mode": "maximize"})
-    if changes.seed is not None and config.tuner is not None and config.tuner.name in SEEDED_TUNERS:
-        config.tuner.class_args = {**(config.tuner.class_args or {}), "seed": changes.seed}
+        config.tuner = algorithm(name=overrides.tuner, class_args={"optimize_mode": "maximize"})
+    if overrides.seed is not None and config.tuner is not None and config.tuner.name in SEEDED_TUNERS:
+        config.tuner.class_args = {**(config.tuner.class_args or {}), "seed": overrides.seed}

@@ -11,7 +11,7 @@ from cifar.data import datasets
 from cifar.search import forecast
 from cifar.search.prepare import Request, check_new, disk_bytes, forecast_line
 from cifar.search.remote import hosts
-from cifar.search.remote.hosts import Described
+from cifar.search.remote.hosts import HostInfo
 from cifar.system import durations
 from cifar.system.files import existing
 from cifar.system.gpus import list_gpus
@@ -22,7 +22,7 @@ def doctor(request: Request) -> int:
 
     Hosts are not measured, which would need the images there.
     """
-    loaded, name, described, _claimed_port = check_new(request)
+    loaded, name, infos, _claimed_port = check_new(request)
     dataset = datasets.load(name)
     splits = datasets.split(dataset)
     gpus = [gpu.name for gpu in list_gpus()]
@@ -32,8 +32,8 @@ def doctor(request: Request) -> int:
     print(f"data      {name}: {len(splits.train):,} images to train on, {len(splits.val):,} to validate on")
     print(f"largest   model {biggest.model}, width {biggest.width}, batch_size {biggest.batch_size}")
     print(f"disk      {disk_bytes(loaded) / 2**20:.0f} MB needed, {shutil.disk_usage(place).free / 2**30:.0f} GB free")
-    if described:
-        _print_hosts(described, name)
+    if infos:
+        _print_hosts(infos, name)
         return 0
     if (number := forecast.processes_per_trial(loaded.trial_command)) > 1:
         print(f"trials of {number} processes each are not measured")
@@ -41,11 +41,11 @@ def doctor(request: Request) -> int:
     print("at once   seconds per trial   trials per hour   step of the largest   its memory", flush=True)
     measured = []
     space, command = loaded.search_space, loaded.trial_command
-    for rate in forecast.rates(space, command, name, forecast.concurrencies()):
-        measured.append(rate)
+    for throughput in forecast.throughputs(space, command, name, forecast.concurrencies()):
+        measured.append(throughput)
         print(
-            f"{rate.concurrency:7}   {rate.trial_seconds:17.0f}   {rate.trials_per_hour:15.0f}   "
-            f"{rate.largest_step_seconds * 1000:16.0f} ms   {rate.largest_bytes / 2**30:7.1f} GB",
+            f"{throughput.concurrency:7}   {throughput.trial_seconds:17.0f}   {throughput.trials_per_hour:15.0f}   "
+            f"{throughput.largest_step_seconds * 1000:16.0f} ms   {throughput.largest_bytes / 2**30:7.1f} GB",
             flush=True,
         )
     best = forecast.best(measured)
@@ -55,10 +55,10 @@ def doctor(request: Request) -> int:
     return 0
 
 
-def _print_hosts(described: list[Described], data_name: str) -> None:
+def _print_hosts(infos: list[HostInfo], data_name: str) -> None:
     fingerprint, entry = datasets.prepare(data_name)[datasets.PREPARED].split(" ", 1)
-    lacking = hosts.without_data(described, Path(entry), fingerprint)
+    lacking = hosts.without_data(infos, Path(entry), fingerprint)
     to_copy = f"{hosts.data_bytes(Path(entry)) / 2**20:.0f} MB of images to copy"
-    for one in described:
+    for one in infos:
         print(f"{hosts.summary(one)}, {to_copy if one in lacking else 'images there'}")
     print("cifar search measures how fast they are before it starts there")

@@ -29,9 +29,8 @@ from cifar.data.datasets import Dataset, Splits
 from cifar.errors import RequestError
 from cifar.search.search_space import sampled_values
 from cifar.system import processes
-from cifar.training import device
+from cifar.training import device, models
 from cifar.training.hparams import Hparams, command_hparams
-from cifar.training.models import build_model, parameter_count
 from cifar.training.train import epoch_size, evaluate, new_model, new_optimizer, new_step, train_batches
 from cifar.trials.run import is_out_of_memory
 from cifar.trials.top_models import KEPT
@@ -46,7 +45,7 @@ _LEAST_GAIN = 1.05  # more trials at once must pay by this much: fewer teach the
 
 
 @dataclass(frozen=True)
-class Rate:
+class Throughput:
     """`concurrency` trials side by side: seconds of the mean one without early stopping, and what the largest needs."""
 
     concurrency: int
@@ -58,7 +57,7 @@ class Rate:
     def trials_per_hour(self) -> float:
         return self.concurrency * 3600 / self.trial_seconds
 
-    def cut_off(self, most_seconds: float | None) -> Rate:
+    def cut_off(self, most_seconds: float | None) -> Throughput:
         """The same where no trial may take longer than that."""
         most = math.inf if most_seconds is None else most_seconds + _HANDOVER_SECONDS
         return replace(self, trial_seconds=min(self.trial_seconds, most))
@@ -82,9 +81,9 @@ def largest(space: dict[str, Any], command: str) -> Hparams:
     given, _ = command_hparams(command)
     values = {name: sampled_values(sampler) for name, sampler in space.items()}
     chosen: dict[str, object] = {name: max(values[name]) for name in ("width", "batch_size") if name in values}
-    chosen |= {name: min(values[name]) for name in ("lr", "momentum", "accumulate") if name in values}
+    chosen |= {name: min(values[name]) for name in ("lr", "momentum", "gradient_accumulation_steps") if name in values}
     models = values.get("model", [given.get("model", "net")])
-    return max((Hparams.from_params({**given, **chosen, "model": model}) for model in models), key=weights)
+    return max((Hparams.from_params({**given, **chosen, "model": model}) for model in models), key=parameter_count)
 
 
 def samples(space: dict[str, Any], command: str) -> list[Hparams]:
@@ -103,10 +102,10 @@ def processes_per_trial(command: str) -> int:
     return int(found[1]) if found else 1
 
 
-def weights(hparams: Hparams) -> int:
-    """How many weights a configuration's network has, for ten classes."""
+def parameter_count(hparams: Hparams) -> int:
+    """How many parameters a configuration's network has, for ten classes."""
     with torch.device("meta"):
-        return parameter_count(build_model(hparams, classes=10))
+        return models.parameter_count(models.build_model(hparams, classes=10))
 
 
 def disk_bytes(hparams: Hparams, trials: int, concurrency: int) -> int:
@@ -114,7 +113,7 @@ def disk_bytes(hparams: Hparams, trials: int, concurrency: int) -> int:
     leaves, and the models that are kept."""
     tensors = 3 if hparams.optimizer == "adam" else 2  # weights, and what the optimizer keeps of each
     networks = concurrency * (2 * tensors + 1) + KEPT
-    return trials * _BYTES_PER_TRIAL + networks * 4 * weights(hparams)
+    return trials * _BYTES_PER_TRIAL + networks * 4 * parameter_count(hparams)
 
 
 def concurrencies() -> list[int]:
@@ -123,39 +122,46 @@ def concurrencies() -> list[int]:
     return sorted({*(2**power for power in range(cores.bit_length())), cores})
 
 
-def best(rates: list[Rate]) -> Rate:
+def best(throughputs: list[Throughput]) -> Throughput:
     """The one with the most trials per hour, and the fewest at once among those that are hardly slower."""
-    most = max(rate.trials_per_hour for rate in rates)
-    return next(rate for rate in rates if rate.trials_per_hour * _LEAST_GAIN >= most)
+    most = max(throughput.trials_per_hour for throughput in throughputs)
+    return next(throughput for throughput in throughputs if throughput.trials_per_hour * _LEAST_GAIN >= most)
 
 
-def rates(space: dict[str, Any], command: str, data_name: str, concurrencies: Sequence[int]) -> Iterator[Rate]:
-    """A Rate for each of `concurrencies`, in rising order, until more at once no longer fit or are clearly slower.
+def throughputs(
+    space: dict[str, Any], command: str, data_name: str, concurrencies: Sequence[int]
+) -> Iterator[Throughput]:
+    """One for each of `concurrencies`, in rising order, until more at once no longer fit or are clearly slower.
 
     Raises RequestError where the largest configuration fits not once.
     """
     most = 0.0
     for number in concurrencies:
         try:
-            rate = measure(space, command, data_name, number)
+            throughput = measure(space, command, data_name, number)
         except DoesNotFit as error:
             if not most:
                 raise RequestError(str(error)) from None
             return
-        yield rate
-        if rate.trials_per_hour < most / _LEAST_GAIN:
+        yield throughput
+        if throughput.trials_per_hour < most / _LEAST_GAIN:
             return
-        most = max(most, rate.trials_per_hour)
+        most = max(most, throughput.trials_per_hour)
 
 
-def together(rates: Sequence[Rate]) -> Rate:
+def together(throughputs: Sequence[Throughput]) -> Throughput:
     """Of several machines at once."""
-    concurrency, per_hour = sum(rate.concurrency for rate in rates), sum(rate.trials_per_hour for rate in rates)
-    step, size = max(rate.largest_step_seconds for rate in rates), max(rate.largest_bytes for rate in rates)
-    return Rate(concurrency, concurrency * 3600 / per_hour, step, size)
+    concurrency = sum(one.concurrency for one in throughputs)
+    trials_per_hour = sum(one.trials_per_hour for one in throughputs)
+    return Throughput(
+        concurrency,
+        concurrency * 3600 / trials_per_hour,
+        max(one.largest_step_seconds for one in throughputs),
+        max(one.largest_bytes for one in throughputs),
+    )
 
 
-def measure(space: dict[str, Any], command: str, data_name: str, concurrency: int) -> Rate:
+def measure(space: dict[str, Any], command: str, data_name: str, concurrency: int) -> Throughput:
     """Imitate `concurrency` trials at once. Raises DoesNotFit."""
     biggest = largest(space, command)
     began = time.monotonic()
@@ -166,7 +172,7 @@ def measure(space: dict[str, Any], command: str, data_name: str, concurrency: in
         for connection in connections:
             connection.send("go")  # all at once, since side by side is what is measured
         measured = [_receive(connection, biggest) for connection in connections]
-    return Rate(
+    return Throughput(
         concurrency,
         startup_seconds + _HANDOVER_SECONDS + fmean(m.trial_seconds for m in measured),
         fmean(m.largest_step_seconds for m in measured),

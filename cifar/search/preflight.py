@@ -169,7 +169,7 @@ def _sample_problems(name: str, sampler: Mapping[str, Any]) -> Iterator[str]:
     """Rules of the hyperparameter that samples of its range, or its choices, break."""
     for value in sampled_values(sampler):
         try:
-            Hparams.from_params({name: value} if name != "accumulate" else {name: value, "batch_size": 2**20})
+            Hparams.from_params({"batch_size": 2**20, name: value})  # so many may be split into any number
         except RequestError as error:
             yield f"search space: {error}"
 
@@ -273,5 +273,5 @@ def _machine_problems(machines: list[Any]) -> Iterator[str]:
             yield f"machineList: {machine.host} must have a pythonPath, the directory of the Python for its trials"
     problems = Problems()
     entries = [hosts.entry(machine) for machine in machines if machine.python_path]
-    problems.of(lambda: hosts.checked(entries))
+    problems.collect(lambda: hosts.checked(entries))
     yield from problems.found

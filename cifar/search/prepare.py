@@ -17,12 +17,12 @@ from cifar.data.sources import absolute
 from cifar.errors import Problems, RequestError
 from cifar.search import config, forecast, search_space
 from cifar.search.algorithms import resume_problem
-from cifar.search.config import Changes
+from cifar.search.config import Overrides
 from cifar.search.experiment import Action, Remembered, new_id, remembered
-from cifar.search.forecast import Rate
+from cifar.search.forecast import Throughput
 from cifar.search.progress import duration_text
 from cifar.search.remote import hosts
-from cifar.search.remote.hosts import Described
+from cifar.search.remote.hosts import HostInfo
 from cifar.system import durations, locks, processes
 from cifar.system.files import existing
 from cifar.system.gpus import list_gpus
@@ -39,7 +39,7 @@ class Request:
     """What the command line asks for."""
 
     config_path: Path
-    changes: Changes
+    overrides: Overrides
     data: str | None = None
     auto_concurrency: bool = False
     port: int | None = None
@@ -71,34 +71,34 @@ class Prepared:
         return Path(self.config.experiment_working_directory) / self.id
 
 
-def check_new(request: Request) -> tuple[Any, str, list[Described], tuple[int, BaseFileLock]]:
+def check_new(request: Request) -> tuple[Any, str, list[HostInfo], tuple[int, BaseFileLock]]:
     """The config, the data's name, the hosts and the claimed port that a new experiment would have.
 
     Raises RequestError with every problem at once; nothing is written or started.
     """
     problems = Problems()
-    loaded = problems.of(lambda: config.load(request.config_path, request.changes))
+    loaded = problems.collect(lambda: config.load(request.config_path, request.overrides))
     name = _default_data(request.data)
-    problems.of(lambda: datasets.check(name))
-    claimed = problems.of(lambda: claim_port(request.port, request.host, bool(loaded and hosts.of(loaded))))
-    described: list[Described] | None = []
+    problems.collect(lambda: datasets.check(name))
+    claimed = problems.collect(lambda: claim_port(request.port, request.host, bool(loaded and hosts.of(loaded))))
+    infos: list[HostInfo] | None = []
     if loaded:
-        problems.of(lambda: refuse_full_disk(loaded))
-        problems.of(lambda: _refuse_auto_elsewhere(request, loaded))
-        described = problems.of(lambda: _describe(request, loaded, problems))
-    problems.refuse()
-    assert loaded and claimed and described is not None
-    return loaded, absolute(name), described, claimed
+        problems.collect(lambda: refuse_full_disk(loaded))
+        problems.collect(lambda: _refuse_auto_elsewhere(request, loaded))
+        infos = problems.collect(lambda: _describe(request, loaded, problems))
+    problems.raise_if_any()
+    assert loaded and claimed and infos is not None
+    return loaded, absolute(name), infos, claimed
 
 
-def _describe(request: Request, loaded: Any, problems: Problems) -> list[Described]:
+def _describe(request: Request, loaded: Any, problems: Problems) -> list[HostInfo]:
     """What the hosts are like, after this project is installed there where that is asked for."""
     if request.install:
-        problems.refuse()  # it takes minutes, and changes them
+        problems.raise_if_any()  # it takes minutes, and changes them
         hosts.install(hosts.of(loaded))
-    described = hosts.describe(hosts.of(loaded))
-    _refuse_few_gpus(loaded, described)
-    return described
+    infos = hosts.describe(hosts.of(loaded))
+    _refuse_few_gpus(loaded, infos)
+    return infos
 
 
 def _refuse_auto_elsewhere(request: Request, loaded: Any) -> None:
@@ -106,8 +106,8 @@ def _refuse_auto_elsewhere(request: Request, loaded: Any) -> None:
         raise RequestError("--concurrency auto measures this machine alone; on hosts, say how many trials run in all")
 
 
-def _refuse_few_gpus(loaded: Any, described: list[Described]) -> None:
-    machines = {one.host.name: len(one.facts["gpus"]) for one in described} or {"this machine": len(list_gpus())}
+def _refuse_few_gpus(loaded: Any, infos: list[HostInfo]) -> None:
+    machines = {one.host.name: len(one.facts["gpus"]) for one in infos} or {"this machine": len(list_gpus())}
     wanted = forecast.processes_per_trial(loaded.trial_command)
     if few := [f"{name} shows {gpus}" for name, gpus in machines.items() if 0 < gpus < wanted]:
         raise RequestError(f"a trial of {wanted} processes needs a GPU for each, and {', '.join(few)}")
@@ -115,10 +115,10 @@ def _refuse_few_gpus(loaded: Any, described: list[Described]) -> None:
 
 def prepare_new(request: Request) -> Prepared:
     """What a new experiment needs. Raises RequestError with every problem at once."""
-    loaded, name, described, (port, port_claim) = check_new(request)
+    loaded, name, infos, (port, port_claim) = check_new(request)
     environment, images = datasets.hold(name)
-    environment |= _make_ready(loaded, described, environment)
-    choose_concurrency(loaded, name, described, request.auto_concurrency, loaded.max_trial_number)
+    environment |= _make_ready(loaded, infos, environment)
+    choose_concurrency(loaded, name, infos, request.auto_concurrency, loaded.max_trial_number)
     experiment_id = new_id()
     claim = locks.try_claim(f"experiment-{experiment_id}")
     assert claim is not None  # nobody else knows the id
@@ -139,19 +139,19 @@ def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
     """
     directory, claim = claim_stopped(request.config_path, experiment_id)
     problems = Problems()
-    loaded = problems.of(lambda: config.load_stored(directory, request.changes))
-    name = problems.of(lambda: same_data(directory, request.data))
+    loaded = problems.collect(lambda: config.load_stored(directory, request.overrides))
+    name = problems.collect(lambda: same_data(directory, request.data))
     if name:
-        problems.of(lambda: datasets.check(name))
-    claimed = problems.of(lambda: claim_port(request.port, request.host, bool(loaded and hosts.of(loaded))))
-    described: list[Described] | None = []
+        problems.collect(lambda: datasets.check(name))
+    claimed = problems.collect(lambda: claim_port(request.port, request.host, bool(loaded and hosts.of(loaded))))
+    infos: list[HostInfo] | None = []
     if loaded:
-        problems.of(lambda: refuse_full_disk(loaded))
-        problems.of(lambda: _refuse_to_repeat(directory, loaded))
-        problems.of(lambda: _refuse_auto_elsewhere(request, loaded))
-        described = problems.of(lambda: _describe(request, loaded, problems))
-    problems.refuse()
-    assert loaded and name and claimed and described is not None
+        problems.collect(lambda: refuse_full_disk(loaded))
+        problems.collect(lambda: _refuse_to_repeat(directory, loaded))
+        problems.collect(lambda: _refuse_auto_elsewhere(request, loaded))
+        infos = problems.collect(lambda: _describe(request, loaded, problems))
+    problems.raise_if_any()
+    assert loaded and name and claimed and infos is not None
     processes.end(directory)
     trials = store.read_trials(directory)
     environment, images = datasets.hold(name)
@@ -160,9 +160,9 @@ def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
     about = remembered(directory) or Remembered(name)
     _tell_of_changed_space(directory, about, loaded)
     remaining = _count_remaining(loaded, trials)
-    hosts.end([one.host for one in described], directory.name)
-    environment |= _make_ready(loaded, described, environment)
-    choose_concurrency(loaded, name, described, request.auto_concurrency, remaining, store.read_seconds(directory))
+    hosts.end([one.host for one in infos], directory.name)
+    environment |= _make_ready(loaded, infos, environment)
+    choose_concurrency(loaded, name, infos, request.auto_concurrency, remaining, store.read_seconds(directory))
     config.move_seed(loaded, len(trials))
     store.write_config(directory, loaded.json())
     port, port_claim = claimed
@@ -234,27 +234,27 @@ def _refuse_to_repeat(directory: Path, loaded: Any) -> None:
         raise RequestError(f"experiment {directory.name} has no time left: {ran}; more needs --duration")
 
 
-def _make_ready(loaded: Any, described: list[Described], environment: dict[str, str]) -> dict[str, str]:
+def _make_ready(loaded: Any, infos: list[HostInfo], environment: dict[str, str]) -> dict[str, str]:
     """Give the hosts what trials need there; returns what NNI's manager must know of them."""
-    if not described:
+    if not infos:
         return {}
-    idle = len(described) - len(hosts.shares(described, loaded.trial_concurrency))
+    idle = len(infos) - len(hosts.shares(infos, loaded.trial_concurrency))
     if idle:
         print(f"warning: {idle} of the hosts get no trial: --concurrency counts over all of them", file=sys.stderr)
-    for one in described:
+    for one in infos:
         print(hosts.summary(one), file=sys.stderr)
     fingerprint, entry = environment[datasets.PREPARED].split(" ", 1)
-    place = hosts.send_data(described, Path(entry), fingerprint)
+    place = hosts.send_data(infos, Path(entry), fingerprint)
     remote = environment | {datasets.PREPARED: f"{fingerprint} {place}"}
     loaded.trial_command = hosts.with_environment(loaded.trial_command, remote)
     loaded.training_service.trial_command = loaded.trial_command  # NNI has copied it there
-    return hosts.environment(described)
+    return hosts.environment(infos)
 
 
 def choose_concurrency(
     loaded: Any,
     name: str,
-    described: list[Described],
+    infos: list[HostInfo],
     auto: bool,
     trials: int | None,
     seconds_used: float = 0.0,
@@ -264,14 +264,14 @@ def choose_concurrency(
     if (number := forecast.processes_per_trial(command)) > 1:
         print(f"trials of {number} processes each are not measured: how long they take will show", file=sys.stderr)
         return
-    print(f"measuring how fast {'the hosts are' if described else 'this machine is'}", file=sys.stderr)
-    if described:
-        rate = hosts.measure(described, space, command, loaded.trial_concurrency)
+    print(f"measuring how fast {'the hosts are' if infos else 'this machine is'}", file=sys.stderr)
+    if infos:
+        rate = hosts.measure(infos, space, command, loaded.trial_concurrency)
     elif auto:
-        rate = forecast.best(list(forecast.rates(space, command, name, forecast.concurrencies())))
+        rate = forecast.best(list(forecast.throughputs(space, command, name, forecast.concurrencies())))
         loaded.trial_concurrency = rate.concurrency
     else:
-        rate = next(forecast.rates(space, command, name, [loaded.trial_concurrency]))
+        rate = next(forecast.throughputs(space, command, name, [loaded.trial_concurrency]))
     max_seconds = durations.seconds(loaded.max_experiment_duration)
     left = None if max_seconds is None else max(0.0, max_seconds - seconds_used)
     most = durations.seconds(loaded.max_trial_duration)
@@ -281,7 +281,7 @@ def choose_concurrency(
     print(forecast_line(rate.cut_off(most), trials, left), file=sys.stderr)
 
 
-def forecast_line(rate: Rate, trials: int | None, max_seconds: float | None) -> str:
+def forecast_line(rate: Throughput, trials: int | None, max_seconds: float | None) -> str:
     """About how long a search takes; early stopping saves an unknown part of it."""
     bounds = [] if trials is None else [trials * 3600 / rate.trials_per_hour]
     bounds += [] if max_seconds is None else [max_seconds + rate.trial_seconds]

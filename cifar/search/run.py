@@ -30,15 +30,15 @@ def search(prepared: Prepared, keep_open: bool, resume_command: str) -> int:
     remember(prepared.directory, prepared.about)
     try:
         with noting_interrupt() as interrupted, _started(prepared) as experiment:
-            trouble = follow(experiment, interrupted)
-            while keep_open and not trouble and not interrupted():
+            stop_reason = follow(experiment, interrupted)
+            while keep_open and not stop_reason and not interrupted():
                 _print_summary(experiment, read_trials(experiment.directory))
                 if not _goes_on(experiment, interrupted):
                     return _finished_code(experiment)
                 print("a limit was raised in the web page: the search goes on", file=sys.stderr)
-                trouble = follow(experiment, interrupted)
-            if trouble or interrupted():
-                print(f"stopping the trials: {trouble or 'interrupted'}", file=sys.stderr)
+                stop_reason = follow(experiment, interrupted)
+            if stop_reason or interrupted():
+                print(f"stopping the trials: {stop_reason or 'interrupted'}", file=sys.stderr)
             stopped = interrupted()
     except KeyboardInterrupt:
         _print_how_to_resume(prepared, resume_command)
@@ -48,9 +48,9 @@ def search(prepared: Prepared, keep_open: bool, resume_command: str) -> int:
         _print_summary(experiment, trials)
     except Held as held:
         print(held, file=sys.stderr)
-    if trouble or stopped:
+    if stop_reason or stopped:
         _print_how_to_resume(prepared, resume_command)
-        return 1 if trouble else 130
+        return 1 if stop_reason else 130
     return _finished_code(experiment)
 
 
@@ -82,10 +82,10 @@ def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> str | Non
                 status = experiment.status()  # asked before the trials are read, so that none is missed
                 trials = reader.trials()
                 progress.show(trials)
-                for loss in watch.losses():
-                    progress.tell(loss)
-                if trouble := watch.trouble(status, trials):
-                    return trouble
+                for event in watch.host_events():
+                    progress.tell(event)
+                if stop_reason := watch.stop_reason(status, trials):
+                    return stop_reason
                 if status == "DONE" or watch.is_exhausted(status, trials):
                     return None
                 time.sleep(_POLL_SECONDS)

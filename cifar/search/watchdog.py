@@ -35,7 +35,7 @@ class Watch:
         self._read = dict(experiment.log_starts)  # bytes of each log
         self._no_host_is_left = False
 
-    def losses(self) -> list[str]:
+    def host_events(self) -> list[str]:
         """What has become of hosts that were lost, and of their trials, since this was last asked."""
         if not self._experiment.has_hosts:
             return []
@@ -43,7 +43,7 @@ class Watch:
         self._no_host_is_left |= any(line.endswith("no host is left") for line in lines)
         return [match[0] for line in lines if (match := _LOSS.search(line))]
 
-    def trouble(self, status: str, trials: list[Trial]) -> str | None:
+    def stop_reason(self, status: str, trials: list[Trial]) -> str | None:
         """Why the experiment cannot go on, in one sentence; None as long as it can."""
         return (
             self._full_disk()

@@ -18,7 +18,7 @@ class Augmentation:
         same_each_epoch = torch.Generator().manual_seed(hparams.seed)
         flipped = torch.randint(2, (images,), generator=same_each_epoch) == epoch % 2
         generator = epoch_generator(hparams.seed, epoch)
-        shifts = torch.randint(-hparams.shift, hparams.shift + 1, (2, images), generator=generator)
+        shifts = torch.randint(-hparams.translate, hparams.translate + 1, (2, images), generator=generator)
         self.flipped = (flipped if hparams.flip else torch.zeros_like(flipped)).to(device)
         self.down, self.right = shifts.to(device)
 

@@ -78,24 +78,24 @@ def _loss_and_gradients(images: Tensor, labels: Tensor, batch_size: int, paramet
     loss = F.nll_loss(log_probabilities, labels, reduction="sum")
 
     # Cross-entropy's gradient: the probabilities, less 1 at the label.
-    to_logits = log_probabilities.exp()
-    to_logits.scatter_add_(1, labels[:, None], torch.full((len(labels), 1), -1.0)).div_(batch_size)
-    to_hidden2, *of_fc3 = _linear_backward(to_logits, hidden2, w5)
-    to_hidden1, *of_fc2 = _linear_backward(_relu_backward(to_hidden2, hidden2, 0), hidden1, w4)
-    to_features, *of_fc1 = _linear_backward(_relu_backward(to_hidden1, hidden1, 0), features, w3)
-    to_pooled2 = to_features.view(pooled2.shape).contiguous(memory_format=torch.channels_last)  # as all images here
-    of_conv2 = conv2.backward(to_pooled2, to_images=True)
-    assert of_conv2.of_images is not None
-    of_conv1 = conv1.backward(of_conv2.of_images, to_images=False)
-    return [loss, *of_conv1[1:], *of_conv2[1:], *of_fc1, *of_fc2, *of_fc3]
+    grad_logits = log_probabilities.exp()
+    grad_logits.scatter_add_(1, labels[:, None], torch.full((len(labels), 1), -1.0)).div_(batch_size)
+    grad_hidden2, *grad_fc3 = _linear_backward(grad_logits, hidden2, w5)
+    grad_hidden1, *grad_fc2 = _linear_backward(_relu_backward(grad_hidden2, hidden2, 0), hidden1, w4)
+    grad_features, *grad_fc1 = _linear_backward(_relu_backward(grad_hidden1, hidden1, 0), features, w3)
+    grad_pooled2 = grad_features.view(pooled2.shape).contiguous(memory_format=torch.channels_last)  # as all images here
+    grad_conv2 = conv2.backward(grad_pooled2, to_images=True)
+    assert grad_conv2.grad_images is not None
+    grad_conv1 = conv1.backward(grad_conv2.grad_images, to_images=False)
+    return [loss, *grad_conv1[1:], *grad_conv2[1:], *grad_fc1, *grad_fc2, *grad_fc3]
 
 
 class _Gradients(NamedTuple):
     """A convolution's; that of the images None where nobody needs it."""
 
-    of_images: Tensor | None
-    of_weight: Tensor
-    of_bias: Tensor
+    grad_images: Tensor | None
+    grad_weight: Tensor
+    grad_bias: Tensor
 
 
 class _Plain(NamedTuple):
@@ -124,11 +124,11 @@ class _Narrow(NamedTuple):
 
     def backward(self, gradient: Tensor, to_images: bool) -> _Gradients:
         gradient = _relu_backward(gradient, self.output, 0)
-        of_values = _larger_backward(_larger_backward(gradient, self.rows), self.values)
-        of_images, of_windows, of_biases = _conv_backward(of_values, self.images, self.weight, 2, to_images)
+        grad_values = _larger_backward(_larger_backward(gradient, self.rows), self.values)
+        grad_images, grad_windows, grad_biases = _conv_backward(grad_values, self.images, self.weight, 2, to_images)
         outputs, inputs = gradient.shape[1], self.images.shape[1]
-        of_weight = of_windows.view(4, outputs, inputs, 36).permute(1, 2, 0, 3).reshape(-1, 144) @ _windows().t()
-        return _Gradients(of_images, of_weight.view(outputs, inputs, 5, 5), of_biases.view(4, outputs).sum(0))
+        grad_weight = grad_windows.view(4, outputs, inputs, 36).permute(1, 2, 0, 3).reshape(-1, 144) @ _windows().t()
+        return _Gradients(grad_images, grad_weight.view(outputs, inputs, 5, 5), grad_biases.view(4, outputs).sum(0))
 
 
 def _larger(values: Tensor) -> Tensor:
@@ -140,11 +140,11 @@ def _larger(values: Tensor) -> Tensor:
 def _larger_backward(gradient: Tensor, values: Tensor) -> Tensor:
     """It goes to the larger half, and to the first where they are equal."""
     first, second = values.chunk(2, dim=1)
-    of_values = torch.empty_like(values)
-    of_first, of_second = of_values.chunk(2, dim=1)
-    of_second.copy_(_relu_backward(gradient, second - first, 0))
-    torch.sub(gradient, of_second, out=of_first)
-    return of_values
+    grad_values = torch.empty_like(values)
+    grad_first, grad_second = grad_values.chunk(2, dim=1)
+    grad_second.copy_(_relu_backward(gradient, second - first, 0))
+    torch.sub(gradient, grad_second, out=grad_first)
+    return grad_values
 
 
 def _conv_pool(images: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, _Plain | _Narrow]:
@@ -187,15 +187,16 @@ def _conv_backward(gradient: Tensor, images: Tensor, weight: Tensor, stride: int
     if to_images and len(weight) <= _ONE_REGISTER and len(images) >= _LEAST_BATCH:
         # oneDNN finds the gradient of few channels faster where channels come first.
         channels_first = images.new_empty(images.shape)  # only its form matters
-        of_images, _, _ = _convolution_backward(
+        grad_images, _, _ = _convolution_backward(
             gradient.contiguous(), channels_first, weight, *rest, [True, False, False]
         )
-        of_images = of_images.contiguous(memory_format=torch.channels_last)
-        _, of_weight, of_bias = _convolution_backward(gradient, images, weight, *rest, [False, True, True])
+        grad_images = grad_images.contiguous(memory_format=torch.channels_last)
+        _, grad_weight, grad_bias = _convolution_backward(gradient, images, weight, *rest, [False, True, True])
     else:
-        of_images, of_weight, of_bias = _convolution_backward(gradient, images, weight, *rest, [to_images, True, True])
+        wanted = [to_images, True, True]
+        grad_images, grad_weight, grad_bias = _convolution_backward(gradient, images, weight, *rest, wanted)
     # Fused optimizers take for granted that the gradient lies in memory as the weight does.
-    return _Gradients(of_images, of_weight.contiguous(), of_bias)
+    return _Gradients(grad_images, grad_weight.contiguous(), grad_bias)
 
 
 def _linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -206,10 +207,10 @@ def _linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _linear_backward(gradient: Tensor, features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of a linear layer's features, weight and bias."""
-    of_bias = gradient.sum(0)
+    grad_bias = gradient.sum(0)
     if _is_large(features, weight):
-        return _product(gradient, weight.t()), _product(gradient.t(), features.t()), of_bias
-    return gradient @ weight, gradient.t() @ features, of_bias
+        return _product(gradient, weight.t()), _product(gradient.t(), features.t()), grad_bias
+    return gradient @ weight, gradient.t() @ features, grad_bias
 
 
 def _is_large(features: Tensor, weight: Tensor) -> bool:

@@ -48,7 +48,7 @@ class CudaGraphStep:
 
     def _capture(self, images: Tensor, labels: Tensor) -> None:
         self.images, self.labels = images.clone(), labels.clone()
-        state = [*self.model.state_dict().values(), *chain.from_iterable(self.optimizer.kept.values())]
+        state = [*self.model.state_dict().values(), *chain.from_iterable(self.optimizer.state.values())]
         before = _copies(state)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

@@ -35,7 +35,7 @@ class Claim:
     def threads(self, hparams: Hparams) -> int:
         """All trials together use the cores once, and each process no more threads than its micro-batches feed."""
         share: int = cpu_count() // (self.trials * distributed.size())
-        images = math.ceil(hparams.batch_size / hparams.accumulate / distributed.size())
+        images = math.ceil(hparams.batch_size / hparams.gradient_accumulation_steps / distributed.size())
         return max(1, min(share, images // _IMAGES_PER_THREAD))
 
 

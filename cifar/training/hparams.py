@@ -28,9 +28,17 @@ RECIPES["fast"] |= {
     "nesterov": True,
     "label_smoothing": 0.2,
     "flip": True,
-    "shift": 2,
-    "average": 0.95,
-    "mirrored": True,
+    "translate": 2,
+    "lookahead_decay": 0.95,
+    "tta_flip": True,
+}
+
+# What experiments and model files of version 0.1 call some of them; both are still read.
+_FORMER_NAMES = {
+    "accumulate": "gradient_accumulation_steps",
+    "average": "lookahead_decay",
+    "mirrored": "tta_flip",
+    "shift": "translate",
 }
 
 Rule = Callable[[str, object], Any]
@@ -99,7 +107,7 @@ class Hparams:
     )
     optimizer: str = _hparam("sgd", _one_of("sgd", "adam"), "optimizer: sgd, adam")
     weight_decay: float = _hparam(0.0, _number("of at least 0", lambda v: v >= 0), "L2 penalty on the weights")
-    accumulate: int = _hparam(
+    gradient_accumulation_steps: int = _hparam(
         1,
         _integer(1, 2**20),
         "micro-batches that each batch is split into; saves memory, changes no result but fast's, "
@@ -121,13 +129,13 @@ class Hparams:
         0.0, _number("from 0 to below 1", lambda v: 0 <= v < 1), "share of each label spread over all classes"
     )
     flip: bool = _hparam(False, _flag, "mirror each training image in every other epoch")
-    shift: int = _hparam(0, _integer(0, 31), "pixels by which training images move at most, up or down and sideways")
-    average: float = _hparam(
+    translate: int = _hparam(0, _integer(0, 31), "pixels by which training images move at most, each way")
+    lookahead_decay: float = _hparam(
         0.0,
         _number("from 0 to below 1", lambda v: 0 <= v < 1),
         "decay per step of the exponential average to which the weights return; 0: no average",
     )
-    mirrored: bool = _hparam(False, _flag, "classify an image by the mean logits of itself and its mirror image")
+    tta_flip: bool = _hparam(False, _flag, "classify an image by the mean logits of itself and its mirror image")
     seed: int = _hparam(0, _integer(0, 2**32 - 1), "seed of initial weights, and of the order and views of images")
 
     def __post_init__(self) -> None:
@@ -136,17 +144,21 @@ class Hparams:
             if value is None:  # model comes first, so it has passed its rule
                 value = _default(spec, self.model)
             object.__setattr__(self, spec.name, spec.metadata["rule"](spec.name, value))
-        if self.accumulate > self.batch_size:
-            raise RequestError(f"accumulate must be at most batch_size ({self.batch_size}), got {self.accumulate}")
+        if self.gradient_accumulation_steps > self.batch_size:
+            raise RequestError(
+                f"gradient_accumulation_steps must be at most batch_size ({self.batch_size}), "
+                f"got {self.gradient_accumulation_steps}"
+            )
 
     @property
     def augments(self) -> bool:
-        return self.flip or self.shift > 0
+        return self.flip or self.translate > 0
 
     @classmethod
     def from_params(cls, params: Mapping[str, object]) -> Hparams:
         """Hparams from a tuner's params or a command line; an unknown name is a RequestError."""
         known = [spec.name for spec in fields(cls)]
+        params = {_FORMER_NAMES.get(name, name): value for name, value in params.items()}
         for name, value in params.items():
             if name not in known:
                 raise RequestError(f"unknown hyperparameter {name!r}; known are {', '.join(known)}")
@@ -162,15 +174,21 @@ def _default(spec: Field[Any], model: object) -> object:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """An option for each hyperparameter; those not given stay out of the parsed namespace."""
-    kinds = {"int": int, "float": float, "str": str}
     for spec in fields(Hparams):
         names = dict.fromkeys([f"--{spec.name}", f"--{spec.name.replace('_', '-')}"])
-        meaning = f"{spec.metadata['meaning']} (default: {_defaults(spec)})"
-        if spec.type == "bool":
-            parser.add_argument(*names, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=meaning)
-        else:
-            kind = kinds[str(spec.type)]
-            parser.add_argument(*names, type=kind, default=argparse.SUPPRESS, metavar="X", help=meaning)
+        _add_argument(parser, spec, list(names), f"{spec.metadata['meaning']} (default: {_defaults(spec)})")
+        former = [f"--{name}" for name, now in _FORMER_NAMES.items() if now == spec.name]
+        if former:
+            _add_argument(parser, spec, former, argparse.SUPPRESS)
+
+
+def _add_argument(parser: argparse.ArgumentParser, spec: Field[Any], names: list[str], meaning: str) -> None:
+    kinds = {"int": int, "float": float, "str": str}
+    how: dict[str, Any] = {"dest": spec.name, "default": argparse.SUPPRESS, "help": meaning}
+    if spec.type == "bool":
+        parser.add_argument(*names, action=argparse.BooleanOptionalAction, **how)
+    else:
+        parser.add_argument(*names, type=kinds[str(spec.type)], metavar="X", **how)
 
 
 def _defaults(spec: Field[Any]) -> str:

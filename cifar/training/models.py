@@ -16,18 +16,18 @@ _LATER_SIZES = {"net": (16, 120, 84), "wide": (128, 1024, 512), "lenet": (32, 12
 class Network(nn.Module):
     """Takes N x 3 x 32 x 32 in [-1, 1], gives N x classes logits.
 
-    `mirrored`: once trained, it gives the mean logits of an image and its mirror image.
+    `tta_flip`: once trained, it gives the mean logits of an image and its mirror image.
     """
 
-    def __init__(self, mirrored: bool) -> None:
+    def __init__(self, tta_flip: bool) -> None:
         super().__init__()
-        self.mirrored = mirrored
+        self.tta_flip = tta_flip
 
-    def look_at(self, images: Tensor) -> None:
+    def init_whitening(self, images: Tensor) -> None:
         """Take from training images what is not learnt step by step; called once, before the first."""
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.training or not self.mirrored:
+        if self.training or not self.tta_flip:
             return self.logits(images)
         return (self.logits(images) + self.logits(images.flip(3))) / 2
 
@@ -41,8 +41,8 @@ class Net(Network):
     Sizes are the outputs of conv1, conv2, fc1 and fc2.
     """
 
-    def __init__(self, sizes: tuple[int, int, int, int], classes: int, mirrored: bool = False) -> None:
-        super().__init__(mirrored)
+    def __init__(self, sizes: tuple[int, int, int, int], classes: int, tta_flip: bool = False) -> None:
+        super().__init__(tta_flip)
         channels1, channels2, units1, units2 = sizes
         self.conv1 = nn.Conv2d(3, channels1, 5)
         self.conv2 = nn.Conv2d(channels1, channels2, 5)
@@ -68,15 +68,15 @@ class Fast(Network):
     Single GPU" (2024).
     """
 
-    def __init__(self, width: int, classes: int, mirrored: bool = False) -> None:
-        super().__init__(mirrored)
+    def __init__(self, width: int, classes: int, tta_flip: bool = False) -> None:
+        super().__init__(tta_flip)
         self.whiten = Whitening()
         self.groups = nn.Sequential(
-            Group(self.whiten.channels, width), Group(width, 4 * width), Group(4 * width, 4 * width)
+            ConvGroup(self.whiten.channels, width), ConvGroup(width, 4 * width), ConvGroup(4 * width, 4 * width)
         )
         self.head = nn.Linear(4 * width, classes, bias=False)
 
-    def look_at(self, images: Tensor) -> None:
+    def init_whitening(self, images: Tensor) -> None:
         self.whiten.fit(images)
 
     def logits(self, images: Tensor) -> Tensor:
@@ -114,13 +114,13 @@ class Whitening(nn.Module):
         return F.conv2d(images, self.weight, self.bias)
 
 
-class Group(nn.Module):
+class ConvGroup(nn.Module):
     """Two 3x3 convolutions, the first one pooled, each normalised and followed by GELU."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.conv1, self.norm1 = _identity_conv(channels_in, channels_out), Norm(channels_out)
-        self.conv2, self.norm2 = _identity_conv(channels_out, channels_out), Norm(channels_out)
+        self.conv1, self.norm1 = _identity_conv(channels_in, channels_out), BatchNorm(channels_out)
+        self.conv2, self.norm2 = _identity_conv(channels_out, channels_out), BatchNorm(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
@@ -134,7 +134,7 @@ def _identity_conv(channels_in: int, channels_out: int) -> nn.Conv2d:
     return conv
 
 
-class Norm(nn.Module):
+class BatchNorm(nn.Module):
     """Batch normalisation without a learnt scale, its bias learnt as with 64 times the learning rate."""
 
     _BIAS_SCALE = 8.0  # scales both the bias and its gradient: squared, as if before the learning rate
@@ -184,8 +184,8 @@ def build_model(hparams: Hparams, classes: int) -> Network:
     """A network with its default initialisation, drawn from torch's global generator."""
     if hparams.model == "fast":
         # Images come with their channels last; convolutions are fastest where their weights do too.
-        return Fast(hparams.width, classes, hparams.mirrored).to(memory_format=torch.channels_last)
-    return Net(layer_sizes(hparams.model, hparams.width), classes, hparams.mirrored)
+        return Fast(hparams.width, classes, hparams.tta_flip).to(memory_format=torch.channels_last)
+    return Net(layer_sizes(hparams.model, hparams.width), classes, hparams.tta_flip)
 
 
 def parameter_count(model: torch.nn.Module) -> int:

@@ -15,7 +15,7 @@ from torch.optim.sgd import sgd
 
 
 class Optimizer:
-    """What both share. `kept` is what an optimizer remembers from step to step, lists of one tensor per parameter."""
+    """What both share. `state` is what an optimizer remembers from step to step, lists of one tensor per parameter."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
         self.parameters: list[Tensor] = list(parameters)
@@ -23,7 +23,7 @@ class Optimizer:
         # A captured step reads the learning rate from where it lies on the GPU.
         self._lr: Any = torch.tensor(lr, device=on) if on.type == "cuda" else lr
         self.weight_decay = weight_decay
-        self.kept: dict[str, list[Tensor]] = {}
+        self.state: dict[str, list[Tensor]] = {}
 
     def set_lr(self, lr: float) -> None:
         if isinstance(self._lr, Tensor):
@@ -46,11 +46,11 @@ class Optimizer:
         return [torch.zeros_like(parameter) for parameter in self.parameters]
 
     def state_dict(self) -> dict[str, list[Tensor]]:
-        return self.kept
+        return self.state
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
-        for name, tensors in self.kept.items():
+        for name, tensors in self.state.items():
             for tensor, saved in zip(tensors, state[name], strict=True):
                 tensor.copy_(saved)
 
@@ -69,13 +69,13 @@ class Sgd(Optimizer):
         super().__init__(parameters, lr, weight_decay)
         self.momentum = momentum
         self.nesterov = nesterov
-        self.kept = {"averages": self._zeros()}
+        self.state = {"averages": self._zeros()}
 
     def _update(self, gradients: list[Tensor]) -> None:
         sgd(
             self.parameters,
             gradients,
-            [*self.kept["averages"]],
+            [*self.state["averages"]],
             fused=True,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
@@ -92,16 +92,16 @@ class Adam(Optimizer):
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0) -> None:
         super().__init__(parameters, lr, weight_decay)
         steps = [torch.zeros((), device=parameter.device) for parameter in self.parameters]
-        self.kept = {"averages": self._zeros(), "squares": self._zeros(), "steps": steps}
+        self.state = {"averages": self._zeros(), "squares": self._zeros(), "steps": steps}
 
     def _update(self, gradients: list[Tensor]) -> None:
         adam(
             self.parameters,
             gradients,
-            self.kept["averages"],
-            self.kept["squares"],
+            self.state["averages"],
+            self.state["squares"],
             [],
-            self.kept["steps"],
+            self.state["steps"],
             fused=True,
             amsgrad=False,
             beta1=0.9,

@@ -19,9 +19,10 @@ from cifar.training.augmentation import Augmentation
 from cifar.training.cpu_step import CpuStep, keep_freed_memory
 from cifar.training.cuda_step import CudaGraphStep
 from cifar.training.hparams import Hparams
+from cifar.training.lookahead import Lookahead
 from cifar.training.models import Net, Network, build_model
 from cifar.training.optimizers import Adam, Optimizer, Sgd
-from cifar.training.schedule import Average, learning_rate
+from cifar.training.schedule import learning_rate
 
 _LOSS_CHECK_STEPS = 64  # reading the loss makes a GPU wait, so not at every step
 _EVALUATION_BATCH = 512
@@ -82,7 +83,7 @@ def train(
     """
     if first_epoch == 1:
         some = splits.train[:: max(1, len(splits.train) // _FIRST_LOOK)]
-        model.look_at(normalise(dataset.images[some]))
+        model.init_whitening(normalise(dataset.images[some]))
     training = _Training(model, optimizer, hparams, dataset, splits.train)
     for epoch in range(first_epoch, hparams.epochs + 1):
         began = time.perf_counter()
@@ -115,7 +116,7 @@ def new_step(model: nn.Module, optimizer: Optimizer, hparams: Hparams) -> Step:
         and hparams.precision == "float32"
         and not hparams.label_smoothing
     ):
-        return CpuStep(model, optimizer, hparams.accumulate)
+        return CpuStep(model, optimizer, hparams.gradient_accumulation_steps)
     step = partial(train_step, model, optimizer, hparams)
     return CudaGraphStep(step, model, optimizer) if device.type == "cuda" else step
 
@@ -151,7 +152,7 @@ class _Training:
     def __init__(self, model: Network, optimizer: Optimizer, hparams: Hparams, dataset: Dataset, index: Tensor) -> None:
         self.optimizer, self.hparams, self.dataset, self.index = optimizer, hparams, dataset, index
         self.step = new_step(model, optimizer, hparams)
-        self.average = Average(model, hparams.average)
+        self.lookahead = Lookahead(model, hparams.lookahead_decay)
         self.images = epoch_size(hparams, index)
         self.steps = math.ceil(self.images / hparams.batch_size)
 
@@ -165,7 +166,7 @@ class _Training:
                 progress = (epoch - 1 + number / self.steps) / self.hparams.epochs
                 self.optimizer.set_lr(learning_rate(self.hparams, progress))
                 total += self.step(images, labels)
-                self.average.after_step(number, progress, last=number == self.steps)
+                self.lookahead.after_step(number, progress, last=number == self.steps)
                 if number % _LOSS_CHECK_STEPS == 0:
                     _refuse_divergence(distributed.total(total), number)
                 bar.update(len(labels))
@@ -181,7 +182,7 @@ def train_step(model: nn.Module, optimizer: Optimizer, hparams: Hparams, images:
     """
     optimizer.zero_grad()
     total = torch.zeros((), device=images.device)
-    micro_size = math.ceil(len(labels) / hparams.accumulate)
+    micro_size = math.ceil(len(labels) / hparams.gradient_accumulation_steps)
     micro_batches = list(zip(images.split(micro_size), labels.split(micro_size), strict=True))
     for number, (some_images, some_labels) in enumerate(micro_batches, start=1):
         own_images, own_labels = distributed.part(some_images), distributed.part(some_labels)
@@ -210,18 +211,18 @@ class Evaluation:
 
 
 def evaluate(model: nn.Module, dataset: Dataset, index: Tensor) -> Evaluation:
-    total, predictions = _answers(model, dataset, index)
+    total, predictions = _predict(model, dataset, index)
     return _evaluation(total, predictions.cpu(), dataset, index)
 
 
 def _evaluate_together(model: nn.Module, dataset: Dataset, index: Tensor) -> Evaluation:
     """The same by all processes of a training, each of which evaluates a part."""
-    total, predictions = _answers(model, dataset, distributed.part(index))
+    total, predictions = _predict(model, dataset, distributed.part(index))
     return _evaluation(distributed.total(total), distributed.together(predictions), dataset, index)
 
 
 @torch.inference_mode()
-def _answers(model: nn.Module, dataset: Dataset, index: Tensor) -> tuple[Tensor, Tensor]:
+def _predict(model: nn.Module, dataset: Dataset, index: Tensor) -> tuple[Tensor, Tensor]:
     """The sum of the losses of the images at `index`, and the label that the model gives each."""
     model.eval()
     total = torch.zeros((), device=index.device)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +12,8 @@ from typing import Any
 
 from prettytable import PrettyTable, TableStyle
 
-from cifar.trials import predictions, store
-from cifar.trials.predictions import Answers
 from cifar.trials.store import Trial, best_first
+from cifar.trials.ties import ties
 
 
 def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) -> str:
@@ -41,31 +38,6 @@ def plain_table(names: Sequence[str]) -> PrettyTable:
     table.left_padding_width, table.right_padding_width = 0, 2
     table.align = "r"
     return table
-
-
-def ties(trials: list[Trial], experiment: Path) -> set[str]:
-    """Trials that these validation images cannot tell apart from the best one, which is among them if there are any."""
-    ranked = best_first(trials)
-    if not ranked:
-        return set()
-    best = ranked[0]
-    answers = predictions.load(store.trial_directory(experiment, best.id))
-    # Of thousands of trials, few need a look into their files.
-    near = itertools.takewhile(lambda trial: not answers or predictions.may_tie(answers, _behind(best, trial)), ranked)
-    tied = {trial.id for trial in near if _is_tie(best, answers, trial, experiment)}
-    return tied if len(tied) > 1 else set()
-
-
-def _behind(best: Trial, other: Trial) -> float:
-    return (best.accuracy or 0.0) - (other.accuracy or 0.0)
-
-
-def _is_tie(best: Trial, best_answers: Answers | None, other: Trial, experiment: Path) -> bool:
-    """By their answers to the same images; where these are gone, by their standard errors, which leaves more ties."""
-    answers = predictions.load(store.trial_directory(experiment, other.id))
-    if best_answers and answers and len(best_answers.labels) == len(answers.labels):
-        return predictions.is_tie(best_answers, answers)
-    return _behind(best, other) <= 1.96 * math.hypot(best.standard_error or 0.0, other.standard_error or 0.0)
 
 
 def records(trials: list[Trial], experiment: Path) -> list[dict[str, Any]]:

@@ -30,7 +30,8 @@ from cifar.system.durations import seconds
 from cifar.system.files import read_json, write_json
 from cifar.training import distributed
 from cifar.training.hparams import Hparams
-from cifar.trials import predictions, store, tensorboard, top_models
+from cifar.trials import store, tensorboard, top_models
+from cifar.trials.predictions import save_predictions
 from cifar.trials.result import Result
 from cifar.trials.run import Trained
 
@@ -182,8 +183,8 @@ def keep(trained: Trained, hparams: Hparams, dataset: Dataset, splits: Splits, r
     if not running() or result.status not in ("ok", "stopped_early") or not result.metrics:
         return
     accuracy, directory = result.metrics["default"], _directory()
-    predictions.save(directory, trained.predictions.numpy(), dataset.labels[splits.val].numpy())
-    top_models.offer(
+    save_predictions(directory, trained.predictions.numpy(), dataset.labels[splits.val].numpy())
+    top_models.save_top_k(
         store.experiment_of(directory),
         os.environ["NNI_TRIAL_JOB_ID"],
         accuracy,

@@ -14,7 +14,7 @@ def directory(experiment: Path) -> Path:
     return experiment / "models"
 
 
-def offer(experiment: Path, trial_id: str, accuracy: float, save: Callable[[Path], None]) -> None:
+def save_top_k(experiment: Path, trial_id: str, accuracy: float, save: Callable[[Path], None]) -> None:
     """Keep this trial's model, which `save` writes, if it is among the best so far, and delete what no longer is.
 
     Trials that end at once take turns. A file's name starts with the accuracy, so that names say the order.

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar.analysis.confirm import Candidate, decide, mean, new_seeds
-from cifar.trials.predictions import Answers
+from cifar.trials.predictions import Predictions
 from cifar.trials.store import Trial
 
 LABELS = np.zeros(2000, dtype=np.int64)
@@ -14,11 +14,11 @@ LABELS = np.zeros(2000, dtype=np.int64)
 
 def candidate(number: int, accuracies: list[float], seconds: float) -> Candidate:
     """Right on images of its own, so that candidates differ on more than chance would let them."""
-    answers = []
+    predictions = []
     for seed, accuracy in enumerate(accuracies):
         right = np.random.RandomState(100 * number + seed).permutation(len(LABELS)) < accuracy * len(LABELS)
-        answers.append(Answers((~right).astype(np.int64), LABELS))
-    return Candidate(Trial(f"trial{number}", number, "SUCCEEDED", {}, None), answers, seconds)
+        predictions.append(Predictions((~right).astype(np.int64), LABELS))
+    return Candidate(Trial(f"trial{number}", number, "SUCCEEDED", {}, None), predictions, seconds)
 
 
 def test_a_clear_best_wins_however_slow() -> None:

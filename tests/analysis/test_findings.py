@@ -69,7 +69,7 @@ def test_whether_stopping_was_wrong_cannot_be_told_before_a_trial_has_finished(t
 def test_best_values_at_an_end_of_the_range_are_a_warning(tmp_path: Path, width: float, end: str) -> None:
     best = [{"accuracy": 0.6 + 0.01 * n, "params": {"width": width, "lr": 0.005}} for n in range(3)]
     trials, _ = made(tmp_path, [{"accuracy": 0.3}] * 5 + best)
-    (warning,) = findings.edges(trials, fake.SPACE)
+    (warning,) = findings.range_warnings(trials, fake.SPACE)
     assert warning.startswith("width: the best 3 trials")
     assert end in warning
 
@@ -77,7 +77,7 @@ def test_best_values_at_an_end_of_the_range_are_a_warning(tmp_path: Path, width:
 def test_scales_are_those_of_the_search_space(tmp_path: Path) -> None:
     """0.03 is a third of the range of lr, but on its logarithmic scale it lies near the upper end."""
     trials, _ = made(tmp_path, [{"accuracy": 0.5, "params": {"width": 12.0, "lr": lr}} for lr in (0.06, 0.07, 0.08)])
-    (warning,) = findings.edges(trials, fake.SPACE)
+    (warning,) = findings.range_warnings(trials, fake.SPACE)
     assert warning.startswith("lr: ")
 
 

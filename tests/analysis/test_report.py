@@ -57,7 +57,7 @@ def experiment(tmp_path: Path) -> Path:
 def keep_model(experiment: Path, trial: str, accuracy: float) -> Dataset:
     digits, hparams = datasets.load("digits"), Hparams(width=4)
     network = new_model(hparams, digits)
-    top_models.offer(experiment, trial, accuracy, lambda path: model_file.save(path, network, hparams, digits, {}))
+    top_models.save_top_k(experiment, trial, accuracy, lambda path: model_file.save(path, network, hparams, digits, {}))
     return digits
 
 
@@ -162,7 +162,7 @@ def test_the_configuration_in_the_report_makes_the_search_again(tmp_path: Path) 
     again = ROOT / f"again-{tmp_path.name}.yml"
     again.write_text(shown)
     try:
-        loaded = config.load(again, config.Changes())
+        loaded = config.load(again, config.Overrides())
     finally:
         again.unlink()
     assert loaded.search_space == stored["searchSpace"]

@@ -45,7 +45,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountingSource:
     return CountingSource(tmp_path / "log")
 
 
-def entry() -> Path:
+def cache_path() -> Path:
     return places.cache() / "counting" / "train-1"
 
 
@@ -54,7 +54,7 @@ def test_images_are_decoded_once_and_mapped_from_then_on(source: CountingSource)
     assert source.decodings() == 1
     assert first.fingerprint == second.fingerprint
     assert np.array_equal(second.decoded.images, source.decode("train").images)
-    assert str(entry() / "images.npy") in Path("/proc/self/maps").read_text()
+    assert str(cache_path() / "images.npy") in Path("/proc/self/maps").read_text()
 
 
 def _fetch(source: CountingSource) -> str:
@@ -78,7 +78,7 @@ def test_a_process_that_dies_while_decoding_leaves_neither_lock_nor_entry(source
     process.start()
     process.join()
     assert process.exitcode == 9
-    assert not entry().exists()
+    assert not cache_path().exists()
     assert len(cache.fetch(source, "train").decoded.labels) == 20
 
 
@@ -88,7 +88,7 @@ def test_a_damaged_cache_is_never_used(
     source: CountingSource, file: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = cache.fetch(source, "train").fingerprint
-    path = entry() / file
+    path = cache_path() / file
     content = bytearray(path.read_bytes())
     if damage == "flip a bit":
         content[-4] ^= 1
@@ -98,7 +98,7 @@ def test_a_damaged_cache_is_never_used(
     with caplog.at_level(logging.WARNING):
         assert cache.fetch(source, "train").fingerprint == whole
     assert source.decodings() == 2
-    assert f"cache {entry()} is damaged" in caplog.text
+    assert f"cache {cache_path()} is damaged" in caplog.text
 
 
 def test_a_changed_source_is_decoded_again_and_the_old_images_dropped(source: CountingSource) -> None:
@@ -129,12 +129,12 @@ def test_an_unwritable_cache_is_one_sentence(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_images_that_somebody_holds_stay_when_their_source_is_read_anew(source: CountingSource) -> None:
-    held = cache.hold(cache.fetch(source, "train").entry)
+    held = cache.hold(cache.fetch(source, "train").cache_path)
     cache.fetch(CountingSource(source.log, key="2"), "train")
-    assert entry().is_dir()
+    assert cache_path().is_dir()
     locks.release([held])
     cache.fetch(CountingSource(source.log, key="3"), "train")
-    assert not entry().exists()
+    assert not cache_path().exists()
 
 
 def test_a_search_keeps_its_images_though_another_command_reads_the_changed_folder(

@@ -23,7 +23,8 @@ from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.system.files import write_json
 from cifar.training.hparams import Hparams
-from cifar.trials import predictions, store
+from cifar.trials import store
+from cifar.trials.predictions import load_predictions, save_predictions
 from cifar.trials.run import run_trial
 
 MOUNTING = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
@@ -188,11 +189,11 @@ def test_a_damaged_database_is_named_and_never_another_result(tmp_path: Path, re
 
 def test_damaged_answers_to_the_validation_images_count_as_none(tmp_path: Path, record: Record) -> None:
     labels = np.arange(1000) % 10
-    predictions.save(tmp_path, np.roll(labels, 1), labels)
+    save_predictions(tmp_path, np.roll(labels, 1), labels)
     (path,) = tmp_path.iterdir()
     for content in damaged(path.read_bytes()):
         path.write_bytes(content)
-        read = predictions.load(tmp_path)
+        read = load_predictions(tmp_path)
         assert read is None or (np.array_equal(read.labels, labels) and not read.correct.any())
     record(85)
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from benchmarks import tpe
 from cifar.errors import RequestError
-from cifar.search.config import Changes, _stored, experiments_directory, load
+from cifar.search.config import Overrides, _stored, experiments_directory, load
 from cifar.search.prepare import disk_bytes
 from cifar.training.hparams import Hparams, command_hparams
 
@@ -87,7 +87,7 @@ def test_the_space_is_finite_in_no_dimension_that_could_run_out(path: str) -> No
 
 @each_config
 def test_it_runs_this_code_and_keeps_its_experiments_here(path: str) -> None:
-    config = load(ROOT / path, Changes())
+    config = load(ROOT / path, Overrides())
     assert Path(config.trial_code_directory) == ROOT
     assert Path(config.experiment_working_directory) == ROOT / "nni-experiments"
 
@@ -112,7 +112,7 @@ def test_no_config_breaks_the_reader(directory: Path, values: dict[str, Any]) ->
     path = directory / "config.yml"
     path.write_text(yaml.safe_dump(config))
     with contextlib.suppress(RequestError):
-        loaded = load(path, Changes())
+        loaded = load(path, Overrides())
         disk_bytes(loaded)  # what comes next, of a config that passes
 
 
@@ -121,12 +121,12 @@ def test_no_file_breaks_the_reader(directory: Path, content: bytes) -> None:
     path = directory / "config.yml"
     path.write_bytes(content)
     with pytest.raises(RequestError, match="is no NNI experiment: "):
-        load(path, Changes())
+        load(path, Overrides())
 
 
 @given(
     st.builds(
-        Changes,
+        Overrides,
         max_trials=st.integers(),
         concurrency=st.integers(),
         duration=st.text(max_size=6),
@@ -136,23 +136,23 @@ def test_no_file_breaks_the_reader(directory: Path, content: bytes) -> None:
         tuner=st.text(max_size=6) | st.sampled_from(["TPE", "Random", "GridSearch", "Evolution", "GP"]),
     )
 )
-def test_no_option_breaks_the_reader(changes: Changes) -> None:
+def test_no_option_breaks_the_reader(overrides: Overrides) -> None:
     with contextlib.suppress(RequestError):
-        load(ROOT / "config.yml", changes)
+        load(ROOT / "config.yml", overrides)
 
 
 @pytest.mark.parametrize(
-    ("changes", "name", "value"),
+    ("overrides", "name", "value"),
     [
-        (Changes(max_trials=60), "max_trial_number", 60),
-        (Changes(duration="90m"), "max_experiment_duration", "90m"),
-        (Changes(concurrency=3), "trial_concurrency", 3),
-        (Changes(name="Mine"), "experiment_name", "Mine"),
-        (Changes(epochs=3), "trial_command", "python trial.py --epochs 8 --epochs 3"),
+        (Overrides(max_trials=60), "max_trial_number", 60),
+        (Overrides(duration="90m"), "max_experiment_duration", "90m"),
+        (Overrides(concurrency=3), "trial_concurrency", 3),
+        (Overrides(name="Mine"), "experiment_name", "Mine"),
+        (Overrides(epochs=3), "trial_command", "python trial.py --epochs 8 --epochs 3"),
     ],
 )
-def test_an_option_changes_what_it_names_and_nothing_else(changes: Changes, name: str, value: object) -> None:
-    plain, changed = load(ROOT / "config.yml", Changes()), load(ROOT / "config.yml", changes)
+def test_an_option_changes_what_it_names_and_nothing_else(overrides: Overrides, name: str, value: object) -> None:
+    plain, changed = load(ROOT / "config.yml", Overrides()), load(ROOT / "config.yml", overrides)
     assert getattr(changed, name) == value
     names = ("max_trial_number", "max_experiment_duration", "trial_concurrency", "experiment_name", "trial_command")
     others = [other for other in names if other != name]
@@ -174,7 +174,7 @@ def written(directory: Path, text: str) -> Path:
     ["trialCommand: >\n  python trial.py\n  --epochs 8\n", "trialCommand: |\n  python trial.py \\\n  --epochs 8\n"],
 )
 def test_a_command_may_be_a_block_of_yaml(tmp_path: Path, command: str) -> None:
-    words = load(written(tmp_path, command), Changes()).trial_command.split()
+    words = load(written(tmp_path, command), Overrides()).trial_command.split()
     assert words == ["python", "trial.py", "--epochs", "8"]
 
 
@@ -194,13 +194,13 @@ def test_what_yaml_or_a_shell_would_misread_is_refused(tmp_path: Path, line: str
         path.write_text(f"{path.read_text()}\nsearchSpaceFile: search_space.json\n")
         problem = "searchSpace and searchSpaceFile are both there, and NNI takes the file: keep one of them"
     with pytest.raises(RequestError, match=problem):
-        load(path, Changes())
+        load(path, Overrides())
 
 
 def test_a_directory_may_be_named_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLACE", str(tmp_path / "there"))
     path = written(tmp_path, "experimentWorkingDirectory: $PLACE/experiments")
-    assert load(path, Changes()).experiment_working_directory == str(tmp_path / "there" / "experiments")
+    assert load(path, Overrides()).experiment_working_directory == str(tmp_path / "there" / "experiments")
     assert experiments_directory(path) == tmp_path / "there" / "experiments"
 
 
@@ -208,21 +208,21 @@ def test_what_is_wrong_with_the_space_file_is_listed_beside_the_rest(tmp_path: P
     path = written(tmp_path, "trialConcurrency: 0")
     (tmp_path / "search_space.json").unlink()
     with pytest.raises(RequestError) as raised:
-        load(path, Changes())
+        load(path, Overrides())
     first, second = str(raised.value).splitlines()
     assert first.startswith(f"searchSpaceFile {tmp_path / 'search_space.json'} cannot be read")
     assert second == "trialConcurrency must be an integer of at least 1, got 0"
 
 
 def test_a_seed_is_the_tuners_and_the_trials() -> None:
-    config = load(ROOT / "config.yml", Changes(seed=5))
+    config = load(ROOT / "config.yml", Overrides(seed=5))
     assert config.tuner.class_args["seed"] == 5
     assert config.tuner.class_args["tpe_args"] == CONFIG["tuner"]["classArgs"]["tpe_args"]
     assert config.trial_command.endswith(" --seed 5")
 
 
 def test_trials_of_several_gpus_are_started_by_torchrun() -> None:
-    command = load(ROOT / "config.yml", Changes(gpus_per_trial=2)).trial_command
+    command = load(ROOT / "config.yml", Overrides(gpus_per_trial=2)).trial_command
     assert shlex.split(command)[:5] == ["torchrun", "--standalone", "--nproc-per-node", "2", "trial.py"]
 
 
@@ -231,17 +231,17 @@ def test_what_torchrun_cannot_start_is_refused(tmp_path: Path, command: str) -> 
     changed = CONFIG | {"trialCommand": command, "searchSpaceFile": str(ROOT / "search_space.json")}
     (tmp_path / "config.yml").write_text(yaml.safe_dump(changed))
     with pytest.raises(RequestError, match="--gpus-per-trial needs a trialCommand that begins with python SCRIPT, got"):
-        load(tmp_path / "config.yml", Changes(gpus_per_trial=2))
+        load(tmp_path / "config.yml", Overrides(gpus_per_trial=2))
 
 
 def test_early_stopping_can_be_left_out() -> None:
-    assert load(ROOT / "config.yml", Changes()).assessor.name == "Medianstop"
-    assert load(ROOT / "config.yml", Changes(no_early_stopping=True)).assessor is None
+    assert load(ROOT / "config.yml", Overrides()).assessor.name == "Medianstop"
+    assert load(ROOT / "config.yml", Overrides(no_early_stopping=True)).assessor is None
 
 
 @pytest.mark.parametrize("tuner", ["Random", "GridSearch", "Evolution"])
 def test_another_tuner_gets_arguments_of_its_own(tuner: str) -> None:
-    config = load(ROOT / "config.yml", Changes(tuner=tuner, seed=5))
+    config = load(ROOT / "config.yml", Overrides(tuner=tuner, seed=5))
     seed = {"seed": 5} if tuner == "Random" else {}
     assert config.tuner.class_args == {"optimize_mode": "maximize"} | seed
 
@@ -251,7 +251,7 @@ def test_what_lay_beside_a_moved_experiment_is_found_beside_it(tmp_path: Path) -
     project = tmp_path / "project"
     project.mkdir()
     (tmp_path / "elsewhere").mkdir()
-    config: dict[str, Any] = load(written(project, ""), Changes()).json()
+    config: dict[str, Any] = load(written(project, ""), Overrides()).json()
     config["tuner"] = {"className": "mine.Good", "codeDirectory": str(project / "tuners"), "classArgs": {}}
     config["assessor"] = {"className": "other.Good", "codeDirectory": str(tmp_path / "elsewhere"), "classArgs": {}}
     (project / "tuners").mkdir()

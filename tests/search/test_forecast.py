@@ -11,15 +11,15 @@ from experiments import ROOT
 
 from cifar.errors import RequestError
 from cifar.search import forecast
-from cifar.search.forecast import DoesNotFit, Rate
+from cifar.search.forecast import DoesNotFit, Throughput
 from cifar.search.prepare import forecast_line
 from cifar.system import locks
 
 SPACE: dict[str, Any] = json.loads((ROOT / "search_space.json").read_text())
 
 
-def rate(concurrency: int, per_hour: float) -> Rate:
-    return Rate(concurrency, 3600 * concurrency / per_hour, 0.1, 10**9)
+def throughput(concurrency: int, per_hour: float) -> Throughput:
+    return Throughput(concurrency, 3600 * concurrency / per_hour, 0.1, 10**9)
 
 
 def test_the_largest_configuration_is_the_widest_with_the_biggest_batch() -> None:
@@ -52,28 +52,28 @@ def test_samples_lie_in_the_space_and_keep_the_commands_hyperparameters() -> Non
 
 
 def test_more_trials_at_once_must_pay() -> None:
-    assert forecast.best([rate(1, 100), rate(2, 104)]).concurrency == 1
-    assert forecast.best([rate(1, 100), rate(2, 190), rate(4, 180)]).concurrency == 2
+    assert forecast.best([throughput(1, 100), throughput(2, 104)]).concurrency == 1
+    assert forecast.best([throughput(1, 100), throughput(2, 190), throughput(4, 180)]).concurrency == 2
 
 
 def test_no_more_is_measured_than_pays_or_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = {1: rate(1, 100), 2: rate(2, 190), 4: rate(4, 150), 8: rate(8, 400)}
+    measured = {1: throughput(1, 100), 2: throughput(2, 190), 4: throughput(4, 150), 8: throughput(8, 400)}
     monkeypatch.setattr(forecast, "measure", lambda _space, _command, _data, number: measured[number])
-    assert [r.concurrency for r in forecast.rates({}, "", "", [1, 2, 4, 8])] == [1, 2, 4]
+    assert [r.concurrency for r in forecast.throughputs({}, "", "", [1, 2, 4, 8])] == [1, 2, 4]
 
 
 def test_what_does_not_fit_once_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure(_space: object, _command: str, _data: str, number: int) -> Rate:
+    def measure(_space: object, _command: str, _data: str, number: int) -> Throughput:
         if number > fits:
             raise DoesNotFit("the largest configuration does not fit")
-        return rate(number, 100 * number)
+        return throughput(number, 100 * number)
 
     monkeypatch.setattr(forecast, "measure", measure)
     fits = 2
-    assert [r.concurrency for r in forecast.rates({}, "", "", [1, 2, 4])] == [1, 2]
+    assert [r.concurrency for r in forecast.throughputs({}, "", "", [1, 2, 4])] == [1, 2]
     fits = 0
     with pytest.raises(RequestError, match="does not fit"):
-        list(forecast.rates({}, "", "", [1, 2, 4]))
+        list(forecast.throughputs({}, "", "", [1, 2, 4]))
 
 
 @pytest.fixture
@@ -105,19 +105,19 @@ def test_what_ends_an_imitated_trial_before_it_begins_is_said(monkeypatch: pytes
 def test_the_kept_models_need_disk_too() -> None:
     hparams = forecast.largest(SPACE, "python trial.py --model wide")
     one, two = (forecast.disk_bytes(hparams, trials=1, concurrency=number) for number in (1, 2))
-    network = 4 * forecast.weights(hparams)
+    network = 4 * forecast.parameter_count(hparams)
     assert two - one == 5 * network  # two checkpoints of weights and averages, and a model
     assert one > (5 + 5) * network  # and the five that are kept
 
 
 def test_a_trial_takes_no_longer_than_it_may() -> None:
-    assert rate(2, 60).cut_off(None) == rate(2, 60)
-    assert rate(2, 60).cut_off(9).trial_seconds == 10  # and a second until the next one
-    assert rate(2, 60).cut_off(900) == rate(2, 60)
+    assert throughput(2, 60).cut_off(None) == throughput(2, 60)
+    assert throughput(2, 60).cut_off(9).trial_seconds == 10  # and a second until the next one
+    assert throughput(2, 60).cut_off(900) == throughput(2, 60)
 
 
 def test_the_forecast_counts_what_bounds_the_search_first() -> None:
     start, end = "40 trials, 2 at once, 2 min each: about", "min if none is stopped early"
-    assert forecast_line(rate(2, 60), 40, None) == f"{start} 40 {end}"
-    assert forecast_line(rate(2, 60), 40, 600) == f"{start} 12 {end}"
-    assert forecast_line(rate(1, 60), None, None) == "trials, 1 at once, 60 s each: without an end"
+    assert forecast_line(throughput(2, 60), 40, None) == f"{start} 40 {end}"
+    assert forecast_line(throughput(2, 60), 40, 600) == f"{start} 12 {end}"
+    assert forecast_line(throughput(1, 60), None, None) == "trials, 1 at once, 60 s each: without an end"

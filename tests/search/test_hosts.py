@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from cifar.errors import RequestError
 from cifar.search import forecast
-from cifar.search.forecast import Rate
+from cifar.search.forecast import Throughput
 from cifar.search.remote import hosts
 from cifar.search.remote.hosts import Host, with_environment
 
@@ -122,7 +122,7 @@ def test_trials_are_shared_among_the_hosts(trials: int, shares: dict[str, int]) 
 
 
 def test_hosts_together_are_as_fast_as_the_sum_of_them() -> None:
-    both = forecast.together([Rate(2, 10.0, 0.1, 500), Rate(1, 30.0, 0.4, 300)])
+    both = forecast.together([Throughput(2, 10.0, 0.1, 500), Throughput(1, 30.0, 0.4, 300)])
     assert both.trials_per_hour == pytest.approx(720 + 120)
     assert (both.concurrency, both.largest_step_seconds, both.largest_bytes) == (3, 0.4, 500)
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar.search.algorithms import custom_problem
-from cifar.search.config import Changes, load
+from cifar.search.config import Overrides, load
 from cifar.search.preflight import problems
 
-SHIPPED: Any = load(ROOT / "config.yml", Changes())
+SHIPPED: Any = load(ROOT / "config.yml", Overrides())
 SPACE: dict[str, Any] = SHIPPED.search_space
 
 
@@ -205,7 +205,7 @@ def test_machines_need_a_key_and_a_python(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     path = tmp_path / "config.remote.yml"
     path.write_text(content)
-    config = load(path, Changes())
+    config = load(path, Overrides())
     assert problems(config) == []
     first, second = config.training_service.machine_list
     first.password, second.python_path = "secret", None
@@ -239,7 +239,7 @@ SAMPLERS = st.fixed_dictionaries(
 )
 
 
-@given(st.dictionaries(st.sampled_from([*SPACE, "model", "accumulate", "x"]), SAMPLERS | JSON))
+@given(st.dictionaries(st.sampled_from([*SPACE, "model", "gradient_accumulation_steps", "x"]), SAMPLERS | JSON))
 def test_no_search_space_breaks_the_reader(space: dict[str, Any]) -> None:
     assert all(isinstance(problem, str) and problem for problem in problems(changed("searchSpace", space)))
 

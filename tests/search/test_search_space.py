@@ -115,10 +115,10 @@ SPACE = {
     "width": {"_type": "qloguniform", "_value": [4, 32, 2]},
     "lr": {"_type": "loguniform", "_value": [0.0003, 0.1]},
     "batch_size": {"_type": "choice", "_value": [16, 32, 64]},
-    "accumulate": {"_type": "randint", "_value": [1, 3]},
+    "gradient_accumulation_steps": {"_type": "randint", "_value": [1, 3]},
     "flip": {"_type": "choice", "_value": [True, False]},
 }
-INSIDE = {"width": 8.0, "lr": 0.1, "batch_size": 16, "accumulate": 2, "flip": True}
+INSIDE = {"width": 8.0, "lr": 0.1, "batch_size": 16, "gradient_accumulation_steps": 2, "flip": True}
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ INSIDE = {"width": 8.0, "lr": 0.1, "batch_size": 16, "accumulate": 2, "flip": Tr
         ({"lr": "0.1"}, False),
         ({"lr": None}, False),
         ({"batch_size": 9}, False),
-        ({"accumulate": 3}, False),
-        ({"accumulate": 1.5}, False),
+        ({"gradient_accumulation_steps": 3}, False),
+        ({"gradient_accumulation_steps": 1.5}, False),
         ({"flip": 1}, False),
         ({"seed": 3}, True),  # what the space does not speak of
     ],

@@ -28,22 +28,22 @@ def test_half_of_the_images_are_mirrored_and_the_other_half_in_the_next_epoch() 
     assert torch.equal(third, first)
 
 
-@given(shift=st.integers(0, 31), flip=st.booleans(), epoch=st.integers(1, 5), seed=st.integers(0, 2**32 - 1))
-def test_each_image_is_cut_from_its_padded_self(shift: int, flip: bool, epoch: int, seed: int) -> None:
-    hparams = Hparams(shift=shift, flip=flip, seed=seed)
+@given(translate=st.integers(0, 31), flip=st.booleans(), epoch=st.integers(1, 5), seed=st.integers(0, 2**32 - 1))
+def test_each_image_is_cut_from_its_padded_self(translate: int, flip: bool, epoch: int, seed: int) -> None:
+    hparams = Hparams(translate=translate, flip=flip, seed=seed)
     augmentation = Augmentation(hparams, len(PIXELS), epoch, CPU)
     number = seed % len(PIXELS)
     image = PIXELS[number].permute(2, 0, 1).float()
     if augmentation.flipped[number]:
         image = image.flip(2)
-    padded = F.pad(image[None], (shift,) * 4, "reflect")[0]
-    top, left = shift - int(augmentation.down[number]), shift - int(augmentation.right[number])
+    padded = F.pad(image[None], (translate,) * 4, "reflect")[0]
+    top, left = translate - int(augmentation.down[number]), translate - int(augmentation.right[number])
     expected = padded[:, top : top + 32, left : left + 32].permute(1, 2, 0).to(torch.uint8)
     assert torch.equal(augmentation(PIXELS, torch.tensor([number]))[0], expected)
 
 
 def test_all_shifts_happen_and_are_even_handed() -> None:
-    augmentation = Augmentation(Hparams(shift=2), 50_000, 1, CPU)
+    augmentation = Augmentation(Hparams(translate=2), 50_000, 1, CPU)
     for moves in (augmentation.down, augmentation.right):
         values, counts = moves.unique(return_counts=True)
         assert values.tolist() == [-2, -1, 0, 1, 2]
@@ -52,10 +52,10 @@ def test_all_shifts_happen_and_are_even_handed() -> None:
 
 @pytest.mark.parametrize(("seed", "epoch"), [(1, 1), (0, 2)])
 def test_epochs_and_seeds_have_views_of_their_own(seed: int, epoch: int) -> None:
-    assert torch.equal(augmented(Hparams(shift=2), 1), augmented(Hparams(shift=2), 1))
-    assert not torch.equal(augmented(Hparams(shift=2), 1), augmented(Hparams(shift=2, seed=seed), epoch))
+    assert torch.equal(augmented(Hparams(translate=2), 1), augmented(Hparams(translate=2), 1))
+    assert not torch.equal(augmented(Hparams(translate=2), 1), augmented(Hparams(translate=2, seed=seed), epoch))
 
 
 def test_an_image_looks_the_same_wherever_it_stands_in_the_order() -> None:
-    hparams = Hparams(shift=2, flip=True)
+    hparams = Hparams(translate=2, flip=True)
     assert torch.equal(augmented(hparams, 1, torch.tensor([7, 3])), augmented(hparams, 1)[[7, 3]])

@@ -246,7 +246,7 @@ def test_the_trials_of_one_experiment_use_the_cores_once(trials: Trials) -> None
 
 def test_a_small_batch_gets_no_more_threads_than_it_can_feed() -> None:
     assert [device.claim(1).threads(Hparams(batch_size=size)) for size in (4, 16, 64, 1000)] == [1, 1, 4, 16]
-    assert device.claim(1).threads(Hparams(batch_size=64, accumulate=4)) == 1
+    assert device.claim(1).threads(Hparams(batch_size=64, gradient_accumulation_steps=4)) == 1
 
 
 def test_experiments_side_by_side_share_the_cores_fairly(trials: Trials) -> None:

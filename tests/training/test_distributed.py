@@ -21,14 +21,14 @@ from cifar.data import datasets
 from cifar.system import processes
 from cifar.training import distributed
 from cifar.training.hparams import Hparams
-from cifar.training.models import Norm
+from cifar.training.models import BatchNorm
 from cifar.training.train import new_model, new_optimizer, train
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 ALONE = {"OMP_NUM_THREADS": "1"}  # torchrun says at length that it sets this where nobody has
 
 
-_NET = Hparams(lr=0.02, batch_size=50, epochs=2, images_per_epoch=210, accumulate=3)
+_NET = Hparams(lr=0.02, batch_size=50, epochs=2, images_per_epoch=210, gradient_accumulation_steps=3)
 _FAST = Hparams(model="fast", width=4, batch_size=50, lr=0.1, epochs=2, images_per_epoch=210, precision="float32")
 
 
@@ -50,11 +50,11 @@ def test_several_processes_train_as_one(
 
 def test_the_statistics_of_all_are_those_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "total_with_gradient", lambda value: value)
-    alone, together = Norm(8), Norm(8)
+    alone, together = BatchNorm(8), BatchNorm(8)
     generator = torch.Generator().manual_seed(0)
     images, towards = (torch.randn(17, 8, 3, 3, generator=generator) * 3 + 5 for _ in range(2))
     first, second = (images.clone().requires_grad_() for _ in range(2))
-    outputs = [alone(first), together._normalised_together(second, together.bias * Norm._BIAS_SCALE)]
+    outputs = [alone(first), together._normalised_together(second, together.bias * BatchNorm._BIAS_SCALE)]
     for output in outputs:
         (output * towards).sum().backward()
     torch.testing.assert_close(*outputs)
@@ -82,8 +82,8 @@ def test_only_processes_that_train_together_leave_without_the_interpreters_end(
     store: str, also_at_the_end: str
 ) -> None:
     script = (
-        "import atexit; from cifar import parallel; atexit.register(print, 'abort', end='')\n"
-        f"parallel._store = {store}; print('said', end=' '); distributed.end(3)"
+        "import atexit; from cifar.training import distributed; atexit.register(print, 'abort', end='')\n"
+        f"distributed._store = {store}; print('said', end=' '); distributed.end(3)"
     )
     run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (3, f"said {also_at_the_end}", "")

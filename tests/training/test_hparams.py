@@ -48,9 +48,9 @@ def test_width_defaults_to_the_networks_own(model: str, width: int) -> None:
         ({"lr": None}, "lr must have a value, got None"),
         ({"nesterov": 1}, "nesterov must be true or false, got 1"),
         ({"label_smoothing": 1.0}, "label_smoothing must be a number from 0 to below 1, got 1.0"),
-        ({"shift": 32}, "shift must be an integer from 0 to 31, got 32"),
+        ({"translate": 32}, "translate must be an integer from 0 to 31, got 32"),
         ({"schedule": "cosine"}, "schedule must be one of constant, triangular, got 'cosine'"),
-        ({"accumulate": 8}, r"accumulate must be at most batch_size \(4\), got 8"),
+        ({"gradient_accumulation_steps": 8}, r"gradient_accumulation_steps must be at most batch_size \(4\), got 8"),
         ({"widht": 6}, "unknown hyperparameter 'widht'; known are model, width, lr"),
     ],
 )
@@ -91,8 +91,8 @@ def test_the_command_line_knows_every_hyperparameter_and_keeps_only_those_given(
 
 
 def test_flags_are_switched_off_by_their_names() -> None:
-    given, rest = command_hparams("python trial.py --model fast --no-flip --nesterov --no-mirrored")
-    assert given == {"model": "fast", "flip": False, "nesterov": True, "mirrored": False}
+    given, rest = command_hparams("python trial.py --model fast --no-flip --nesterov --no-tta-flip")
+    assert given == {"model": "fast", "flip": False, "nesterov": True, "tta_flip": False}
     assert rest == ["python", "trial.py"]
 
 

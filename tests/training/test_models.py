@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cifar.training.hparams import WIDTHS, Hparams
-from cifar.training.models import Fast, Group, Net, Norm, Whitening, build_model, layer_sizes, parameter_count
+from cifar.training.models import BatchNorm, ConvGroup, Fast, Net, Whitening, build_model, layer_sizes, parameter_count
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_whitened_patches_are_uncorrelated() -> None:
 
 
 def test_a_norms_bias_moves_as_with_64_times_the_learning_rate() -> None:
-    ours, plain = Norm(4), nn.BatchNorm2d(4)
+    ours, plain = BatchNorm(4), nn.BatchNorm2d(4)
     x, weights = torch.randn(8, 4, 5, 5), torch.randn(8, 4, 5, 5)
     for norm, lr in ((ours, 0.01), (plain, 0.64)):
         (norm.train()(x) * weights).sum().backward()
@@ -79,7 +79,7 @@ def test_a_norms_bias_moves_as_with_64_times_the_learning_rate() -> None:
 
 
 def test_a_norm_ends_with_the_statistics_of_what_it_saw() -> None:
-    norm, x = Norm(4).train(), torch.randn(64, 4, 5, 5) * 3 + 2
+    norm, x = BatchNorm(4).train(), torch.randn(64, 4, 5, 5) * 3 + 2
     for _ in range(30):
         norm(x)
     torch.testing.assert_close(norm.eval()(x), norm.train()(x), rtol=1e-3, atol=1e-3)
@@ -87,11 +87,11 @@ def test_a_norm_ends_with_the_statistics_of_what_it_saw() -> None:
 
 @pytest.mark.parametrize("model", WIDTHS)
 def test_mirrored_networks_see_no_difference_between_left_and_right(model: str) -> None:
-    network = build_model(Hparams(model=model, width=4, mirrored=True), classes=10).eval()
-    network.look_at(torch.rand(50, 3, 32, 32) * 2 - 1)
+    network = build_model(Hparams(model=model, width=4, tta_flip=True), classes=10).eval()
+    network.init_whitening(torch.rand(50, 3, 32, 32) * 2 - 1)
     images = torch.rand(5, 3, 32, 32) * 2 - 1
     torch.testing.assert_close(network(images), network(images.flip(3)))
-    network.mirrored = False
+    network.tta_flip = False
     assert not torch.allclose(network(images), network(images.flip(3)))
 
 
@@ -99,14 +99,14 @@ def test_fast_takes_its_whitening_from_the_images_it_looks_at() -> None:
     network = build_model(Hparams(model="fast", width=4), classes=10)
     assert isinstance(network, Fast)
     before = network.whiten.weight.clone()
-    network.look_at(torch.rand(50, 3, 32, 32) * 2 - 1)
+    network.init_whitening(torch.rand(50, 3, 32, 32) * 2 - 1)
     assert not torch.equal(network.whiten.weight, before)
     assert "whiten.weight" in network.state_dict()
     assert not any(parameter is network.whiten.weight for parameter in network.parameters())
 
 
 def test_only_a_trained_network_mirrors_its_images() -> None:
-    network = build_model(Hparams(width=4, mirrored=True), classes=10)
+    network = build_model(Hparams(width=4, tta_flip=True), classes=10)
     images = torch.rand(5, 3, 32, 32) * 2 - 1
     assert torch.equal(network.train()(images), network.logits(images))
     assert not torch.equal(network.eval()(images), network.logits(images))
@@ -115,5 +115,5 @@ def test_only_a_trained_network_mirrors_its_images() -> None:
 @pytest.mark.parametrize(("channels_in", "channels_out"), [(3, 5), (5, 3)])
 def test_a_groups_convolutions_begin_as_the_identity(channels_in: int, channels_out: int) -> None:
     x, shared = torch.rand(2, channels_in, 8, 8), min(channels_in, channels_out)
-    group = Group(channels_in, channels_out)
+    group = ConvGroup(channels_in, channels_out)
     torch.testing.assert_close(group.conv1(x)[:, :shared], x[:, :shared])

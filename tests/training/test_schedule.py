@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from cifar.training.hparams import Hparams
-from cifar.training.schedule import Average, learning_rate
+from cifar.training.lookahead import Lookahead
+from cifar.training.schedule import learning_rate
 
 
 def test_a_constant_learning_rate_stays() -> None:
@@ -28,7 +29,7 @@ def line(weight: float) -> nn.Linear:
 
 def test_weights_return_to_their_average_every_fifth_step_and_at_the_end_of_an_epoch() -> None:
     model = line(0.0)
-    average = Average(model, decay=0.9)
+    average = Lookahead(model, decay=0.9)
     seen = []
     for number in range(1, 8):
         model.weight.data.fill_(1.0)
@@ -41,7 +42,7 @@ def test_weights_return_to_their_average_every_fifth_step_and_at_the_end_of_an_e
 def test_the_average_is_loose_at_first() -> None:
     early, late = line(0.0), line(0.0)
     for model, progress in ((early, 0.1), (late, 1.0)):
-        average = Average(model, decay=0.95)
+        average = Lookahead(model, decay=0.95)
         model.weight.data.fill_(1.0)
         average.after_step(5, progress, last=False)
     assert early.weight.item() > 0.99
@@ -50,7 +51,7 @@ def test_the_average_is_loose_at_first() -> None:
 
 def test_without_decay_weights_are_left_alone() -> None:
     model = line(0.0)
-    average = Average(model, decay=0.0)
+    average = Lookahead(model, decay=0.0)
     model.weight.data.fill_(1.0)
     average.after_step(5, progress=1.0, last=True)
     assert model.weight.item() == 1.0
@@ -58,7 +59,7 @@ def test_without_decay_weights_are_left_alone() -> None:
 
 def test_buffers_are_averaged_with_the_weights() -> None:
     model = nn.BatchNorm1d(1)
-    average = Average(model, decay=0.5)
+    average = Lookahead(model, decay=0.5)
     model.running_mean = torch.ones(1)
-    averaged = {id(tensor) for tensor in average.weights}
+    averaged = {id(tensor) for tensor in average.fast_weights}
     assert len(averaged) == 4  # weight, bias, mean, variance; the number of batches is no average's

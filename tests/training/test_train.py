@@ -84,10 +84,10 @@ def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tiny: Data
     assert first == again != other
 
 
-@pytest.mark.parametrize("accumulate", [2, 3, 8])
-def test_micro_batches_change_nothing(tiny: Dataset, accumulate: int) -> None:
+@pytest.mark.parametrize("steps", [2, 3, 8])
+def test_micro_batches_change_nothing(tiny: Dataset, steps: int) -> None:
     whole, _ = run_training(tiny, FAST)
-    parts, _ = run_training(tiny, replace(FAST, accumulate=accumulate))
+    parts, _ = run_training(tiny, replace(FAST, gradient_accumulation_steps=steps))
     assert losses(parts) == pytest.approx(losses(whole), rel=1e-4)
 
 
@@ -138,9 +138,9 @@ def test_a_recipe_interrupted_between_epochs_goes_on_as_if_nothing_had_happened(
         {"nesterov": False},
         {"label_smoothing": 0.0},
         {"flip": False},
-        {"shift": 0},
-        {"average": 0.0},
-        {"mirrored": False},
+        {"translate": 0},
+        {"lookahead_decay": 0.0},
+        {"tta_flip": False},
         {"precision": "bfloat16"},
     ],
 )
@@ -156,7 +156,7 @@ def test_label_smoothing_is_pytorchs(tiny: Dataset, model: str) -> None:
     hparams = replace(FAST, model=model, width=4, label_smoothing=0.3, epochs=1, batch_size=1000)
     splits = datasets.split(tiny)
     network = new_model(hparams, tiny)
-    network.look_at(datasets.normalise(tiny.images[splits.train]))
+    network.init_whitening(datasets.normalise(tiny.images[splits.train]))
     logits = network.train()(datasets.normalise(tiny.images[splits.train]))
     expected = nn.functional.cross_entropy(logits, tiny.labels[splits.train], label_smoothing=0.3)
     (metrics,), _ = run_training(tiny, hparams)

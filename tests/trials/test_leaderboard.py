@@ -9,6 +9,7 @@ import fake_experiments as fake
 import pytest
 
 from cifar.trials import leaderboard, store
+from cifar.trials.ties import ties
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def experiment(tmp_path: Path) -> Path:
 
 def test_ties_are_those_that_the_images_do_not_tell_apart(experiment: Path) -> None:
     trials = store.read_trials(experiment)
-    assert leaderboard.ties(trials, experiment) == {"trial0", "trial1"}
+    assert ties(trials, experiment) == {"trial0", "trial1"}
     lines = leaderboard.leaderboard(trials, experiment).splitlines()
     assert [line.split()[5] == "=" for line in lines[1:4]] == [True, True, False]
     assert lines[4].split()[-5:] == ["diverged:", "diverged", "after", "2", "epochs"]
@@ -38,7 +39,7 @@ def test_ties_are_those_that_the_images_do_not_tell_apart(experiment: Path) -> N
 
 def test_without_a_trials_answers_standard_errors_tell_it_apart(experiment: Path) -> None:
     (store.trial_directory(experiment, "trial0") / "validation.npz").unlink()
-    assert leaderboard.ties(store.read_trials(experiment), experiment) == {"trial0", "trial1"}
+    assert ties(store.read_trials(experiment), experiment) == {"trial0", "trial1"}
 
 
 def test_csv_and_json_hold_every_trial(experiment: Path) -> None:

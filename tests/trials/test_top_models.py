@@ -24,14 +24,14 @@ def test_the_best_stay_whatever_the_order(thousandths: list[int]) -> None:
     with tempfile.TemporaryDirectory() as name:
         experiment = Path(name)
         for number, accuracy in enumerate(thousandths):
-            top_models.offer(experiment, f"trial{number}", accuracy / 1000, write)
+            top_models.save_top_k(experiment, f"trial{number}", accuracy / 1000, write)
         best = sorted((accuracy / 1000 for accuracy in thousandths), reverse=True)[: top_models.KEPT]
         assert accuracies(experiment) == best
 
 
 def test_a_trial_that_starts_again_replaces_its_model(tmp_path: Path) -> None:
-    top_models.offer(tmp_path, "one", 0.5, write)
-    top_models.offer(tmp_path, "one", 0.6, write)
+    top_models.save_top_k(tmp_path, "one", 0.5, write)
+    top_models.save_top_k(tmp_path, "one", 0.6, write)
     assert accuracies(tmp_path) == [0.6]
     assert top_models.find(tmp_path, "one") == top_models.best(tmp_path)[0]
     assert top_models.find(tmp_path, "two") is None
@@ -50,7 +50,7 @@ def test_of_what_several_machines_kept_the_best_stay(tmp_path: Path) -> None:
 def _offer_some(experiment: Path, worker: int) -> None:
     for number in range(20):
         accuracy = random.Random(100 * worker + number).random()
-        top_models.offer(experiment, f"trial{worker}x{number}", accuracy, write)
+        top_models.save_top_k(experiment, f"trial{worker}x{number}", accuracy, write)
 
 
 def test_trials_that_end_at_once_take_turns(tmp_path: Path) -> None:

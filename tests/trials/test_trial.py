@@ -19,7 +19,8 @@ from fake_manager import Manager, parameters
 
 from cifar.system.files import read_json
 from cifar.training.hparams import Hparams
-from cifar.trials import nni_trial, predictions, store, top_models
+from cifar.trials import nni_trial, store, top_models
+from cifar.trials.predictions import load_predictions
 from cifar.trials.result import Result
 
 QUICK = ["--data", "digits", "--epochs", "2", "--batch_size", "32", "--lr", "0.05"]
@@ -224,7 +225,7 @@ def test_a_finished_trial_leaves_what_a_kill_after_its_report_kept_it_from(
     (model,) = top_models.best(experiment)
     accuracy = before["metrics"]["default"]
     assert model.name == f"{accuracy:.6f}-TRIAL.pt"
-    answers = predictions.load(output)
+    answers = load_predictions(output)
     assert answers is not None
     assert float(answers.correct.mean()) == pytest.approx(accuracy)
     assert not (output / "checkpoint.pt").exists()

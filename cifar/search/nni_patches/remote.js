@@ -36,7 +36,7 @@ whenLoaded("Ssh", (ssh) => {
 
   ssh.connect = async function () {
     await connect.call(this);
-    this.door = await openDoor(this.client);
+    this.forwardedPort = await forwardPort(this.client);
   };
 
   ssh.run = async function (command) {
@@ -71,7 +71,7 @@ function endingLeftovers({ pythonPath }) {
 }
 
 // A port of the worker's that leads to the manager; returns its number.
-function openDoor(client) {
+function forwardPort(client) {
   client.on("tcp connection", (_, accept) => {
     const inside = net.connect(Number(global.nni.args.port), "127.0.0.1");
     const outside = accept();
@@ -88,7 +88,7 @@ whenLoaded("Worker", (worker) => {
   const launchTrialKeeperDaemon = worker.launchTrialKeeperDaemon;
   worker.launchTrialKeeperDaemon = function () {
     const url = new URL(this.channelUrl);
-    url.host = `127.0.0.1:${this.ssh.door}`;
+    url.host = `127.0.0.1:${this.ssh.forwardedPort}`;
     this.channelUrl = url.toString();
     return launchTrialKeeperDaemon.call(this);
   };

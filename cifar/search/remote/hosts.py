@@ -24,7 +24,7 @@ from cifar.errors import Problems, RequestError
 from cifar.search.remote import ssh
 
 if TYPE_CHECKING:
-    from cifar.search.forecast import Rate  # takes seconds, with PyTorch
+    from cifar.search.forecast import Throughput  # takes seconds, with PyTorch
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class Host:
 
 
 @dataclass(frozen=True)
-class Described:
+class HostInfo:
     """A host, and what it says of itself."""
 
     host: Host
@@ -93,9 +93,9 @@ def read(path: Path) -> list[Host]:
 def checked(entries: Sequence[Any]) -> list[Host]:
     """The hosts that these entries describe. RequestError with a line for each problem."""
     problems = Problems()
-    hosts = [problems.of(lambda entry=entry: _host(entry)) for entry in entries]  # type: ignore[misc]
-    problems.of(lambda: _refuse_doubles([host for host in hosts if host]))
-    problems.refuse()
+    hosts = [problems.collect(lambda entry=entry: _host(entry)) for entry in entries]  # type: ignore[misc]
+    problems.collect(lambda: _refuse_doubles([host for host in hosts if host]))
+    problems.raise_if_any()
     return [host for host in hosts if host]
 
 
@@ -142,8 +142,8 @@ def install(hosts: Sequence[Host]) -> None:
     if not (_CHECKOUT / "constraints.txt").exists():
         raise RequestError(f"--install needs the project's own files, and there are none in {_CHECKOUT}")
     problems = Problems()
-    _of_each(hosts, lambda host: problems.of(lambda: _install(host)))
-    problems.refuse()
+    _of_each(hosts, lambda host: problems.collect(lambda: _install(host)))
+    problems.raise_if_any()
 
 
 def _install(host: Host) -> None:
@@ -160,19 +160,19 @@ def _install(host: Host) -> None:
         ssh.run(host, ["sh", "-c", _INSTALL, "sh", str(directory.parent), python], archive.stdout)
 
 
-def describe(hosts: Sequence[Host]) -> list[Described]:
+def describe(hosts: Sequence[Host]) -> list[HostInfo]:
     """What each host is like. RequestError naming every host that cannot be used, and why."""
     problems = Problems()
-    answers = _of_each(hosts, lambda host: problems.of(lambda: _described(host)))
-    problems.refuse()
+    answers = _of_each(hosts, lambda host: problems.collect(lambda: _described(host)))
+    problems.raise_if_any()
     return [answer for answer in answers if answer]
 
 
-def _described(host: Host) -> Described:
+def _described(host: Host) -> HostInfo:
     from cifar import worker  # not before hosts are asked
 
     asked = time.time()
-    facts: dict[str, Any] = ssh.ask_with_door(host, "describe")
+    facts: dict[str, Any] = ssh.ask_with_reverse_tunnel(host, "describe")
     own = worker.versions()
     if differing := [name for name, version in own.items() if facts["versions"].get(name) != version]:
         pairs = ", ".join(f"{name} {facts['versions'].get(name)} (here {own[name]})" for name in differing)
@@ -182,31 +182,31 @@ def _described(host: Host) -> Described:
         raise RequestError(f"host {host.name}: its clock is off by {off:.0f} seconds")
     if facts["free_bytes"] < _SMALLEST_FREE_BYTES:
         raise RequestError(f"host {host.name}: only {facts['free_bytes'] / 2**20:.0f} MB of disk are free")
-    if opened := set(facts["doors"]) - {"127.0.0.1", "::1"}:
+    if opened := set(facts["forwarded_addresses"]) - {"127.0.0.1", "::1"}:
         ways = ", ".join(sorted(opened))
         raise RequestError(
             f"host {host.name}: its sshd opens forwarded ports to the network ({ways}): GatewayPorts must be no"
         )
     ssh.check_files(host)
-    return Described(host, facts)
+    return HostInfo(host, facts)
 
 
-def summary(described: Described) -> str:
+def summary(described: HostInfo) -> str:
     facts = described.facts
     gpus = ", ".join(facts["gpus"]) or "no GPU"
     return f"host {described.host.name}: {facts['cores']} cores, {gpus}, {facts['free_bytes'] / 2**30:.0f} GB free"
 
 
-def send_data(hosts: Sequence[Described], entry: Path, fingerprint: str) -> str:
+def send_data(hosts: Sequence[HostInfo], entry: Path, fingerprint: str) -> str:
     """Copy decoded images to each host that lacks them; returns their place below its cache's directory."""
     lacking = without_data(hosts, entry, fingerprint)
     size = data_bytes(entry)
     problems = Problems()
     for described in lacking:
-        problems.of(lambda described=described: _refuse_full_cache(described, size))  # type: ignore[misc]
-    problems.refuse()
+        problems.collect(lambda described=described: _refuse_full_cache(described, size))  # type: ignore[misc]
+    problems.raise_if_any()
 
-    def send(described: Described) -> None:
+    def send(described: HostInfo) -> None:
         print(f"copying {size / 2**20:.0f} MB of images to {described.host.name}", file=sys.stderr)
         with subprocess.Popen(["tar", "-C", str(entry), "-c", "."], stdout=subprocess.PIPE) as archive:
             ssh.ask(described.host, "take", archive.stdout, place=_place(entry))
@@ -215,7 +215,7 @@ def send_data(hosts: Sequence[Described], entry: Path, fingerprint: str) -> str:
     return _place(entry)
 
 
-def without_data(hosts: Sequence[Described], entry: Path, fingerprint: str) -> list[Described]:
+def without_data(hosts: Sequence[HostInfo], entry: Path, fingerprint: str) -> list[HostInfo]:
     """The hosts in whose cache these decoded images are not."""
     there = _of_each(hosts, lambda one: ssh.ask(one.host, "has", place=_place(entry), fingerprint=fingerprint))
     return [described for described, has in zip(hosts, there, strict=True) if not has]
@@ -229,7 +229,7 @@ def _place(entry: Path) -> str:
     return f"{entry.parent.name}/{entry.name}"
 
 
-def _refuse_full_cache(described: Described, size: int) -> None:
+def _refuse_full_cache(described: HostInfo, size: int) -> None:
     free = described.facts["cache_free_bytes"]
     if free < size + _SMALLEST_FREE_BYTES:
         needed, have = f"{size / 2**20:.0f} MB of images and a GB to spare", f"{free / 2**20:.0f} MB are free"
@@ -242,13 +242,14 @@ def with_environment(command: str, environment: dict[str, str]) -> str:
     return f"{shlex.join(['env', *(f'{name}={value}' for name, value in environment.items())])} {own}"
 
 
-def measure(hosts: Sequence[Described], space: dict[str, Any], command: str, concurrency: int) -> Rate:
+def measure(hosts: Sequence[HostInfo], space: dict[str, Any], command: str, concurrency: int) -> Throughput:
     """How fast trials are on all hosts together, `concurrency` in all; RequestError where the largest does not fit."""
     from cifar.search import forecast
 
-    def ask(share: tuple[Described, int]) -> Rate:
-        described, number = share
-        return forecast.Rate(**ssh.ask(described.host, "measure", space=space, command=command, concurrency=number))
+    def ask(share: tuple[HostInfo, int]) -> Throughput:
+        info, number = share
+        asked = {"space": space, "command": command, "concurrency": number}
+        return forecast.Throughput(**ssh.ask(info.host, "measure", **asked))
 
     return forecast.together(_of_each(shares(hosts, concurrency), ask))
 
@@ -260,7 +261,7 @@ def shares(hosts: Sequence[T], trials: int) -> list[tuple[T, int]]:
     return [(host, number) for host, number in zip(hosts, numbers, strict=True) if number]
 
 
-def environment(hosts: Sequence[Described]) -> dict[str, str]:
+def environment(hosts: Sequence[HostInfo]) -> dict[str, str]:
     """What NNI's manager must know of them, see nni_patches/remote.js."""
     keys = {described.host.name: ssh.known_keys(described.host) for described in hosts}
     preloads = {described.host.name: described.facts["preloads"] for described in hosts}

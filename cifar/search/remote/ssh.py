@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cifar.search.remote.hosts import Host
 
 _CONNECT_SECONDS = 10
-_DOOR_TRIES = 3  # a port may be taken
+_TUNNEL_TRIES = 3  # a port may be taken
 _GLOBAL_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 
 
@@ -28,13 +28,14 @@ def ask(host: Host, question: str, stdin: Any = subprocess.DEVNULL, **arguments:
     return _answer(host, run(host, _words(host, question, arguments), stdin))
 
 
-def ask_with_door(host: Host, question: str, **arguments: object) -> Any:
-    """The same, while a port of the host's that the question is told as `door` leads back to this machine."""
-    for _ in range(_DOOR_TRIES):
-        door = secrets.choice(range(20000, 60000))
-        options = ["-o", "ExitOnForwardFailure=yes", "-R", f"127.0.0.1:{door}:127.0.0.1:9"]
+def ask_with_reverse_tunnel(host: Host, question: str, **arguments: object) -> Any:
+    """The same, while a port of the host's that the question is told as `forwarded_port` leads back to this machine."""
+    for _ in range(_TUNNEL_TRIES):
+        forwarded_port = secrets.choice(range(20000, 60000))
+        options = ["-o", "ExitOnForwardFailure=yes", "-R", f"127.0.0.1:{forwarded_port}:127.0.0.1:9"]
         try:
-            return _answer(host, run(host, _words(host, question, {**arguments, "door": door}), options=options))
+            words = _words(host, question, {**arguments, "forwarded_port": forwarded_port})
+            return _answer(host, run(host, words, options=options))
         except RequestError as error:
             if "remote port forwarding failed" not in str(error):
                 raise
