@@ -17,7 +17,8 @@ from cifar.data import datasets
 from cifar.data.datasets import Dataset, Splits, batches
 from cifar.training import device
 from cifar.training.hparams import Hparams
-from cifar.training.train import Step, new_model, new_optimizer, new_step
+from cifar.training.steps import Step, new_step
+from cifar.training.train import new_model, new_optimizer
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def tutorial(work: Work, at_once: int) -> Callable[[], float]:
 
 def ours(work: Work, at_once: int) -> Callable[[], float]:
     """A trial of `cifar` where `at_once` trials share the cores."""
-    torch.set_num_threads(device.Claim(_device(), at_once, ()).threads(work.hparams))
+    torch.set_num_threads(device.Claim(_device(), at_once, 1, ()).threads(work.hparams))
     images, splits = _load(work)
     images, order = images.to(_device()), _some(splits, work).to(_device())
     model = new_model(work.hparams, images).train()

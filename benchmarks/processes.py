@@ -104,14 +104,15 @@ def losses(hparams: Hparams, data_name: str, processes: int) -> tuple[list[float
 
 
 def work(asked: str) -> None:
-    """In each of the processes: train, and the leading one writes the losses down."""
+    """In each of the processes: train, and the main one writes the losses down."""
     values, data_name, out = json.loads(asked)
     hparams, dataset = Hparams.from_params(values), datasets.load(data_name)
     torch.set_num_threads(1)
-    with distributed.joined():
+    with distributed.process_group() as processes:
         model = new_model(hparams, dataset)
-        epochs = list(train(model, new_optimizer(model, hparams), hparams, dataset, datasets.split(dataset)))
-        if distributed.leads():
+        optimizer, splits = new_optimizer(model, hparams), datasets.split(dataset)
+        epochs = list(train(model, optimizer, hparams, dataset, splits, processes=processes))
+        if processes.is_main:
             found = [epoch.metrics.train_loss for epoch in epochs], [epoch.metrics.loss for epoch in epochs]
             Path(out).write_text(json.dumps(found))
 
@@ -119,6 +120,6 @@ def work(asked: str) -> None:
 if __name__ == "__main__":
     if "RANK" in os.environ:
         work(sys.argv[1])
-        distributed.end(0)
+        distributed.leave(0)
     else:
         sys.exit(main())

@@ -31,12 +31,13 @@ _EPOCHS = 10  # metrics of the trials in the table
 _LENGTHS = {"10 s": 10, "1 min": 60, "1 h": 3600}
 _TRIAL = """
 import sys
-from cifar.trials import nni_trial
+from cifar.trials.nni_trial import NniTrial
 from cifar.trials.result import Result
-params = nni_trial.next_params()
+nni = NniTrial()
+params = nni.next_params()
 for number in range(1, int(sys.argv[1]) + 1):
-    nni_trial.report_epoch(number, {"default": number / 1000})
-nni_trial.finish(Result("ok", "reported", {"default": float(str(params["lr"]))}, details={"data": {"val_images": 1}}))
+    nni.report_epoch(number, {"default": number / 1000})
+nni.report_final(Result("ok", "reported", {"default": float(str(params["lr"]))}, details={"data": {"val_images": 1}}))
 """
 
 

@@ -16,7 +16,8 @@ _BARE = "import torch, nni"
 _FIRST_STEP = """
 import os, sys
 import cifar.training.train, trial
-from cifar.trials import nni_trial
+from cifar.trials import nni_client
+from cifar.trials.nni_trial import NniTrial
 new_step = cifar.training.train.new_step
 def first_step(*arguments):
     step = new_step(*arguments)
@@ -26,12 +27,12 @@ def first_step(*arguments):
     return once
 cifar.training.train.new_step = first_step
 if os.environ.get("WITH_NNI"):
-    def next_params():
+    def next_params(self):
         import requests
-        nni_trial._nni_trial()
+        nni_client.module()
         return {}
-    nni_trial.next_params = next_params
-trial.main()
+    NniTrial.next_params = next_params
+trial.launch(trial.main)
 """
 HEADER = ["process", "seconds", "from, to", "ratio to the bare import", "machine quiet"]
 

@@ -31,8 +31,9 @@ from benchmarks.report import RESULTS, Report
 from cifar.analysis import test_log
 from cifar.data import datasets
 from cifar.data.datasets import Dataset, Splits
+from cifar.training.evaluation import evaluate
 from cifar.training.hparams import Hparams
-from cifar.training.train import evaluate, new_model, new_optimizer, train
+from cifar.training.train import new_model, new_optimizer, train
 
 _GPU = torch.cuda.is_available()
 _OWN = Hparams(model="fast")

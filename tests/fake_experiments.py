@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from cifar.training.hparams import Hparams
+from cifar.trials.layout import trial_directory
 from cifar.trials.predictions import save_predictions
-from cifar.trials.store import trial_directory
 
 SPACE = {
     "width": {"_type": "qloguniform", "_value": [4, 32, 2]},

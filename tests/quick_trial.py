@@ -7,29 +7,31 @@ import signal
 import sys
 import time
 
-from cifar.trials import nni_trial
+from cifar.trials.nni_client import ManagerGone
+from cifar.trials.nni_trial import NniTrial
 from cifar.trials.result import Result
 
 
 def main() -> int:
     if "CIFAR_TEST_STUBBORN" in os.environ:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    nni = NniTrial()
     try:
-        params = nni_trial.next_params()
-        if not nni_trial.finished_before():
-            run(float(str(params["lr"])))
-    except (nni_trial.ManagerGone, KeyboardInterrupt):
+        params = nni.next_params()
+        if not nni.finished_before():
+            run(nni, float(str(params["lr"])))
+    except (ManagerGone, KeyboardInterrupt):
         return 1
     return 0
 
 
-def run(lr: float) -> None:
+def run(nni: NniTrial, lr: float) -> None:
     time.sleep(float(os.environ.get("CIFAR_TEST_SECONDS", "0.1")))
     if "CIFAR_TEST_FAIL" in os.environ:
-        nni_trial.finish(Result("error", f"OSError: no trial may write '{os.getpid()}'"))
+        nni.report_final(Result("error", f"OSError: no trial may write '{os.getpid()}'"))
         sys.exit(1)
-    nni_trial.report_epoch(1, {"default": lr})
-    nni_trial.finish(Result("ok", "quick", {"default": lr}, epochs=1, details={"data": {"val_images": 100}}))
+    nni.report_epoch(1, {"default": lr})
+    nni.report_final(Result("ok", "quick", {"default": lr}, epochs=1, details={"data": {"val_images": 100}}))
 
 
 if __name__ == "__main__":

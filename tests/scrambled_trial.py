@@ -19,9 +19,10 @@ def main() -> None:
     time.sleep(0.5 + 0.7 * (3 - sequence) if sequence < 4 else random.Random(sequence).uniform(0, 1.5))
     if sys.argv[1:] == ["--without-repair"]:
         nni_trial._recorded = lambda: None
-    params = nni_trial.next_params()
-    nni_trial.report_epoch(1, {"default": float(str(params["x"]))})
-    nni_trial.finish(Result("ok", "scrambled", {"default": float(str(params["x"]))}, details={"data": {}}))
+    nni = nni_trial.NniTrial()
+    params = nni.next_params()
+    nni.report_epoch(1, {"default": float(str(params["x"]))})
+    nni.report_final(Result("ok", "scrambled", {"default": float(str(params["x"]))}, details={"data": {}}))
 
 
 if __name__ == "__main__":

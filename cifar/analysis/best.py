@@ -27,11 +27,9 @@ from cifar.inference import model_file
 from cifar.inference.model_file import SavedModel
 from cifar.system.files import read_json, write_json
 from cifar.training.hparams import Hparams
-from cifar.trials import store
+from cifar.trials import layout, store
 from cifar.trials.leaderboard import params_text, plain_table
 from cifar.trials.store import Trial
-
-_ANSWER = "best.json"
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,9 @@ class Budget:
 
 def best(experiment: Path, data_name: str, budget: Budget, second_test: str | None, force: bool) -> int:
     """Confirm the leading trials with new seeds, and test the winner; returns 1 where training fails."""
-    if (experiment / _ANSWER).exists() and not force:
+    if (layout.answer(experiment)).exists() and not force:
         raise RequestError(
-            f"experiment {experiment.name} has its answer, {experiment / _ANSWER}; --force replaces it, "
+            f"experiment {experiment.name} has its answer, {layout.answer(experiment)}; --force replaces it, "
             "and reads the test images once more"
         )
     test_log.read(experiment)  # damaged, it is to be mended before anything is added
@@ -87,7 +85,7 @@ def best(experiment: Path, data_name: str, budget: Budget, second_test: str | No
     for test in tests:
         refuse_unfit(test, dataset.classes)
     _say_what_follows(leaders, trials, budget.seeds)
-    directory = experiment / "confirmed"
+    directory = layout.confirmed(experiment)
     directory.mkdir(exist_ok=True)
     try:
         with FileLock(directory / ".lock", timeout=0):
@@ -150,9 +148,9 @@ def _confirm(
     trainer.progress.close()
     verdicts = [read_test_images(experiment, finals, test, winner.trial.id) for test in tests]
     answer = Answer(candidates, winner, tied, finals, verdicts)
-    path = experiment / "best.pt"
+    path = layout.best_model(experiment)
     _save_model(path, trainer.dataset, answer)
-    write_json(experiment / _ANSWER, _record(answer))
+    write_json(layout.answer(experiment), _record(answer))
     print(_text(answer))
     print(f"model: {path}\n{test_log.summary(experiment)}")
     return 0
@@ -238,7 +236,7 @@ def _mean_record(mean: Mean) -> dict[str, float]:
 
 def read_answer(experiment: Path) -> dict[str, Any] | None:
     """What best.json holds; None before there is one. RequestError where it is damaged or of another version."""
-    path = experiment / _ANSWER
+    path = layout.answer(experiment)
     answer = read_json(path)
     if answer is None:
         return None

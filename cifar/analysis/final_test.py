@@ -15,7 +15,7 @@ from cifar.analysis.confirm import Mean, correct, mean
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
-from cifar.training.train import evaluate
+from cifar.training.evaluation import evaluate
 from cifar.trials.predictions import Predictions, confusion_matrix
 
 

@@ -30,7 +30,7 @@ from cifar.inference import model_file
 from cifar.inference.model_file import SavedModel
 from cifar.search.search_space import fits
 from cifar.system.files import new_file
-from cifar.trials import store, top_models
+from cifar.trials import layout, store, top_models
 from cifar.trials.leaderboard import accuracy_text, param_text, params_text, records
 from cifar.trials.predictions import confusion_matrix, load_predictions
 from cifar.trials.store import Trial, best_first
@@ -193,7 +193,7 @@ def _of_tests(confirmed: Any) -> list[Figure]:
 
 def _of_validation(experiment: Path, trials: list[Trial], model: SavedModel | None) -> list[Figure]:
     best = best_first(trials)[0]
-    predictions = load_predictions(store.trial_directory(experiment, best.id))
+    predictions = load_predictions(layout.trial_directory(experiment, best.id))
     if predictions is None or model is None:
         return []
     confusion = confusion_matrix([predictions], len(model.classes))

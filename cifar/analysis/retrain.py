@@ -25,6 +25,7 @@ from cifar.system import processes
 from cifar.system.files import read_json, write_json
 from cifar.training import device
 from cifar.training.hparams import Hparams
+from cifar.trials import layout
 from cifar.trials.predictions import Predictions, load_predictions, save_predictions
 from cifar.trials.run import Trained, run_trial
 from cifar.trials.store import Trial
@@ -158,7 +159,7 @@ class Trainer:
         trained, seconds = self._train(training, self.splits)
         predictions = Predictions(trained.predictions.numpy(), self.dataset.labels[self.splits.val].numpy())
         save_predictions(directory, predictions.predicted, predictions.labels)
-        write_json(directory / "result.json", {"identity": self._identity(training), "seconds": seconds})
+        write_json(directory / layout.RESULT, {"identity": self._identity(training), "seconds": seconds})
         return predictions, seconds
 
     def _kept_predictions(self, training: Training) -> tuple[Predictions, float] | None:
@@ -166,7 +167,7 @@ class Trainer:
         directory = self.directory / training.name
         predictions = load_predictions(directory)
         try:
-            kept = read_json(directory / "result.json")
+            kept = read_json(directory / layout.RESULT)
             same = kept is not None and kept["identity"] == self._identity(training)
             return (predictions, float(kept["seconds"])) if predictions is not None and same and kept else None
         except (RequestError, KeyError, TypeError):
@@ -179,7 +180,7 @@ class Trainer:
         directory, hparams = self.directory / training.name, training.hparams
         self._refuse_to_fail_again(training)
         torch.set_num_threads(self.claim.threads(hparams))
-        checkpoint = directory / "checkpoint.pt"
+        checkpoint = directory / layout.CHECKPOINT
         result, trained = run_trial(hparams, self.dataset, splits, self.claim.device, lambda _: None, checkpoint)
         if result.status == "interrupted":
             raise KeyboardInterrupt

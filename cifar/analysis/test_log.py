@@ -14,13 +14,12 @@ from filelock import FileLock
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.system.files import new_file
-
-_FILE = "test-readings.jsonl"
+from cifar.trials import layout
 
 
 def append(experiment: Path, trial: str, seeds: Sequence[int], test: Dataset, accuracies: Sequence[float]) -> None:
     """Add a line that says when, which models, which images and which result."""
-    path = experiment / _FILE
+    path = layout.test_log(experiment)
     reading = {
         "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "trial": trial,
@@ -29,7 +28,7 @@ def append(experiment: Path, trial: str, seeds: Sequence[int], test: Dataset, ac
         "accuracies": accuracies,
     }
     line = json.dumps(reading, allow_nan=False)
-    with FileLock(experiment / f".{_FILE}.lock"):
+    with FileLock(path.with_name(f".{path.name}.lock")):
         earlier = path.read_text(encoding="utf-8") if path.exists() else ""
         with new_file(path) as temporary:
             temporary.write_text(f"{earlier}{line}\n", encoding="utf-8")
@@ -42,7 +41,7 @@ def name_of(test: Dataset) -> str:
 
 def read(experiment: Path) -> list[dict[str, Any]]:
     """All readings so far, the oldest first. RequestError where the file is damaged."""
-    path = experiment / _FILE
+    path = layout.test_log(experiment)
     if not path.exists():
         return []
     try:

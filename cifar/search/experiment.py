@@ -22,8 +22,8 @@ from cifar.search.remote import hosts
 from cifar.system import processes
 from cifar.system.durations import seconds
 from cifar.system.files import read_json, write_json
-from cifar.trials import store, top_models
-from cifar.trials.nni_trial import bypass_proxies
+from cifar.trials import layout, store, top_models
+from cifar.trials.nni_client import bypass_proxies
 
 Action = Literal["create", "resume", "view"]
 
@@ -116,7 +116,7 @@ def _start(
     _set_environment(environment, host)
     own = Path(config.experiment_working_directory) / experiment_id
     launcher._check_rest_server = partial(_wait_for_server, own)
-    logs = (Path(config.experiment_working_directory) / experiment_id / "log").glob("*.log")
+    logs = layout.logs(Path(config.experiment_working_directory) / experiment_id).glob("*.log")
     log_starts = {path.name: path.stat().st_size for path in logs}
     experiment = nni.experiment.Experiment(config, experiment_id)
     experiment._action = action
@@ -124,7 +124,7 @@ def _start(
         experiment.start(port, run_mode=nni.experiment.RunMode.Detach)
     except Exception as error:  # NNI's launcher raises nearly anything
         directory = Path(config.experiment_working_directory) / experiment_id
-        log = directory / "log" / "nnictl_stderr.log"
+        log = layout.logs(directory) / "nnictl_stderr.log"
         said = [line for line in log.read_text().splitlines() if "Error" in line] if log.exists() else []
         processes.end(directory, at_once=True)
         if action == "create":
@@ -174,10 +174,10 @@ class Remembered:
 def remember(directory: Path, about: Remembered) -> None:
     """Keep it for when the experiment is resumed."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "search.json", asdict(about))
+    write_json(layout.search_facts(directory), asdict(about))
 
 
 def remembered(directory: Path) -> Remembered | None:
     """What an experiment is about; None where NNI's own command started it."""
-    content = read_json(directory / "search.json")
+    content = read_json(layout.search_facts(directory))
     return Remembered(str(content["data"]), content.get("space_file")) if content else None

@@ -30,8 +30,10 @@ from cifar.errors import RequestError
 from cifar.search.search_space import sampled_values
 from cifar.system import processes
 from cifar.training import device, models
+from cifar.training.evaluation import evaluate
 from cifar.training.hparams import Hparams, command_hparams
-from cifar.training.train import epoch_size, evaluate, new_model, new_optimizer, new_step, train_batches
+from cifar.training.steps import new_step
+from cifar.training.train import epoch_size, new_model, new_optimizer, train_batches
 from cifar.trials.run import is_out_of_memory
 from cifar.trials.top_models import KEPT
 

@@ -27,7 +27,7 @@ from cifar.system import durations, locks, processes
 from cifar.system.files import existing
 from cifar.system.gpus import list_gpus
 from cifar.system.ports import LOOPBACK, claim_port
-from cifar.trials import store
+from cifar.trials import database, store
 from cifar.trials.store import Trial
 
 _RESERVE_BYTES = 64 * 2**20  # of disk, which others may take meanwhile
@@ -164,7 +164,7 @@ def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
     environment |= _make_ready(loaded, infos, environment)
     choose_concurrency(loaded, name, infos, request.auto_concurrency, remaining, store.read_seconds(directory))
     config.move_seed(loaded, len(trials))
-    store.write_config(directory, loaded.json())
+    database.write_config(directory, loaded.json())
     port, port_claim = claimed
     held = (claim, port_claim, images)
     return Prepared(loaded, "resume", directory.name, environment, port, request.host, held, about)

@@ -14,8 +14,9 @@ from cifar.search.progress import Progress, ending
 from cifar.search.watchdog import Watch
 from cifar.system.ports import LOOPBACK
 from cifar.system.signals import noting_interrupt
+from cifar.trials.database import Held
 from cifar.trials.leaderboard import leaderboard
-from cifar.trials.store import Held, Reader, Trial, best_first, read_trials
+from cifar.trials.store import Reader, Trial, best_first, read_trials
 
 _POLL_SECONDS = 0.5
 _EXPOSED = (

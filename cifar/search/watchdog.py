@@ -12,6 +12,7 @@ import psutil
 
 from cifar.search.experiment import Experiment
 from cifar.system import processes
+from cifar.trials import layout
 from cifar.trials.store import Trial
 
 _SAME_FAILURES = 3  # in a row, for the same reason: the next would fail too
@@ -28,7 +29,7 @@ class Watch:
         """`trials` are those of earlier runs."""
         self._experiment = experiment
         self._directory = experiment.directory
-        self._log_directory = experiment.directory / "log"
+        self._log_directory = layout.logs(experiment.directory)
         self._ended_before = {trial.id for trial in trials if trial.ended}
         self._answered = time.monotonic()
         self._tuner: psutil.Process | None = None

@@ -16,7 +16,7 @@ from joblib import cpu_count
 from cifar.errors import RequestError
 from cifar.system import locks
 from cifar.system.gpus import Gpu, list_gpus, show_only
-from cifar.training import distributed
+from cifar.training.distributed import ALONE, Processes
 from cifar.training.hparams import Hparams
 
 # With fewer images, threads mostly wait for each other: a batch of 16 is no faster on two cores, and many times slower
@@ -30,20 +30,21 @@ class Claim:
 
     device: torch.device
     trials: int
+    world_size: int  # processes of this trial
     shares: tuple[BaseFileLock, ...]
 
     def threads(self, hparams: Hparams) -> int:
         """All trials together use the cores once, and each process no more threads than its micro-batches feed."""
-        share: int = cpu_count() // (self.trials * distributed.size())
-        images = math.ceil(hparams.batch_size / hparams.gradient_accumulation_steps / distributed.size())
+        share: int = cpu_count() // (self.trials * self.world_size)
+        images = math.ceil(hparams.batch_size / hparams.gradient_accumulation_steps / self.world_size)
         return max(1, min(share, images // _IMAGES_PER_THREAD))
 
 
-def claim(concurrency: int, experiment: str | None = None) -> Claim:
+def claim(concurrency: int, experiment: str | None = None, processes: Processes = ALONE) -> Claim:
     """The GPU with the fewest trials, else the CPU. CUDA must sleep as yet: it then wakes with that GPU alone, cuda:0.
 
     The cores are divided among the `concurrency` trials of this experiment and those that others run at this moment.
-    Of processes that train together the leading one claims a GPU for each at once: no trial holds one and waits for
+    Of processes that train together the main one claims a GPU for each at once: no trial holds one and waits for
     another. RequestError where there are fewer GPUs than processes.
     """
     shares = list[BaseFileLock]()
@@ -52,14 +53,14 @@ def claim(concurrency: int, experiment: str | None = None) -> Claim:
         with locks.choosing():
             cores = f"cores.{experiment or f'alone-{os.getpid()}'}"
             others = locks.count_shares("cores") - locks.count_shares(cores)
-            gpus = choose_gpus(list_gpus(), distributed.size())
+            gpus = choose_gpus(list_gpus(), processes.world_size)
             shares.extend(locks.take_share(name) for name in [cores, *(gpu.share for gpu in gpus)])
         return gpus, concurrency + others
 
-    gpus, trials = distributed.shared(choose)
-    device = show_only(gpus[distributed.rank()]) if gpus else torch.device("cpu")
-    distributed.connect(device)
-    return Claim(device, trials, tuple(shares))
+    gpus, trials = processes.broadcast(choose)
+    device = show_only(gpus[processes.rank]) if gpus else torch.device("cpu")
+    processes.connect(device)
+    return Claim(device, trials, processes.world_size, tuple(shares))
 
 
 def choose_gpus(gpus: list[Gpu], count: int) -> list[Gpu]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifar.training import distributed
 from cifar.training.hparams import WIDTHS, Hparams
 
 # Channels of the second convolution and units of the two hidden layers, at the width in WIDTHS.
@@ -24,7 +25,7 @@ class Network(nn.Module):
         self.tta_flip = tta_flip
 
     def init_whitening(self, images: Tensor) -> None:
-        """Take from training images what is not learnt step by step; called once, before the first."""
+        """Fit the whitening of pixels, where there is one, to training images; called once, before the first step."""
 
     def forward(self, images: Tensor) -> Tensor:
         if self.training or not self.tta_flip:
@@ -142,6 +143,7 @@ class BatchNorm(nn.Module):
     _NEW_SHARE = 0.4  # of the latest batch in the running statistics: a training has few steps
     mean: Tensor
     variance: Tensor
+    all_reduce: Callable[[Tensor], Tensor] | None = None  # the sum over processes that train together
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -151,21 +153,21 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         bias = self.bias * self._BIAS_SCALE
-        if self.training and distributed.size() > 1:
-            return self._normalised_together(x, bias)
+        if self.training and self.all_reduce:
+            return self._synchronised(x, bias, self.all_reduce)
         return F.batch_norm(
             x, self.mean, self.variance, torch.ones_like(bias), bias, self.training, self._NEW_SHARE, self._EPSILON
         )
 
-    def _normalised_together(self, x: Tensor, bias: Tensor) -> Tensor:
+    def _synchronised(self, x: Tensor, bias: Tensor, all_reduce: Callable[[Tensor], Tensor]) -> Tensor:
         """By the statistics of all processes' images. PyTorch's own SyncBatchNorm knows GPUs alone."""
         values = x.float()
         own_count = values.new_full((1,), values[:, 0].numel())
-        sums = distributed.total_with_gradient(torch.cat([values.sum((0, 2, 3)), own_count]))
+        sums = all_reduce(torch.cat([values.sum((0, 2, 3)), own_count]))
         count = sums[-1].detach()
         mean = sums[:-1] / count
         centred = values - mean[:, None, None]
-        variance = distributed.total_with_gradient(centred.square().sum((0, 2, 3))) / count
+        variance = all_reduce(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.mean.lerp_(mean, self._NEW_SHARE)
             self.variance.lerp_(variance * count / (count - 1), self._NEW_SHARE)

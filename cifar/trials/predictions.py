@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar.system.files import new_file
-
-_FILE = "validation.npz"
+from cifar.trials import layout
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Predictions:
 
 
 def save_predictions(directory: Path, predictions: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
-    with new_file(directory / _FILE) as temporary, temporary.open("wb") as file:
+    with new_file(directory / layout.PREDICTIONS) as temporary, temporary.open("wb") as file:
         smallest = np.min_scalar_type(int(max(labels.max(), predictions.max())))  # one byte for up to 256 classes
         np.savez_compressed(file, predictions=predictions.astype(smallest), labels=labels.astype(smallest))
 
@@ -38,7 +37,7 @@ def save_predictions(directory: Path, predictions: NDArray[np.int64], labels: ND
 def load_predictions(directory: Path) -> Predictions | None:
     """What the trial in this directory left, None where that is nothing or damaged."""
     try:
-        with (directory / _FILE).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with (directory / layout.PREDICTIONS).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return Predictions(file["predictions"].astype(np.int64), file["labels"].astype(np.int64))
     except (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return None  # NumPy and zipfile name damage in many ways; a NotImplementedError is a RuntimeError

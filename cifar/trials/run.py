@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from cifar import __version__
 from cifar.data.datasets import Dataset, Splits
-from cifar.training import distributed
 from cifar.training.checkpoint import Checkpoint
+from cifar.training.distributed import ALONE, Processes
 from cifar.training.hparams import Hparams
 from cifar.training.models import parameter_count
-from cifar.training.train import Diverged, EpochMetrics, new_model, new_optimizer, precision_on, train
+from cifar.training.steps import precision_on
+from cifar.training.train import Diverged, EpochMetrics, new_model, new_optimizer, train
 from cifar.trials.result import Result, Status
 
 
@@ -40,25 +41,37 @@ def run_trial(
     device: torch.device,
     on_epoch: Callable[[list[EpochMetrics]], None],
     checkpoint_path: Path | None = None,
+    processes: Processes = ALONE,
+    report: Callable[[Result], None] | None = None,
 ) -> tuple[Result, Trained | None]:
     """Train on `device` to a Result; the trained network comes with it unless the trial failed.
 
-    Calls `on_epoch` with all epochs so far after each. With a checkpoint path, continues from what lies there.
+    Calls `on_epoch` with all epochs so far after each. With a checkpoint path, continues from what lies there. `report`
+    gets the result instead, and the process ends, where another of the processes has run out of memory.
     """
     trained: Trained | None = None  # one value, so that an interrupt finds a network and its figures, or neither
     checkpoint = Checkpoint(checkpoint_path, _identity(hparams, splits)) if checkpoint_path else None
+
+    def finished(result: Result) -> Result:
+        return replace(result, details=_details(hparams, dataset, splits, device, processes))
+
+    def report_out_of_memory(reason: str) -> None:
+        if report:
+            report(finished(_failed("out_of_memory", reason, _epochs(trained), dataset)))
+
     try:
-        with distributed.peers_named():
+        with processes.bounding_waits(report_out_of_memory), processes.naming_lost_peers():
             dataset, splits = dataset.to(device), splits.to(device)
             model = new_model(hparams, dataset)
             optimizer = new_optimizer(model, hparams)
             if checkpoint and (saved := checkpoint.restore(model, optimizer)):
                 history, predictions = saved
                 trained = Trained(copy.deepcopy(model), predictions.cpu(), history)
-            for epoch in train(model, optimizer, hparams, dataset, splits, first_epoch=len(_epochs(trained)) + 1):
+            first_epoch = len(_epochs(trained)) + 1
+            for epoch in train(model, optimizer, hparams, dataset, splits, first_epoch, processes):
                 history = [*_epochs(trained), epoch.metrics]
                 trained = Trained(copy.deepcopy(model), epoch.predictions.cpu(), history)
-                if checkpoint and distributed.leads():  # before the report: should the manager be gone, nothing is lost
+                if checkpoint and processes.is_main:  # before the report: should the manager be gone, nothing is lost
                     checkpoint.save(model, optimizer, history, epoch.predictions)
                 on_epoch(history)
             result = _ended("ok", "trained", trained)
@@ -68,11 +81,11 @@ def run_trial(
         if not is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0]
-        distributed.tell_out_of_memory(reason)
+        processes.tell_out_of_memory(reason)
         result, trained = _failed("out_of_memory", reason, _epochs(trained), dataset), None
     except KeyboardInterrupt:
         result = _ended("interrupted", "interrupted after", trained)
-    return replace(result, details=_details(hparams, dataset, splits, device)), trained
+    return finished(result), trained
 
 
 def restored(
@@ -132,19 +145,6 @@ def _ended(status: Status, how: str, trained: Trained | None) -> Result:
     return Result(status, reason, metrics, len(history), _seconds(history))
 
 
-def out_of_memory(
-    reason: str,
-    history: list[EpochMetrics],
-    hparams: Hparams,
-    dataset: Dataset,
-    splits: Splits,
-    device: torch.device,
-) -> Result:
-    """The whole result of a trial that another of its processes has let run out of memory."""
-    details = _details(hparams, dataset, splits, device)
-    return replace(_failed("out_of_memory", reason, history, dataset), details=details)
-
-
 def _failed(status: Status, reason: str, history: list[EpochMetrics], dataset: Dataset) -> Result:
     """The figures of guessing: finite, and bad enough that the tuner learns to keep away."""
     chance, seconds = 1 / len(dataset.classes), _seconds(history)
@@ -159,7 +159,9 @@ def _failed(status: Status, reason: str, history: list[EpochMetrics], dataset: D
     return Result(status, reason, metrics, len(history), seconds)
 
 
-def _details(hparams: Hparams, dataset: Dataset, splits: Splits, device: torch.device) -> dict[str, object]:
+def _details(
+    hparams: Hparams, dataset: Dataset, splits: Splits, device: torch.device, processes: Processes
+) -> dict[str, object]:
     return {
         "hparams": asdict(hparams),
         "data": {
@@ -172,7 +174,7 @@ def _details(hparams: Hparams, dataset: Dataset, splits: Splits, device: torch.d
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "precision": precision_on(device, hparams),
-        "processes": distributed.size(),
+        "processes": processes.world_size,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "cifar-nni": __version__}
         | {name: version(name) for name in ("torch", "nni", "numpy")},

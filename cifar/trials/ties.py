@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar.trials import store
+from cifar.trials import layout
 from cifar.trials.predictions import Predictions, load_predictions
 from cifar.trials.store import Trial, best_first
 
@@ -21,7 +21,7 @@ def ties(trials: list[Trial], experiment: Path) -> set[str]:
     if not ranked:
         return set()
     best = ranked[0]
-    predictions = load_predictions(store.trial_directory(experiment, best.id))
+    predictions = load_predictions(layout.trial_directory(experiment, best.id))
     # Of thousands of trials, few need a look into their files.
     near = itertools.takewhile(lambda trial: not predictions or may_tie(predictions, _behind(best, trial)), ranked)
     tied = {trial.id for trial in near if _ties_with(best, predictions, trial, experiment)}
@@ -34,7 +34,7 @@ def _behind(best: Trial, other: Trial) -> float:
 
 def _ties_with(best: Trial, best_predictions: Predictions | None, other: Trial, experiment: Path) -> bool:
     """By their predictions; where these are gone, by their standard errors, which leaves more ties."""
-    predictions = load_predictions(store.trial_directory(experiment, other.id))
+    predictions = load_predictions(layout.trial_directory(experiment, other.id))
     if best_predictions and predictions and len(best_predictions.labels) == len(predictions.labels):
         return is_tie(best_predictions, predictions)
     return _behind(best, other) <= 1.96 * math.hypot(best.standard_error or 0.0, other.standard_error or 0.0)

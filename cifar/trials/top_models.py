@@ -7,11 +7,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from cifar.trials import layout
+
 KEPT = 5
-
-
-def directory(experiment: Path) -> Path:
-    return experiment / "models"
 
 
 def save_top_k(experiment: Path, trial_id: str, accuracy: float, save: Callable[[Path], None]) -> None:
@@ -19,7 +17,7 @@ def save_top_k(experiment: Path, trial_id: str, accuracy: float, save: Callable[
 
     Trials that end at once take turns. A file's name starts with the accuracy, so that names say the order.
     """
-    models = directory(experiment)
+    models = layout.models(experiment)
     models.mkdir(exist_ok=True)
     with FileLock(models / ".lock"):
         offered = models / f"{accuracy:.6f}-{trial_id}.pt"
@@ -32,8 +30,8 @@ def save_top_k(experiment: Path, trial_id: str, accuracy: float, save: Callable[
 
 def drop_others(experiment: Path) -> None:
     """Keep the best of those that several machines have kept."""
-    if directory(experiment).exists():
-        with FileLock(directory(experiment) / ".lock"):
+    if layout.models(experiment).exists():
+        with FileLock(layout.models(experiment) / ".lock"):
             _drop_others(experiment)
 
 
@@ -44,9 +42,9 @@ def _drop_others(experiment: Path) -> None:
 
 def best(experiment: Path) -> list[Path]:
     """The kept model files, the best first."""
-    return sorted(directory(experiment).glob("[01].*-*.pt"), reverse=True)
+    return sorted(layout.models(experiment).glob("[01].*-*.pt"), reverse=True)
 
 
 def find(experiment: Path, trial_id: str) -> Path | None:
     """The kept model of a trial."""
-    return next(iter(directory(experiment).glob(f"[01].*-{trial_id}.pt")), None)
+    return next(iter(layout.models(experiment).glob(f"[01].*-{trial_id}.pt")), None)

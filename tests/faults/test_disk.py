@@ -23,7 +23,7 @@ from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.system.files import write_json
 from cifar.training.hparams import Hparams
-from cifar.trials import store
+from cifar.trials import layout, store
 from cifar.trials.predictions import load_predictions, save_predictions
 from cifar.trials.run import run_trial
 
@@ -152,7 +152,7 @@ def damaged(content: bytes) -> Iterator[bytes]:
 
 def test_a_damaged_file_of_a_trial_is_named_and_never_another_number(tmp_path: Path, record: Record) -> None:
     experiment = fake_experiments.make(tmp_path / "made", [{"accuracy": 0.5}, {"accuracy": 0.7}])
-    trial = store.trial_directory(experiment, "trial1")
+    trial = layout.trial_directory(experiment, "trial1")
     for path in (trial / "result.json", trial / "params.json"):
         write_json(path, json.loads(path.read_text()))  # as trials do, with a checksum
     truth = store.read_trials(experiment)
@@ -213,7 +213,7 @@ WRONG = [
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_a_result_that_no_trial_can_have_is_named(tmp_path: Path, wrong: dict[str, object], record: Record) -> None:
     experiment = fake_experiments.make(tmp_path / "made", [{"accuracy": 0.5}, {"accuracy": 0.7}])
-    path = store.trial_directory(experiment, "trial1") / "result.json"
+    path = layout.trial_directory(experiment, "trial1") / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
     assert_unreadable(experiment)
     record(1)
@@ -221,7 +221,7 @@ def test_a_result_that_no_trial_can_have_is_named(tmp_path: Path, wrong: dict[st
 
 def test_a_result_that_is_no_file_or_nested_without_end_is_named(tmp_path: Path, record: Record) -> None:
     experiment = fake_experiments.make(tmp_path / "made", [{"accuracy": 0.5}, {"accuracy": 0.7}])
-    path = store.trial_directory(experiment, "trial1") / "result.json"
+    path = layout.trial_directory(experiment, "trial1") / "result.json"
     path.write_text('{"a":' * 100_000)
     assert_unreadable(experiment)
     path.unlink()

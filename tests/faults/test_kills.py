@@ -31,7 +31,7 @@ from experiments import (
 from cifar.data import datasets
 from cifar.system import processes
 from cifar.training.hparams import Hparams
-from cifar.trials import store
+from cifar.trials import layout, store
 from cifar.trials.run import run_trial
 from cifar.trials.store import Trial
 
@@ -68,7 +68,7 @@ def test_a_trial_killed_at_any_moment_goes_on_to_the_result_it_would_have_had(
     assert one.wait(300) == 0, one.err
     assert f"{len(DEATHS)} trials: {len(DEATHS)} ok" in one.out
     trials = one.trials()
-    assert all((store.trial_directory(one.directory, trial.id) / "died").exists() for trial in trials)
+    assert all((layout.trial_directory(one.directory, trial.id) / "died").exists() for trial in trials)
     log = (one.directory / "log" / "nnimanager.log").read_text()
     assert log.count("from outside, start 2 follows") == len(DEATHS)
     assert_numbered_and_paired(one)
@@ -76,7 +76,7 @@ def test_a_trial_killed_at_any_moment_goes_on_to_the_result_it_would_have_had(
     for trial in trials:
         assert (trial.accuracy, trial.status) == (undisturbed_accuracy(trial), "ok")
         assert len(curves[trial.id]) == 3
-        assert not (store.trial_directory(one.directory, trial.id) / "checkpoint.pt").exists()
+        assert not (layout.trial_directory(one.directory, trial.id) / "checkpoint.pt").exists()
     assert nothing_is_left(tmp_path)
     record(len(DEATHS))
 

@@ -23,7 +23,7 @@ from joblib import cpu_count
 
 from cifar.system import processes
 from cifar.system.files import read_json
-from cifar.trials import store
+from cifar.trials import layout
 
 MEGABYTE = 2**20
 _NNIS_PATIENCE = 5.0  # seconds from the interrupt of a trial to its kill
@@ -108,7 +108,7 @@ def test_a_trial_that_is_stopped_on_a_busy_machine_reports_before_nni_kills_it(t
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4 * cpu_count())]
     try:
         for number in range(8):
-            directory = store.trial_directory(tmp_path / f"experiment{number}", "TRIAL")
+            directory = layout.trial_directory(tmp_path / f"experiment{number}", "TRIAL")
             directory.mkdir(parents=True)
             seconds.append(until_reported(directory))
             result = read_json(directory / "result.json")

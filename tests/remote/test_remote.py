@@ -24,7 +24,7 @@ from experiments import (
 )
 from machines import MISSING, Machine, generate, two_machines, wait_for
 
-from cifar.trials import store, top_models
+from cifar.trials import layout, top_models
 from cifar.trials.store import best_first
 
 pytestmark = [
@@ -64,9 +64,9 @@ def assert_complete(one: Search, trials: int) -> None:
     for trial in one.trials():
         assert trial.result is not None and trial.result["params_are_recorded"]
         assert {name: trial.result["hparams"][name] for name in trial.params} == trial.params
-        left = store.trial_directory(one.directory, trial.id)
+        left = layout.trial_directory(one.directory, trial.id)
         assert (left / "validation.npz").exists() and (left / "trial.log").exists()
-        assert list(store.board_directory(one.directory, trial.id).iterdir())
+        assert list(layout.tensorboard_directory(one.directory, trial.id).iterdir())
     assert len(top_models.best(one.directory)) == min(trials, top_models.KEPT)
     assert top_models.find(one.directory, best_first(one.trials())[0].id)
 

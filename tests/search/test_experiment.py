@@ -19,7 +19,7 @@ import requests
 import yaml
 from experiments import BIN, ROOT, free_port, project_config
 
-from cifar.trials import store
+from cifar.trials import database, layout, store
 
 SCRAMBLED = f"{sys.executable} {ROOT / 'tests' / 'scrambled_trial.py'}"
 
@@ -99,19 +99,19 @@ def shown_params(experiment: NniExperiment, tmp_path: Path) -> dict[str, dict[st
     exported = tmp_path / "export.json"
     experiment.nnictl("experiment", "export", experiment.id, "--type", "json", "--filename", str(exported))
     export = {row["trialJobId"]: row for row in json.loads(exported.read_text())}
-    database = {row[1]: json.loads(row[4]) for row in store._events(experiment.directory, 0) if row[4]}
+    recorded = {row[1]: json.loads(row[4]) for row in database.events(experiment.directory, 0) if row[4]}
     shown = {}
     for job in experiment.get("trial-jobs"):
         if job["status"] != "SUCCEEDED":
             continue
-        directory = store.trial_directory(experiment.directory, job["trialJobId"])
+        directory = layout.trial_directory(experiment.directory, job["trialJobId"])
         row = export[job["trialJobId"]]
         shown[job["trialJobId"]] = {
             "used": json.loads((directory / "params.json").read_text())["parameters"]["x"],
             "result": json.loads((directory / "result.json").read_text())["metrics"]["default"],
             "web API": json.loads(job["hyperParameters"][0])["parameters"]["x"],
             "web API, metric": float(json.loads(json.loads(job["finalMetricData"][0]["data"]))["default"]),
-            "database": database[job["trialJobId"]]["parameters"]["x"],
+            "database": recorded[job["trialJobId"]]["parameters"]["x"],
             "export": json.loads(row["parameter"])["x"] if isinstance(row["parameter"], str) else row["parameter"]["x"],
         }
     return shown
@@ -130,7 +130,7 @@ def test_what_nni_shows_is_what_ran(start: Start, tmp_path: Path) -> None:
     overtaken = [
         trial
         for trial in shown
-        if "another trial's" in (store.trial_directory(experiment.directory, trial) / "trial.log").read_text()
+        if "another trial's" in (layout.trial_directory(experiment.directory, trial) / "trial.log").read_text()
     ]
     assert len(overtaken) >= 4  # the scrambling did its work
 
@@ -196,7 +196,7 @@ def test_trials_continue_after_the_manager_was_killed(start: Start, tmp_path: Pa
         assert (trial.status, trial.result["epochs"]) == ("ok", epochs)
         trained = epochs_of(experiment, trial.id)
         assert trained == sorted(set(trained))  # none was trained twice
-        assert not (store.trial_directory(experiment.directory, trial.id) / "checkpoint.pt").exists()
+        assert not (layout.trial_directory(experiment.directory, trial.id) / "checkpoint.pt").exists()
 
 
 def trial_ids(experiment: NniExperiment) -> list[str]:
@@ -210,14 +210,14 @@ def wait_for_trials(experiment: NniExperiment, count: int) -> list[str]:
 
 
 def params_of(experiment: NniExperiment, trial: str) -> dict[str, float]:
-    path = store.trial_directory(experiment.directory, trial) / "params.json"
+    path = layout.trial_directory(experiment.directory, trial) / "params.json"
     params: dict[str, float] = json.loads(path.read_text())["parameters"]
     return params
 
 
 def epochs_of(experiment: NniExperiment, trial: str) -> list[int]:
     """The epochs that a trial says it has trained, over all its starts."""
-    path = store.trial_directory(experiment.directory, trial) / "trial.log"
+    path = layout.trial_directory(experiment.directory, trial) / "trial.log"
     text = path.read_text() if path.exists() else ""
     return [int(epoch) for epoch in re.findall(r"PRINT epoch (\d+)/", text)]
 

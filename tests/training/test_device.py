@@ -9,11 +9,11 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -22,8 +22,11 @@ from experiments import ROOT
 from cifar.errors import RequestError
 from cifar.system import gpus, locks
 from cifar.system.gpus import Gpu
-from cifar.training import device, distributed
+from cifar.training import device
+from cifar.training.distributed import Processes
 from cifar.training.hparams import Hparams
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -223,20 +226,24 @@ def test_a_choice_that_comes_too_late_is_an_error(monkeypatch: pytest.MonkeyPatc
 def test_each_process_of_a_training_has_a_gpu_or_the_trial_none(monkeypatch: pytest.MonkeyPatch) -> None:
     four = [Gpu(f"uuid-{number}", "", 0) for number in range(4)]
     monkeypatch.setattr(device, "list_gpus", lambda: four)
-    monkeypatch.setattr(distributed, "size", lambda: 2)
-    monkeypatch.setattr(distributed, "shared", lambda ask: ask())
-    monkeypatch.setattr(distributed, "connect", lambda device: None)
+
+    class Two(Processes):
+        def broadcast(self, ask: Callable[[], T]) -> T:
+            return ask()
+
+        def connect(self, device: torch.device) -> None:
+            pass
+
     for rank, expected in ((0, ["uuid-0", "uuid-2", "uuid-0"]), (1, ["uuid-1", "uuid-3", "uuid-1"])):
-        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         held, seen = [], []
         for _ in range(3):
-            held.append(device.claim(1))
+            held.append(device.claim(1, processes=Two(rank, 2)))
             seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
         assert seen == expected
         del held
     del four[1:]
     with pytest.raises(RequestError, match="2 processes need a GPU each, and this machine shows 1"):
-        device.claim(1)
+        device.claim(1, processes=Two(0, 2))
 
 
 def test_the_trials_of_one_experiment_use_the_cores_once(trials: Trials) -> None:
@@ -272,7 +279,7 @@ def test_the_dead_leave_no_claims_behind(trials: Trials, tmp_path: Path) -> None
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_real_gpu_is_claimed_and_alone_seen() -> None:
     script = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import torch; from cifar import device; "
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import torch; from cifar.training import device; "
         "claim = device.claim(1); print(claim.device, torch.cuda.device_count(), torch.zeros(1, device=claim.device))"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -19,7 +19,6 @@ from experiments import ROOT, Search, Start, assert_numbered_and_paired, change_
 from benchmarks import processes as benchmark
 from cifar.data import datasets
 from cifar.system import processes
-from cifar.training import distributed
 from cifar.training.hparams import Hparams
 from cifar.training.models import BatchNorm
 from cifar.training.train import new_model, new_optimizer, train
@@ -48,13 +47,13 @@ def test_several_processes_train_as_one(
         assert losses == pytest.approx(expected_losses, rel=tolerance)
 
 
-def test_the_statistics_of_all_are_those_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "total_with_gradient", lambda value: value)
+def test_the_statistics_of_all_are_those_of_a_batch() -> None:
     alone, together = BatchNorm(8), BatchNorm(8)
     generator = torch.Generator().manual_seed(0)
     images, towards = (torch.randn(17, 8, 3, 3, generator=generator) * 3 + 5 for _ in range(2))
     first, second = (images.clone().requires_grad_() for _ in range(2))
-    outputs = [alone(first), together._normalised_together(second, together.bias * BatchNorm._BIAS_SCALE)]
+    together.all_reduce = lambda value: value
+    outputs = [alone(first), together(second)]
     for output in outputs:
         (output * towards).sum().backward()
     torch.testing.assert_close(*outputs)
@@ -77,15 +76,16 @@ def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(whole, cwd=ROOT, env=os.environ | ALONE, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize(("store", "also_at_the_end"), [("None", "abort"), ("object()", "")])
+@pytest.mark.parametrize(("world_size", "also_at_the_end"), [("1", "abort"), ("2", "")])
 def test_only_processes_that_train_together_leave_without_the_interpreters_end(
-    store: str, also_at_the_end: str
+    world_size: str, also_at_the_end: str
 ) -> None:
     script = (
         "import atexit; from cifar.training import distributed; atexit.register(print, 'abort', end='')\n"
-        f"distributed._store = {store}; print('said', end=' '); distributed.end(3)"
+        "print('said', end=' '); distributed.leave(3)"
     )
-    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    environment = os.environ | {"WORLD_SIZE": world_size}
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (3, f"said {also_at_the_end}", "")
 
 
@@ -130,17 +130,18 @@ def test_want_of_memory_in_any_process_is_the_trials(tmp_path: Path) -> None:
     (tmp_path / "limited.py").write_text(
         "import json, os, sys, torch\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from cifar import data, device, parallel, train\n"
+        "from cifar.data import datasets\n"
+        "from cifar.training import distributed, distributed_step\n"
         "from cifar.training.hparams import Hparams\n"
         "from cifar.trials.run import run_trial\n"
-        "with distributed.joined():\n"
-        "    if not distributed.leads():\n"
+        "with distributed.process_group() as processes:\n"
+        "    if not processes.is_main:\n"
         "        def no_memory(*_): raise torch.OutOfMemoryError('2 GB are not to be had')\n"
-        "        train.train_step = no_memory\n"
+        "        distributed_step.batch_loss = no_memory\n"
         "    dataset = datasets.load('digits')\n"
         "    splits, cpu = datasets.split(dataset), torch.device('cpu')\n"
-        "    result, _ = run_trial(Hparams(batch_size=64), dataset, splits, cpu, print)\n"
-        "    if distributed.leads():\n"
+        "    result, _ = run_trial(Hparams(batch_size=64), dataset, splits, cpu, print, None, processes)\n"
+        "    if processes.is_main:\n"
         "        print(json.dumps([result.status, result.reason]))\n"
         "        os._exit(0)\n"
     )
@@ -150,7 +151,12 @@ def test_want_of_memory_in_any_process_is_the_trials(tmp_path: Path) -> None:
 
 def script(path: Path, *lines: str) -> str:
     """A program of two processes that train together."""
-    begin = ["import sys, time, torch", f"sys.path.insert(0, {str(ROOT)!r})", "from cifar import nni_trial, parallel"]
+    begin = [
+        "import sys, time, torch",
+        f"sys.path.insert(0, {str(ROOT)!r})",
+        "from cifar.training import distributed",
+        "from cifar.trials.launch import NniTrial, recording_errors",
+    ]
     path.write_text("\n".join([*begin, *lines]))
     return str(path)
 
@@ -161,11 +167,11 @@ def test_the_error_of_any_process_is_the_trials(tmp_path: Path, monkeypatch: pyt
     for name, value in {"NNI_TRIAL_JOB_ID": "TRIAL", "NNI_OUTPUT_DIR": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     lines = [
-        "with distributed.joined(), nni_trial.recording_errors():",
-        "    if not distributed.leads():",
+        "with distributed.process_group() as processes, recording_errors(NniTrial(processes)):",
+        "    if not processes.is_main:",
         "        raise ZeroDivisionError('nothing to divide')",
-        "    with distributed.peers_named():",
-        "        distributed.total(torch.zeros(1))",
+        "    with processes.naming_lost_peers():",
+        "        processes.all_reduce(torch.zeros(1))",
     ]
     assert torchrun(2, script(tmp_path / "failing.py", *lines)).returncode == 1
     result = json.loads((tmp_path / "result.json").read_text())
@@ -177,11 +183,11 @@ def test_the_error_of_any_process_is_the_trials(tmp_path: Path, monkeypatch: pyt
 def test_nobody_waits_for_long_for_a_process_that_has_no_memory_left(tmp_path: Path, leader: bool) -> None:
     """NCCL, whose waiting nothing in Python can end, is played by a sleep."""
     lines = [
-        "with distributed.joined():",
-        "    with distributed.bounded(lambda reason: print('told:', reason, flush=True)):",
-        f"        if distributed.leads() is {leader}:",
-        "            distributed.tell_out_of_memory('2 GB are not to be had')",
-        "            distributed.end(0)",
+        "with distributed.process_group() as processes:",
+        "    with processes.bounding_waits(lambda reason: print('told:', reason, flush=True)):",
+        f"        if processes.is_main is {leader}:",
+        "            processes.tell_out_of_memory('2 GB are not to be had')",
+        "            distributed.leave(0)",
         "        time.sleep(600)",
     ]
     run = torchrun(2, script(tmp_path / "waiting.py", *lines))

@@ -21,7 +21,9 @@ from cifar.training.cuda_step import CudaGraphStep
 from cifar.training.hparams import Hparams
 from cifar.training.models import Net, build_model
 from cifar.training.optimizers import Adam, Optimizer, Sgd
-from cifar.training.train import new_optimizer, new_step, train_step
+from cifar.training.plain_step import train_step
+from cifar.training.steps import new_step
+from cifar.training.train import new_optimizer
 
 
 class NoOptimizer(Optimizer):

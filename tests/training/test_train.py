@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
@@ -14,21 +16,12 @@ from torch import Tensor, nn
 from cifar import __version__
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
+from cifar.training.distributed import Processes
+from cifar.training.evaluation import class_accuracies, evaluate
 from cifar.training.hparams import Hparams
 from cifar.training.models import build_model
-from cifar.training.train import (
-    Diverged,
-    EpochMetrics,
-    Step,
-    _shuffled,
-    class_accuracies,
-    evaluate,
-    new_model,
-    new_optimizer,
-    new_step,
-    train,
-    train_batches,
-)
+from cifar.training.steps import Step, new_step
+from cifar.training.train import Diverged, EpochMetrics, _shuffled, new_model, new_optimizer, train, train_batches
 from cifar.trials import run
 from cifar.trials.result import Result
 
@@ -357,7 +350,17 @@ def interrupted_at(dataset: Dataset, splits: datasets.Splits, line: int | None) 
 
 
 def test_a_trial_that_another_process_lets_run_out_of_memory_has_a_whole_result(tiny: Dataset) -> None:
-    result = run.out_of_memory("2 GB", [], FAST, tiny, datasets.split(tiny), torch.device("cpu"))
+    told: list[Result] = []
+
+    class Others(Processes):
+        @contextlib.contextmanager
+        def bounding_waits(self, on_out_of_memory: Callable[[str], None]) -> Iterator[None]:
+            on_out_of_memory("2 GB")
+            yield
+
+    splits, cpu = datasets.split(tiny), torch.device("cpu")
+    run.run_trial(FAST, tiny, splits, cpu, lambda _: None, processes=Others(), report=told.append)
+    (result,) = told
     assert (result.status, result.reason, result.metrics and result.metrics["default"]) == (
         "out_of_memory",
         "2 GB",

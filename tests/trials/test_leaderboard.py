@@ -8,7 +8,7 @@ from pathlib import Path
 import fake_experiments as fake
 import pytest
 
-from cifar.trials import leaderboard, store
+from cifar.trials import layout, leaderboard, store
 from cifar.trials.ties import ties
 
 
@@ -38,7 +38,7 @@ def test_ties_are_those_that_the_images_do_not_tell_apart(experiment: Path) -> N
 
 
 def test_without_a_trials_answers_standard_errors_tell_it_apart(experiment: Path) -> None:
-    (store.trial_directory(experiment, "trial0") / "validation.npz").unlink()
+    (layout.trial_directory(experiment, "trial0") / "validation.npz").unlink()
     assert ties(store.read_trials(experiment), experiment) == {"trial0", "trial1"}
 
 

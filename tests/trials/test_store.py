@@ -12,9 +12,10 @@ import fake_experiments as fake
 import pytest
 
 from cifar.system.files import read_json
-from cifar.trials import store
+from cifar.trials import database, store
+from cifar.trials.layout import trial_directory
 from cifar.trials.leaderboard import leaderboard
-from cifar.trials.store import best_first, read_trials, trial_directory
+from cifar.trials.store import best_first, read_trials
 
 SCHEMA = """create table TrialJobEvent (timestamp integer, trialJobId text, event text, data text, logPath text,
 sequenceId integer, message text, environmentId text)"""
@@ -130,12 +131,12 @@ def test_a_reader_reads_what_is_new_and_no_file_twice(experiment: Path, monkeypa
 def test_a_database_that_another_program_holds_is_waited_for_then_named(
     experiment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(database, "_WAIT_SECONDS", 0.5)
     with closing(sqlite3.connect(experiment / "db" / "nni.sqlite", check_same_thread=False)) as connection:
         connection.execute("begin exclusive")
-        with pytest.raises(store.Held, match=r"another program has held .*nni\.sqlite for 0 seconds: a browser of"):
+        with pytest.raises(database.Held, match=r"another program has held .*nni\.sqlite for 0 seconds: a browser of"):
             read_trials(experiment)
-        monkeypatch.setattr(store, "_WAIT_SECONDS", 30.0)
+        monkeypatch.setattr(database, "_WAIT_SECONDS", 30.0)
         release = threading.Timer(1.0, connection.rollback)
         release.start()
         assert len(read_trials(experiment)) == 5

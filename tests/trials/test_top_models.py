@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar.trials import top_models
+from cifar.trials import layout, top_models
 
 
 def write(path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_trial_that_starts_again_replaces_its_model(tmp_path: Path) -> None:
 
 def test_of_what_several_machines_kept_the_best_stay(tmp_path: Path) -> None:
     top_models.drop_others(tmp_path)  # a search may end before a trial has
-    models = top_models.directory(tmp_path)
+    models = layout.models(tmp_path)
     models.mkdir()
     for number in range(8):
         write(models / f"0.{number}00000-trial{number}.pt")
@@ -62,5 +62,5 @@ def test_trials_that_end_at_once_take_turns(tmp_path: Path) -> None:
         worker.join()
     everything = [random.Random(100 * worker + number).random() for worker in range(4) for number in range(20)]
     assert accuracies(tmp_path) == [round(value, 6) for value in sorted(everything, reverse=True)[: top_models.KEPT]]
-    leftovers = [path.name for path in top_models.directory(tmp_path).iterdir() if path.suffix != ".pt"]
+    leftovers = [path.name for path in layout.models(tmp_path).iterdir() if path.suffix != ".pt"]
     assert leftovers == [".lock"]

@@ -19,7 +19,9 @@ from fake_manager import Manager, parameters
 
 from cifar.system.files import read_json
 from cifar.training.hparams import Hparams
-from cifar.trials import nni_trial, store, top_models
+from cifar.trials import layout, nni_client, top_models
+from cifar.trials.launch import recording_errors
+from cifar.trials.nni_trial import NniTrial
 from cifar.trials.predictions import load_predictions
 from cifar.trials.result import Result
 
@@ -148,7 +150,7 @@ def test_a_wrong_command_line_leaves_a_result(tmp_path: Path, managers: list[Man
 def test_only_finite_numbers_are_reported(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NNI_TRIAL_JOB_ID", "TRIAL")
     with pytest.raises(ValueError, match=r"metric loss is .*; only finite numbers may be reported"):
-        nni_trial.report_epoch(1, {"default": 0.5, "loss": value})
+        NniTrial().report_epoch(1, {"default": 0.5, "loss": value})
 
 
 def test_a_trial_that_has_finished_is_not_trained_again(managers: list[Manager], tmp_path: Path) -> None:
@@ -179,12 +181,12 @@ def test_a_stop_in_answer_to_the_last_epoch_costs_no_result(
     last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NNI_TRIAL_JOB_ID", "TRIAL")
-    monkeypatch.setenv("NNI_OUTPUT_DIR", str(store.trial_directory(tmp_path, "TRIAL")))
-    monkeypatch.setattr(nni_trial, "_send", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(layout.trial_directory(tmp_path, "TRIAL")))
+    monkeypatch.setattr(nni_client, "send", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     try:
         with contextlib.nullcontext() if last else pytest.raises(KeyboardInterrupt):
-            nni_trial.report_epoch(1, {"default": 0.5}, last=last)
+            NniTrial().report_epoch(1, {"default": 0.5}, last=last)
     finally:
         signal.signal(signal.SIGINT, previous)
 
@@ -192,9 +194,9 @@ def test_a_stop_in_answer_to_the_last_epoch_costs_no_result(
 def test_a_trial_imports_of_nni_only_what_it_uses() -> None:
     program = """
 import sys
-from cifar.trials import nni_trial
-trial = nni_trial._nni_trial()
-assert trial is nni_trial._nni_trial()
+from cifar.trials import nni_client
+trial = nni_client.module()
+assert trial is nni_client.module()
 for name in ("get_next_parameter", "report_intermediate_result", "report_final_result"):
     assert callable(getattr(trial, name))
 print([name for name in ("pandas", "scipy.stats") if name in sys.modules])
@@ -207,12 +209,12 @@ def test_a_finished_trial_leaves_what_a_kill_after_its_report_kept_it_from(
     managers: list[Manager], tmp_path: Path
 ) -> None:
     experiment = tmp_path / "experiment"
-    output = store.trial_directory(experiment, "TRIAL")
+    output = layout.trial_directory(experiment, "TRIAL")
     output.mkdir(parents=True)
     managers.append(Manager(*[parameters(0, lr=0.05)] * 2))
     environment = managers[0].environment(output)
-    killed = "import os, sys; from cifar import nni_trial; nni_trial.keep = lambda *_: os._exit(9); import trial"
-    command = [sys.executable, "-c", f"{killed}; sys.exit(trial.main())", *QUICK]
+    killed = "import os; from cifar.trials import artifacts; artifacts.save_artifacts = lambda *_: os._exit(9)"
+    command = [sys.executable, "-c", f"{killed}; import trial; trial.launch(trial.main)", *QUICK]
     assert subprocess.run(command, cwd=ROOT, env=os.environ | environment).returncode == 9
     before = read(output / "result.json")
     assert managers[0].values("FINAL") == [before["metrics"]]  # told before anything else is left
@@ -225,9 +227,9 @@ def test_a_finished_trial_leaves_what_a_kill_after_its_report_kept_it_from(
     (model,) = top_models.best(experiment)
     accuracy = before["metrics"]["default"]
     assert model.name == f"{accuracy:.6f}-TRIAL.pt"
-    answers = load_predictions(output)
-    assert answers is not None
-    assert float(answers.correct.mean()) == pytest.approx(accuracy)
+    predictions = load_predictions(output)
+    assert predictions is not None
+    assert float(predictions.correct.mean()) == pytest.approx(accuracy)
     assert not (output / "checkpoint.pt").exists()
 
 
@@ -242,13 +244,13 @@ def test_a_stop_says_who_stopped_the_trial(ago: int, limit: str, reason: str, mo
         "experiment": {"params": {"maxTrialDuration": limit}},
     }
     monkeypatch.setenv("NNI_TRIAL_JOB_ID", "TRIAL")
-    monkeypatch.setattr(nni_trial, "_ask_manager", lambda path, _: answers[path])
+    monkeypatch.setattr(nni_client, "ask", lambda path, _: answers[path])
     previous = signal.getsignal(signal.SIGINT)
     try:
-        settled = nni_trial.settle(Result("interrupted", "interrupted after 2 epochs", {"default": 0.5}, 2))
+        final = NniTrial().final_status(Result("interrupted", "interrupted after 2 epochs", {"default": 0.5}, 2))
     finally:
         signal.signal(signal.SIGINT, previous)
-    assert (settled.status, settled.reason) == ("stopped_early", reason)
+    assert (final.status, final.reason) == ("stopped_early", reason)
 
 
 def test_a_stop_before_training_says_who_stopped_the_trial_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,10 +261,10 @@ def test_a_stop_before_training_says_who_stopped_the_trial_too(tmp_path: Path, m
     }
     monkeypatch.setenv("NNI_TRIAL_JOB_ID", "TRIAL")
     monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path))
-    monkeypatch.setattr(nni_trial, "_ask_manager", lambda path, _: answers[path])
+    monkeypatch.setattr(nni_client, "ask", lambda path, _: answers[path])
     previous = signal.getsignal(signal.SIGINT)
     try:
-        with pytest.raises(KeyboardInterrupt), nni_trial.recording_errors():
+        with pytest.raises(KeyboardInterrupt), recording_errors(NniTrial()):
             raise KeyboardInterrupt
     finally:
         signal.signal(signal.SIGINT, previous)
@@ -293,7 +295,7 @@ def test_without_a_home_a_trial_says_what_to_set(monkeypatch: pytest.MonkeyPatch
     nobody += "def absent(_): raise KeyError\npwd.getpwuid = absent\n"
     for name in ("CIFAR_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    command = [sys.executable, "-c", f"{nobody}import trial; sys.exit(trial.main())"]
+    command = [sys.executable, "-c", f"{nobody}import trial; trial.launch(trial.main)"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 2
     assert run.stderr == "error: this account has no home directory: set HOME to a folder that you may write in\n"

@@ -23,8 +23,11 @@ def _die(name: str) -> None:
 
 
 def _wrap(module_name: str, name: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    module = importlib.import_module(module_name)
-    setattr(module, name, around(getattr(module, name)))
+    owner: Any = importlib.import_module(module_name)
+    if "." in name:
+        class_name, name = name.split(".")
+        owner = getattr(owner, class_name)
+    setattr(owner, name, around(getattr(owner, name)))
 
 
 def _before(module: str, name: str, death: str, call: int = 1) -> None:
@@ -87,14 +90,14 @@ def _while_saving(death: str) -> None:
 
 _MOMENTS: dict[str, Callable[[str], None]] = {
     "never": lambda death: None,
-    "before parameters": lambda death: _before("cifar.trials.nni_trial", "next_params", death),
-    "after parameters": lambda death: _after("cifar.trials.nni_trial", "_received", death),
+    "before parameters": lambda death: _before("cifar.trials.nni_trial", "NniTrial.next_params", death),
+    "after parameters": lambda death: _after("cifar.trials.nni_client", "next_parameter", death),
     "always before training": lambda death: _before("cifar.trials.run", "train", death),
     "loading data": lambda death: _before("cifar.data.datasets", "load", death),
     "mid-epoch": _mid_epoch,
     "saving": _while_saving,
-    "before the final report": lambda death: _after("cifar.trials.nni_trial", "_write_result", death),
-    "after the final report": lambda death: _after("cifar.trials.nni_trial", "finish", death),
+    "before the final report": lambda death: _after("cifar.trials.artifacts", "write_result", death),
+    "after the final report": lambda death: _after("cifar.trials.nni_trial", "NniTrial.report_final", death),
 }
 
 if os.environ.get("NNI_TRIAL_JOB_ID") and "CIFAR_TEST_DEATHS" in os.environ:

@@ -1,0 +1,55 @@
+"""How good a network is on some images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cifar.data.datasets import Dataset, batches
+from cifar.training.distributed import ALONE, Processes
+
+_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss, accuracy as a fraction, and the predicted label of each image."""
+
+    loss: float
+    accuracy: float
+    predictions: Tensor
+
+
+def evaluate(model: nn.Module, dataset: Dataset, index: Tensor, processes: Processes = ALONE) -> Evaluation:
+    """Of the images at `index`; several processes evaluate a shard each."""
+    total, predictions = _predict(model, dataset, processes.shard(index))
+    total, predictions = processes.all_reduce(total), processes.all_gather(predictions)
+    accuracy = (predictions == dataset.labels[index].cpu()).double().mean().item()
+    return Evaluation(total.item() / len(index), accuracy, predictions)
+
+
+@torch.inference_mode()
+def _predict(model: nn.Module, dataset: Dataset, index: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of the losses of the images at `index`, and the label that the model predicts for each."""
+    model.eval()
+    total = torch.zeros((), device=index.device)
+    predictions = [index[:0]]
+    for images, labels in batches(dataset, index, _BATCH):
+        logits = model(images)
+        total += F.cross_entropy(logits, labels, reduction="sum")
+        predictions.append(logits.argmax(1))
+    return total, torch.cat(predictions)
+
+
+def class_accuracies(evaluation: Evaluation, dataset: Dataset, index: Tensor) -> dict[str, float]:
+    """Accuracy of each class that has images in `index`, in the data set's order."""
+    labels = dataset.labels[index].cpu()
+    correct = (evaluation.predictions == labels).double()
+    return {
+        name: correct[labels == label].mean().item()
+        for label, name in enumerate(dataset.classes)
+        if (labels == label).any()
+    }

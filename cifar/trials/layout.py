@@ -1,0 +1,61 @@
+"""Where the files of an experiment and of its trials lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# In the directory of a trial, and of a training that `cifar best` repeats:
+RESULT = "result.json"
+CHECKPOINT = "checkpoint.pt"
+PREDICTIONS = "validation.npz"
+# In that of a trial alone:
+PARAMS = "params.json"
+STDERR = "trial.stderr"  # of NNI's
+
+
+def database(experiment: Path) -> Path:
+    return experiment / "db" / "nni.sqlite"
+
+
+def logs(experiment: Path) -> Path:
+    return experiment / "log"
+
+
+def search_facts(experiment: Path) -> Path:
+    return experiment / "search.json"
+
+
+def trial_directory(experiment: Path, trial_id: str) -> Path:
+    """NNI_OUTPUT_DIR of a local trial."""
+    return experiment / "environments" / "local-env" / "trials" / trial_id
+
+
+def experiment_of(trial: Path) -> Path:
+    """The experiment that a trial's directory belongs to."""
+    return trial.parents[3]
+
+
+def tensorboard_directory(experiment: Path, trial_id: str) -> Path:
+    """Where the button in NNI's page lets TensorBoard look for a local trial's curves."""
+    return experiment / "trials" / trial_id / "output" / "tensorboard"
+
+
+def models(experiment: Path) -> Path:
+    return experiment / "models"
+
+
+def confirmed(experiment: Path) -> Path:
+    """The trainings that `cifar best` repeats."""
+    return experiment / "confirmed"
+
+
+def answer(experiment: Path) -> Path:
+    return experiment / "best.json"
+
+
+def best_model(experiment: Path) -> Path:
+    return experiment / "best.pt"
+
+
+def test_log(experiment: Path) -> Path:
+    return experiment / "test-readings.jsonl"
