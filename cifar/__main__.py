@@ -21,7 +21,7 @@ from cifar.trials import store
 
 # Each command imports what it needs when it runs: PyTorch and NNI take seconds, a leaderboard needs neither.
 if TYPE_CHECKING:
-    from cifar.search.prepare import Request
+    from cifar.search.plan import Request
 
 
 def main() -> int:
@@ -175,7 +175,7 @@ def run_trials(options: argparse.Namespace) -> int:
 
 def run_best(options: argparse.Namespace) -> int:
     from cifar.analysis.best import Budget, best
-    from cifar.search.prepare import same_data
+    from cifar.search.facts import same_data
 
     directory = _experiment(options)
     _runs(directory)
@@ -188,7 +188,7 @@ def run_report(options: argparse.Namespace) -> int:
         from cifar.analysis.report import report
     except ImportError as error:
         raise RequestError(f"a report needs the package {error.name}: pip install -e '.[report]'") from None
-    from cifar.search.prepare import same_data
+    from cifar.search.facts import same_data
 
     directory = _experiment(options)
     out = options.out or Path(f"report-{directory.name}.html")
@@ -242,8 +242,8 @@ def run_export(options: argparse.Namespace) -> int:
 
 def _request(options: argparse.Namespace) -> Request:
     from cifar.search.config import Overrides
-    from cifar.search.prepare import Request
-    from cifar.search.remote import hosts
+    from cifar.search.plan import Request
+    from cifar.search.remote.host import read
 
     auto = options.concurrency == "auto"
     overrides = Overrides(
@@ -256,7 +256,7 @@ def _request(options: argparse.Namespace) -> Request:
         seed=options.seed,
         no_early_stopping=options.no_early_stopping,
         gpus_per_trial=options.gpus_per_trial,
-        hosts=tuple(hosts.read(options.hosts)) if options.hosts else None,
+        hosts=tuple(read(options.hosts)) if options.hosts else None,
     )
     host, install = getattr(options, "host", LOOPBACK), getattr(options, "install", False)
     return Request(options.config, overrides, options.data, auto, options.port, host, install)

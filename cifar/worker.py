@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -13,17 +12,15 @@ import tarfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from cifar.data import cache
-from cifar.system import places, processes
+from cifar.search.remote.host import versions
+from cifar.system import environment, places, processes
 from cifar.system.files import existing, new_directory
-
-_COMPARED = ("nni", "torch", "torchvision", "numpy")
 
 
 def experiments() -> Path:
@@ -47,16 +44,8 @@ def describe(forwarded_port: int) -> dict[str, Any]:
         "forwarded_addresses": sorted(
             {one.laddr.ip for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == forwarded_port}
         ),
-        "preloads": str(Path(__file__).with_name("search") / "nni_patches"),
+        "patches": str(Path(__file__).with_name("search") / "nni_patches"),
     }
-
-
-def versions() -> dict[str, str]:
-    """What must be the same on all machines of a search; of this project, its very sources."""
-    sources = [path for path in sorted(Path(__file__).parent.rglob("*")) if path.suffix in (".py", ".js")]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return {"cifar": digest, "python": python} | {name: version(name) for name in _COMPARED}
 
 
 def has(place: str, fingerprint: str) -> bool:
@@ -80,7 +69,7 @@ def measure(space: dict[str, Any], command: str, concurrency: int) -> dict[str, 
         word.split("=", 1) for word in itertools.takewhile(lambda word: "=" in word, shlex.split(command)[1:])
     )
     os.environ.update(variables)
-    return asdict(next(forecast.throughputs(space, command, variables["CIFAR_DATA"], [concurrency])))
+    return asdict(next(forecast.throughputs(space, command, variables[environment.DATA], [concurrency])))
 
 
 def end(experiment: str) -> None:

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from cifar.data import cache, sources
 from cifar.errors import RequestError
-from cifar.system import locks, places
+from cifar.system import environment, locks, places
 from cifar.system.files import existing
 
 logger = logging.getLogger(__name__)
 
 VAL_SHARE = 0.1  # of each class's training images
-PREPARED = "CIFAR_PREPARED"  # fingerprint and place, below the cache's directory or absolute
 _CHUNK = 256  # images made ready at once: small batches share the cost, and a core's cache holds them
 
 
@@ -74,24 +73,46 @@ def check(data: str) -> None:
         raise RequestError(f"data {data!r} cannot be read: {error}") from None
 
 
-def prepare(data: str) -> dict[str, str]:
-    """Decode the training images of `data` for trials to come.
+@dataclass(frozen=True)
+class PreparedImages:
+    """Decoded training images that all trials of a search use: their fingerprint, and where they lie in the cache."""
 
-    Returns what their environment is to hold, so that all of them get the same images even if somebody changes or
-    removes a folder while they run.
-    """
+    fingerprint: str
+    cache_path: Path  # absolute, or below the directory of a machine's cache
+
+    def __str__(self) -> str:
+        return f"{self.fingerprint} {self.cache_path}"
+
+    @classmethod
+    def parse(cls, text: str) -> PreparedImages:
+        fingerprint, path = text.split(" ", 1)
+        return cls(fingerprint, Path(path))
+
+    def in_another_cache(self) -> PreparedImages:
+        """The same images, as they lie in the cache of another machine."""
+        return replace(self, cache_path=Path(*self.cache_path.parts[-2:]))
+
+    def count_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.cache_path.iterdir())
+
+    def environment(self, data: str) -> dict[str, str]:
+        """In which trials find these images, even if somebody changes or removes a folder while they run."""
+        return {environment.DATA: data, environment.PREPARED: str(self)}
+
+
+def prepare(data: str) -> PreparedImages:
+    """Decode the training images of `data` for trials to come."""
     cached = _fetch(data, "train")
-    return {"CIFAR_DATA": data, PREPARED: f"{cached.fingerprint} {cached.cache_path}"}
+    return PreparedImages(cached.fingerprint, cached.cache_path)
 
 
-def hold(data: str) -> tuple[dict[str, str], BaseFileLock]:
+def hold(data: str) -> tuple[PreparedImages, BaseFileLock]:
     """prepare(), and a lock: while it is held the images stay, also when somebody reads the folder anew."""
     while True:
-        environment = prepare(data)
-        cache_path = Path(environment[PREPARED].split(" ", 1)[1])
-        lock = cache.hold(cache_path)
-        if cache_path.is_dir():  # it was not dropped just before
-            return environment, lock
+        images = prepare(data)
+        lock = cache.hold(images.cache_path)
+        if images.cache_path.is_dir():  # it was not dropped just before
+            return images, lock
         locks.release([lock])
 
 
@@ -100,10 +121,10 @@ def load(data: str) -> Dataset:
 
     Raises RequestError where they cannot be had.
     """
-    prepared = os.environ.get(PREPARED)
-    if prepared and data == os.environ.get("CIFAR_DATA"):
-        fingerprint, cache_path = prepared.split(" ", 1)
-        return _dataset(data, _fetch_prepared(data, fingerprint, places.cache() / cache_path))
+    prepared = os.environ.get(environment.PREPARED)
+    if prepared and data == os.environ.get(environment.DATA):
+        images = PreparedImages.parse(prepared)
+        return _dataset(data, _fetch_prepared(data, images.fingerprint, places.cache() / images.cache_path))
     return _dataset(data, _fetch(data, "train"))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import logging
 import os
 import re
@@ -16,7 +18,7 @@ from cifar.errors import Problems, RequestError
 from cifar.search import search_space
 from cifar.search.algorithms import SEEDED_TUNERS, tuner_problem
 from cifar.search.preflight import expanded, problems, script_of
-from cifar.search.remote.hosts import Host
+from cifar.search.remote.host import Host
 from cifar.system import durations, places
 from cifar.training.hparams import Hparams
 from cifar.trials import store
@@ -46,8 +48,7 @@ def load(path: Path, overrides: Overrides) -> Any:
 
     RequestError, with a line for each problem, where it cannot run.
     """
-    failure = f"{path} is no NNI experiment"
-    return _checked(lambda found: _read(path, found), overrides, list(_problems(overrides)), failure)
+    return _checked(lambda found: _read(path, found), overrides, list(_problems(overrides)))
 
 
 def load_stored(experiment: Path, overrides: Overrides) -> Any:
@@ -55,25 +56,31 @@ def load_stored(experiment: Path, overrides: Overrides) -> Any:
     fixed = [name for name in _FIXED_ON_RESUME if getattr(overrides, name) is not None]
     why = "cannot change in a resumed experiment: its trials would not compare"
     found = [f"--{name.replace('_', '-')} {why}" for name in fixed]
-    found += _problems(overrides)
-    return _checked(lambda _: _stored(experiment), overrides, found, f"{experiment} cannot go on")
+    return _checked(lambda _: _stored(experiment), overrides, [*found, *_problems(overrides)])
 
 
 def load_shown(experiment: Path) -> Any:
     """The experiment that ran in this directory, to be shown only, for which none of its other files is needed."""
+    config = _stored(experiment)
+    _set_code_directory(config, experiment)
+    return _canonical(config)
+
+
+@contextlib.contextmanager
+def _naming_nnis_errors(what: str) -> Iterator[None]:
+    """Around NNI's own readers, which raise nearly anything on a wrong config."""
     try:
-        config = _stored(experiment)
-        _set_code_directory(config, experiment)
-        return _canonical(config)
-    except Exception as error:  # as in _checked
-        raise RequestError(f"{experiment} cannot be shown: {_one_line(error)}") from None
+        yield
+    except Exception as error:
+        raise RequestError(f"{what}: {_one_line(error)}") from None
 
 
 def _read(path: Path, found: Problems) -> Any:
     nni_experiment = _nni_experiment()
     text = path.read_bytes()  # where it cannot be read, the system says it best
     try:
-        config = nni_experiment.ExperimentConfig.load(path)
+        with _naming_nnis_errors(f"{path} is no NNI experiment"):
+            config = nni_experiment.ExperimentConfig.load(path)
     finally:
         nni_experiment.config.utils.unset_base_path()  # NNI leaves it set after an error, and then reads nothing more
     found.collect(lambda: _refuse_misread_numbers(path, text))
@@ -128,7 +135,8 @@ def _stored(experiment: Path) -> Any:
     stored = store.read_config(experiment)
     if stored.get("searchSpace"):
         stored.pop("searchSpaceFile", None)  # it may have been edited since
-    config = _nni_experiment().ExperimentConfig(**stored)
+    with _naming_nnis_errors(f"{experiment} cannot go on"):
+        config = _nni_experiment().ExperimentConfig(**stored)
     config.experiment_working_directory = experiment.parent
     _set_code_directory(config, _code_directory(experiment, stored))
     for algorithm in (config.tuner, config.assessor):
@@ -164,8 +172,8 @@ def space_file(path: Path) -> Path | None:
     return None if name is None else path.absolute().parent / expanded(str(name))
 
 
-def _checked(read: Callable[[Problems], Any], overrides: Overrides, found: list[str], failure: str) -> Any:
-    """What `read` returns, changed; RequestError with what was found before and all else that is wrong."""
+def _checked(read: Callable[[Problems], Any], overrides: Overrides, found: list[str]) -> Any:
+    """What `read` returns, with the overrides; RequestError with what was found before and all else that is wrong."""
     own = Problems()
     try:
         config = read(own)
@@ -176,8 +184,6 @@ def _checked(read: Callable[[Problems], Any], overrides: Overrides, found: list[
         config = config if found else _canonical(config)
     except RequestError as error:
         raise RequestError("\n".join([*found, str(error)])) from None
-    except Exception as error:  # NNI's readers raise nearly anything on a wrong config
-        raise RequestError("\n".join([*found, f"{failure}: {_one_line(error)}"])) from None
     if found:
         raise RequestError("\n".join(found))
     return config
@@ -193,11 +199,22 @@ def experiments_directory(path: Path) -> Path:
     return path.parent.joinpath(place).resolve()
 
 
-def move_seed(config: Any, trials: int) -> None:
-    """Give a resumed experiment's tuner another seed: with its own it would propose its first trials once more."""
+def changed(
+    config: Any, trial_command: str | None = None, trial_concurrency: int | None = None, seed_moved_by: int = 0
+) -> Any:
+    """A copy of an experiment's config with other values.
+
+    With its own seed a resumed experiment's tuner would propose its first trials once more.
+    """
+    config = copy.deepcopy(config)
+    if trial_command is not None:
+        config.trial_command = config.training_service.trial_command = trial_command  # NNI has copied it there
+    if trial_concurrency is not None:
+        config.trial_concurrency = trial_concurrency
     arguments = config.tuner.class_args or {}
-    if "seed" in arguments:
-        config.tuner.class_args = {**arguments, "seed": arguments["seed"] + trials}
+    if seed_moved_by and "seed" in arguments:
+        config.tuner.class_args = {**arguments, "seed": arguments["seed"] + seed_moved_by}
+    return config
 
 
 def _one_line(error: Exception) -> str:
@@ -227,8 +244,9 @@ def _refuse_useless_home() -> None:
 def _canonical(config: Any) -> Any:
     # Links resolved: an experiment's processes are recognised by the path of its directory.
     if config.training_service.platform == "remote":
-        config.nni_manager_ip = "127.0.0.1"  # NNI asks for one, and nni_patches/remote.js needs none
-    config = config.canonical_copy()
+        config.nni_manager_ip = "127.0.0.1"  # NNI asks for one, and nni_patches/tunnel.js needs none
+    with _naming_nnis_errors("the experiment's config cannot be completed"):
+        config = config.canonical_copy()
     config.experiment_working_directory = str(Path(config.experiment_working_directory).resolve())
     return config
 

@@ -9,7 +9,8 @@ from joblib import cpu_count
 
 from cifar.data import datasets
 from cifar.search import forecast
-from cifar.search.prepare import Request, check_new, disk_bytes, forecast_line
+from cifar.search.concurrency import forecast_line
+from cifar.search.plan import Request, disk_bytes, plan
 from cifar.search.remote import hosts
 from cifar.search.remote.hosts import HostInfo
 from cifar.system import durations
@@ -22,7 +23,8 @@ def doctor(request: Request) -> int:
 
     Hosts are not measured, which would need the images there.
     """
-    loaded, name, infos, _claimed_port = check_new(request)
+    planned = plan(request)
+    loaded, name = planned.config, planned.data
     dataset = datasets.load(name)
     splits = datasets.split(dataset)
     gpus = [gpu.name for gpu in list_gpus()]
@@ -32,8 +34,8 @@ def doctor(request: Request) -> int:
     print(f"data      {name}: {len(splits.train):,} images to train on, {len(splits.val):,} to validate on")
     print(f"largest   model {biggest.model}, width {biggest.width}, batch_size {biggest.batch_size}")
     print(f"disk      {disk_bytes(loaded) / 2**20:.0f} MB needed, {shutil.disk_usage(place).free / 2**30:.0f} GB free")
-    if infos:
-        _print_hosts(infos, name)
+    if planned.hosts:
+        _print_hosts(planned.hosts, name)
         return 0
     if (number := forecast.processes_per_trial(loaded.trial_command)) > 1:
         print(f"trials of {number} processes each are not measured")
@@ -55,10 +57,10 @@ def doctor(request: Request) -> int:
     return 0
 
 
-def _print_hosts(infos: list[HostInfo], data_name: str) -> None:
-    fingerprint, entry = datasets.prepare(data_name)[datasets.PREPARED].split(" ", 1)
-    lacking = hosts.without_data(infos, Path(entry), fingerprint)
-    to_copy = f"{hosts.data_bytes(Path(entry)) / 2**20:.0f} MB of images to copy"
-    for one in infos:
-        print(f"{hosts.summary(one)}, {to_copy if one in lacking else 'images there'}")
+def _print_hosts(infos: list[HostInfo], data: str) -> None:
+    images = datasets.prepare(data)
+    lacking = hosts.without_images(infos, images)
+    to_copy = f"{images.count_bytes() / 2**20:.0f} MB of images to copy"
+    for info in infos:
+        print(f"{hosts.summary(info)}, {to_copy if info in lacking else 'images there'}")
     print("cifar search measures how fast they are before it starts there")

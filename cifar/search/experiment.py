@@ -9,7 +9,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +17,11 @@ import requests
 
 from cifar.errors import RequestError
 from cifar.search.preflight import trial_path
+from cifar.search.remote import host as machine
 from cifar.search.remote import hosts
+from cifar.system import environment as names
 from cifar.system import processes
 from cifar.system.durations import seconds
-from cifar.system.files import read_json, write_json
 from cifar.trials import layout, store, top_models
 from cifar.trials.nni_client import bypass_proxies
 
@@ -42,7 +42,7 @@ class Experiment:
         self.id: str = nni_experiment.id
         self.directory = Path(config.experiment_working_directory) / self.id
         self.url = f"http://127.0.0.1:{port}"
-        self.has_hosts = bool(hosts.of(config))
+        self.has_hosts = bool(machine.of(config))
         self._max_trials: int | None = config.max_trial_number
         self.max_seconds = seconds(config.max_experiment_duration)
 
@@ -98,12 +98,12 @@ def running(
         experiment = _start(config, action, experiment_id, environment, port, host)
         yield experiment
         experiment.stop()
-        hosts.end(hosts.of(config), experiment_id)
+        hosts.end(machine.of(config), experiment_id)
         top_models.drop_others(directory)
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # this takes no second more, and nothing may interrupt it
         processes.end(directory, at_once=isinstance(error, KeyboardInterrupt))
-        hosts.end(hosts.of(config), experiment_id)
+        hosts.end(machine.of(config), experiment_id)
         raise
 
 
@@ -149,7 +149,7 @@ def _wait_for_server(experiment: Path, port: int, url_prefix: str | None = None)
 def _set_environment(environment: dict[str, str], host: str) -> None:
     bypass_proxies()
     os.environ.update(environment)
-    os.environ["CIFAR_NNI_HOST"] = host
+    os.environ[names.HOST] = host
     os.environ["PATH"] = trial_path()
     preloads = [f'--require "{path}"' for path in sorted(_PATCHES.glob("*.js"))]
     os.environ["NODE_OPTIONS"] = " ".join([os.environ.get("NODE_OPTIONS", ""), *preloads]).strip()
@@ -160,24 +160,3 @@ def new_id() -> str:
     from nni.experiment import management
 
     return str(management.generate_experiment_id())
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """What an experiment is about, beyond what NNI keeps: its data, and the file of its search space, which lies there
-    as seen from the directory of experiments."""
-
-    data: str
-    space_file: str | None = None
-
-
-def remember(directory: Path, about: Remembered) -> None:
-    """Keep it for when the experiment is resumed."""
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(layout.search_facts(directory), asdict(about))
-
-
-def remembered(directory: Path) -> Remembered | None:
-    """What an experiment is about; None where NNI's own command started it."""
-    content = read_json(layout.search_facts(directory))
-    return Remembered(str(content["data"]), content.get("space_file")) if content else None

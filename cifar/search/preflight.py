@@ -23,7 +23,7 @@ from cifar.search.algorithms import (
     custom_problem,
     tuner_problems,
 )
-from cifar.search.remote import hosts
+from cifar.search.remote import host
 from cifar.search.search_space import VALUES, has_lonely_end, points, sampled_values
 from cifar.system import durations
 from cifar.training.hparams import Hparams, command_hparams
@@ -272,6 +272,6 @@ def _machine_problems(machines: list[Any]) -> Iterator[str]:
         if not machine.python_path:
             yield f"machineList: {machine.host} must have a pythonPath, the directory of the Python for its trials"
     problems = Problems()
-    entries = [hosts.entry(machine) for machine in machines if machine.python_path]
-    problems.collect(lambda: hosts.checked(entries))
+    entries = [host.entry(machine) for machine in machines if machine.python_path]
+    problems.collect(lambda: host.checked(entries))
     yield from problems.found

@@ -8,6 +8,7 @@ import time
 from tqdm import tqdm
 
 from cifar.search.experiment import Experiment
+from cifar.system.durations import duration_text
 from cifar.trials.leaderboard import accuracy_text, params_text
 from cifar.trials.store import Trial, best_first, read_seconds
 
@@ -88,10 +89,3 @@ def best_line(trials: list[Trial]) -> str:
     if not ranked:
         return "no result yet"
     return f"best {accuracy_text(ranked[0])} in trial {ranked[0].number} ({params_text(ranked[0])})"
-
-
-def duration_text(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cifar.search.algorithms import resume_problem
-from cifar.search.experiment import Experiment, remember, running
+from cifar.search.experiment import Experiment, running
+from cifar.search.facts import write_facts
 from cifar.search.prepare import Prepared
 from cifar.search.progress import Progress, ending
 from cifar.search.watchdog import Watch
@@ -28,7 +29,7 @@ _EXPOSED = (
 
 def search(prepared: Prepared, keep_open: bool, resume_command: str) -> int:
     """Run an experiment to its end. Returns 0, 1 where it failed or could not go on, 130 where it was interrupted."""
-    remember(prepared.directory, prepared.about)
+    write_facts(prepared.directory, prepared.facts)
     try:
         with noting_interrupt() as interrupted, _started(prepared) as experiment:
             stop_reason = follow(experiment, interrupted)

@@ -1,4 +1,4 @@
-"""How NNI writes durations: a number with a unit, as 90s, 30m, 2h or 1d, or seconds alone."""
+"""Durations: as NNI writes them, a number with a unit (90s, 30m, 2h, 1d) or seconds alone, and as people say them."""
 
 from __future__ import annotations
 
@@ -25,3 +25,11 @@ def seconds(duration: str | int | None) -> float | None:
     if match is None:
         raise ValueError(f"a duration {RULE}, got {duration!r}")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def duration_text(seconds: float) -> str:
+    """As people say it: 80 s, 12 min, 2 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -142,10 +142,10 @@ def test_a_search_keeps_its_images_though_another_command_reads_the_changed_fold
 ) -> None:
     monkeypatch.setenv("CIFAR_CACHE", str(tmp_path / "cache"))
     folder = make_folder({"train/cat": 4, "train/dog": 4, "test/cat": 1, "test/dog": 1})
-    environment, held = datasets.hold(str(folder))
+    images, held = datasets.hold(str(folder))
     (folder / "train/cat/more.png").write_bytes((folder / "train/dog/000.png").read_bytes())
     assert len(datasets.load(str(folder)).labels) == 9  # as `cifar data` would
-    for name, value in environment.items():
+    for name, value in images.environment(str(folder)).items():
         monkeypatch.setenv(name, value)
     assert len(datasets.load(str(folder)).labels) == 8  # as the next trial does
     locks.release([held])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from benchmarks import tpe
 from cifar.errors import RequestError
 from cifar.search.config import Overrides, _stored, experiments_directory, load
-from cifar.search.prepare import disk_bytes
+from cifar.search.plan import disk_bytes
 from cifar.training.hparams import Hparams, command_hparams
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yml").read_text())

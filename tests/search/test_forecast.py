@@ -11,8 +11,8 @@ from experiments import ROOT
 
 from cifar.errors import RequestError
 from cifar.search import forecast
+from cifar.search.concurrency import forecast_line
 from cifar.search.forecast import DoesNotFit, Throughput
-from cifar.search.prepare import forecast_line
 from cifar.system import locks
 
 SPACE: dict[str, Any] = json.loads((ROOT / "search_space.json").read_text())

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from cifar.errors import RequestError
 from cifar.search import forecast
 from cifar.search.forecast import Throughput
-from cifar.search.remote import hosts
-from cifar.search.remote.hosts import Host, with_environment
+from cifar.search.remote import host, hosts
+from cifar.search.remote.host import Host
+from cifar.search.remote.hosts import with_environment
+from cifar.search.remote.install import install
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -41,7 +43,7 @@ def entry(tmp_path: Path) -> dict[str, Any]:
 def read(tmp_path: Path, content: object) -> list[Host]:
     path = tmp_path / "hosts.yml"
     path.write_text(yaml.safe_dump(content))
-    return hosts.read(path)
+    return host.read(path)
 
 
 def test_hosts_are_read_and_named(tmp_path: Path, entry: dict[str, Any]) -> None:
@@ -91,9 +93,9 @@ def test_what_is_no_list_of_hosts_is_refused(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "hosts.yml"
     path.write_bytes(content)
     with pytest.raises(RequestError, match=r"--hosts .*hosts\.yml"):
-        hosts.read(path)
+        host.read(path)
     with pytest.raises(RequestError, match="No such file"):
-        hosts.read(tmp_path / "nowhere.yml")
+        host.read(tmp_path / "nowhere.yml")
 
 
 @given(content=st.binary(max_size=60) | st.lists(entries | values, max_size=3))
@@ -102,7 +104,7 @@ def test_any_file_gives_hosts_or_a_sentence(tmp_path: Path, content: bytes | lis
     path = tmp_path / "hosts.yml"
     path.write_bytes(content if isinstance(content, bytes) else yaml.safe_dump(content).encode())
     with contextlib.suppress(RequestError):
-        assert hosts.read(path)
+        assert host.read(path)
 
 
 @given(words=st.lists(st.text(min_size=1).filter(lambda word: "=" not in word), min_size=1), value=st.text())
@@ -128,9 +130,9 @@ def test_hosts_together_are_as_fast_as_the_sum_of_them() -> None:
 
 
 def test_trials_on_this_machine_have_no_hosts_to_install_on() -> None:
-    assert hosts.of(SimpleNamespace(training_service=SimpleNamespace(platform="local"))) == []
+    assert host.of(SimpleNamespace(training_service=SimpleNamespace(platform="local"))) == []
     with pytest.raises(RequestError, match="--install is for hosts, and trials run on this machine"):
-        hosts.install([])
+        install([])
 
 
 def fetched(experiment: Path, behaviour: str) -> str:
@@ -174,4 +176,4 @@ def test_a_host_that_cannot_give_a_trials_files_is_noticed(tmp_path: Path, behav
 @pytest.mark.parametrize("python", ["venv/bin", "/opt/venv", "/usr/bin"])
 def test_what_is_no_environment_is_not_installed_into(entry: dict[str, Any], python: str) -> None:
     with pytest.raises(RequestError, match="python must be the bin of an environment of its own, got"):
-        hosts.install([Host(**entry | {"python": python})])
+        install([Host(**entry | {"python": python})])

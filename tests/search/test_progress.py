@@ -7,7 +7,8 @@ import pytest
 
 from cifar.search import progress
 from cifar.search.experiment import Experiment
-from cifar.search.progress import Progress, duration_text
+from cifar.search.progress import Progress
+from cifar.system.durations import duration_text
 from cifar.trials.store import Trial
 
 

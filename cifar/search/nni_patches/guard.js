@@ -4,11 +4,12 @@
 const http = require("http");
 const net = require("net");
 const os = require("os");
+const words = require("./words.js");
 
 // What browsers and programs send. The server would end a path at a number sign or a strange blank, and read on elsewhere.
 const PLAIN_TARGET = /^\/[!"$-~]*$/;
 const SITES = [undefined, "same-origin", "none"]; // Sec-Fetch-Site of programs, of the page itself, of an address typed in
-const ownHost = process.env.CIFAR_NNI_HOST || "127.0.0.1";
+const ownHost = process.env[words.HOST] || "127.0.0.1";
 let configured = false;
 
 function refusal(request) {

@@ -3,8 +3,9 @@
 // address that CIFAR_NNI_HOST names.
 const childProcess = require("child_process");
 const net = require("net");
+const words = require("./words.js");
 const listen = net.Server.prototype.listen;
-const host = process.env.CIFAR_NNI_HOST || "127.0.0.1";
+const host = process.env[words.HOST] || "127.0.0.1";
 net.Server.prototype.listen = function (port, ...rest) {
   const namesNoHost = (typeof port === "number" || /^\d+$/.test(port)) && typeof rest[0] !== "string";
   return namesNoHost ? listen.call(this, port, host, ...rest) : listen.call(this, port, ...rest);

@@ -5,6 +5,7 @@
 const childProcess = require("child_process");
 const fs = require("fs");
 const path = require("path");
+const words = require("./words.js");
 const MOST = 5;
 
 require("./when_loaded.js")("TrialProcess", (trial) => {
@@ -43,8 +44,8 @@ function restart(trial, killer) {
   trial.restarts += 1;
   trial.log.warning(`killed by ${killer} from outside, start ${trial.restarts + 1} follows`);
   const { command, codeDirectory, outputDirectory } = trial.options;
-  const env = { ...trial.buildEnv(trial.options), CIFAR_RESTARTS: String(trial.restarts) };
-  if (trial.restarts === MOST) env.CIFAR_GIVE_UP = `killed ${MOST} times, the last time by ${killer}`;
+  const env = { ...trial.buildEnv(trial.options), [words.RESTARTS]: String(trial.restarts) };
+  if (trial.restarts === MOST) env[words.GIVE_UP] = `killed ${MOST} times, the last time by ${killer}`;
   const output = ["trial.stdout", "trial.stderr"].map((name) => fs.openSync(path.join(outputDirectory, name), "a"));
   const stdio = ["ignore", ...output];
   trial.proc = childProcess.spawn(command, { cwd: codeDirectory, env, stdio, shell: "/bin/bash" });

@@ -6,10 +6,12 @@
 // - after the end, when a limit is raised in its page, to ask its tuner for more: it asks when a trial ends, and none runs.
 // - that not every trial fits the search space: one added by hand, or from before the space was changed, makes the tuner
 //   fail when it is told of it again. CIFAR_UNFIT_TRIALS names these; it is not told.
+const words = require("./words.js");
+
 require("./when_loaded.js")("NNIManager", (manager) => {
   const addRecoveredTrialJob = manager.addRecoveredTrialJob;
   const { exportData, resumeExperiment } = manager;
-  const unfit = new Set((process.env.CIFAR_UNFIT_TRIALS || "").split(","));
+  const unfit = new Set((process.env[words.UNFIT_TRIALS] || "").split(","));
 
   manager.resumeExperiment = async function (...how) {
     this.exportData = async () => {

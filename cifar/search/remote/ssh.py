@@ -9,14 +9,15 @@ import json
 import secrets
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from cifar.errors import RequestError
+from cifar.search.remote.host import Host
 
-if TYPE_CHECKING:
-    from cifar.search.remote.hosts import Host
+T = TypeVar("T")
 
 _CONNECT_SECONDS = 10
 _TUNNEL_TRIES = 3  # a port may be taken
@@ -102,3 +103,9 @@ def known_keys(host: Host) -> list[str]:
     found = "".join(subprocess.run(command, capture_output=True, text=True).stdout for command in commands)
     lines = [line.split() for line in found.splitlines() if line and line[0] not in "#@"]  # @: revoked, or an authority
     return [f"{words[1]} {words[2]}" for words in lines]
+
+
+def of_each(hosts: Sequence[Any], ask: Callable[[Any], T]) -> list[T]:
+    """What `ask` returns for each host; all are asked at once."""
+    with ThreadPoolExecutor(max(1, len(hosts))) as pool:
+        return list(pool.map(ask, hosts))

@@ -1,65 +1,34 @@
-// What NNI's remote training service needs to be safe and to lose nothing. Preloaded into its manager:
-// - Workers reach the manager through the SSH connection alone: it is asked to listen on the worker's 127.0.0.1, and what
-//   connects there is handed on to the manager's own port. CIFAR_HOST_KEYS holds each host's known keys: no other is
-//   trusted. A connection that falls silent counts as lost after fifteen seconds.
-// - Nothing is installed on a worker that nobody asked for.
-// - A worker's own server, too, listens on 127.0.0.1, and a trial that is killed there starts again: the corrections of
-//   this directory are preloaded into it from where the worker has them, which CIFAR_WORKER_PRELOADS says.
-// - What a trial leaves is fetched into the experiment (fetch.js) before it counts as ended.
+// What NNI's remote training service loses: trials of a worker that is lost, and what trials leave there. Preloaded into its
+// manager, with fetch.js:
 // - Each trial starts on the worker that has the fewest.
-// - Trials of a worker that is lost run again on another one; or on the same one where no other is left and it comes back.
-//   What it still ran is ended before anything starts there again.
-const net = require("net");
+// - Trials of a lost worker run again on another one; or on the same one where no other is left and it comes back. What it
+//   still ran is ended before anything starts there again.
+// - What a trial leaves is fetched into the experiment before it counts as ended.
+// - Nothing is installed on a worker that nobody asked for. Its own server, too, listens on 127.0.0.1, and starts a killed
+//   trial again: these patches are preloaded into it from where the worker has them, which CIFAR_WORKER_PATCHES says.
 const path = require("path");
 const fetchOutput = require("./fetch.js");
 const whenLoaded = require("./when_loaded.js");
+const words = require("./words.js");
 
-const KEYS = JSON.parse(process.env.CIFAR_HOST_KEYS || "{}"); // "host:port" -> ["ssh-ed25519 AAAA...", ...]
-const PRELOADS = JSON.parse(process.env.CIFAR_WORKER_PRELOADS || "{}"); // "host:port" -> directory
+const PATCHES = JSON.parse(process.env[words.WORKER_PATCHES] || "{}"); // "host:port" -> directory
 const ON_WORKERS = ["handles.js", "loopback.js", "restarts.js"];
-const OPEN_TO_TERRAPIN = "chacha20-poly1305@openssh.com"; // in this version of ssh2, CVE-2023-48795
-const SILENCE = { keepaliveInterval: 5000, keepaliveCountMax: 3 };
 
 const lostOnce = new Set(); // names
 
 const nameOf = (config) => `${config.host}:${config.port}`;
 
 whenLoaded("Ssh", (ssh) => {
-  const { connect, run } = ssh;
-  const { Client } = require(require.resolve("ssh2", { paths: [process.argv[1]] })); // of NNI's own modules
-  const open = Client.prototype.connect;
-
-  Client.prototype.connect = function (options) {
-    this.on("error", () => this.end()); // the channel over it notices; unheard, it would end the manager
-    return open.call(this, { ...options, ...SILENCE, ...trusted(options) });
-  };
-
-  ssh.connect = async function () {
-    await connect.call(this);
-    this.forwardedPort = await forwardPort(this.client);
-  };
-
+  const run = ssh.run;
   ssh.run = async function (command) {
     if (command.endsWith("-m pip install nni --upgrade")) return "";
     if (!command.includes(".launch_trial_keeper ")) return run.call(this, command);
     if (lostOnce.has(nameOf(this.config))) await run.call(this, endingLeftovers(this.config));
-    return run.call(this, withPreloads(command, PRELOADS[nameOf(this.config)]));
+    return run.call(this, withPatches(command, PATCHES[nameOf(this.config)]));
   };
 });
 
-function trusted(config) {
-  const known = KEYS[nameOf(config)];
-  if (!known) return {}; // plain nnictl, which trusts whatever answers
-  const [types, keys] = [0, 1].map((part) => known.map((line) => line.split(" ")[part]));
-  const algorithms = { serverHostKey: serverKeyTypes(types), cipher: { remove: [OPEN_TO_TERRAPIN] } };
-  return { algorithms, hostVerifier: (key) => keys.includes(key.toString("base64")) };
-}
-
-function serverKeyTypes(types) {
-  return [...new Set(types.flatMap((type) => (type === "ssh-rsa" ? ["rsa-sha2-512", "rsa-sha2-256"] : [type])))];
-}
-
-function withPreloads(command, directory) {
+function withPatches(command, directory) {
   if (!directory) return command;
   const required = ON_WORKERS.map((name) => `--require "${directory}/${name}"`).join(" ");
   return `NODE_OPTIONS='${required}' ${command}`;
@@ -69,30 +38,6 @@ function endingLeftovers({ pythonPath }) {
   const experiment = JSON.stringify({ experiment: global.nni.args.experimentId });
   return `"${pythonPath}/python" -m cifar.worker end '${experiment}'`;
 }
-
-// A port of the worker's that leads to the manager; returns its number.
-function forwardPort(client) {
-  client.on("tcp connection", (_, accept) => {
-    const inside = net.connect(Number(global.nni.args.port), "127.0.0.1");
-    const outside = accept();
-    inside.on("error", () => outside.end()).on("close", () => outside.end());
-    outside.on("error", () => inside.destroy()).on("close", () => inside.destroy());
-    inside.pipe(outside).pipe(inside);
-  });
-  return new Promise((resolve, reject) =>
-    client.forwardIn("127.0.0.1", 0, (error, port) => (error ? reject(error) : resolve(port)))
-  );
-}
-
-whenLoaded("Worker", (worker) => {
-  const launchTrialKeeperDaemon = worker.launchTrialKeeperDaemon;
-  worker.launchTrialKeeperDaemon = function () {
-    const url = new URL(this.channelUrl);
-    url.host = `127.0.0.1:${this.ssh.forwardedPort}`;
-    this.channelUrl = url.toString();
-    return launchTrialKeeperDaemon.call(this);
-  };
-});
 
 whenLoaded("V3asV1", (service) => {
   const schedule = service.schedule;
