@@ -29,7 +29,7 @@ _CASES = {
     "fast, width 32": Hparams(model="fast", width=32),
     "fast": Hparams(model="fast"),
 }
-HEADER = ["network", "weights", "recipe", "epochs", "seconds", "validation accuracy"]
+HEADER = ["network", "parameters", "recipe", "epochs", "seconds", "validation accuracy"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Curve:
     """A training: seconds since its start and validation accuracy after each epoch."""
 
     name: str
-    weights: int
+    parameters: int
     recipe: str
     seconds: list[float]
     accuracies: list[float]
@@ -46,7 +46,7 @@ class Curve:
     def cells(self) -> list[str]:
         return [
             self.name,
-            f"{self.weights:,}",
+            f"{self.parameters:,}",
             self.recipe,
             str(len(self.seconds)),
             f"{self.seconds[-1]:,.0f}" + (f" (disturbed in {self.disturbed} epochs)" if self.disturbed else ""),

@@ -29,7 +29,7 @@ _HPARAMS = Hparams(model="fast", width=128, epochs=28, translate=4)
 _CHECKPOINT = Path(__file__).parents[1] / "nni-experiments" / "full" / "checkpoint.pt"
 HEADER = [
     "width",
-    "weights",
+    "parameters",
     "images moved by at most",
     "epochs",
     "minutes of training",
@@ -43,7 +43,7 @@ class FullRun:
     """Seconds of training and training loss of each epoch; test accuracy with an interval of 95 % over the images."""
 
     width: int
-    weights: int
+    parameters: int
     translate: int
     seconds: list[float]
     losses: list[float]
@@ -53,7 +53,7 @@ class FullRun:
     def cells(self) -> list[str]:
         return [
             str(self.width),
-            f"{self.weights:,}",
+            f"{self.parameters:,}",
             f"{self.translate} pixels",
             str(len(self.losses)),
             f"{sum(self.seconds) / 60:.0f}",
@@ -93,7 +93,7 @@ def train(dataset: Dataset, data_name: str) -> FullRun:
     losses = [epoch.train_loss for epoch in trained.history]
     return FullRun(
         width=_HPARAMS.width,
-        weights=parameter_count(trained.model),
+        parameters=parameter_count(trained.model),
         translate=_HPARAMS.translate,
         seconds=seconds,
         losses=losses,

@@ -1,11 +1,13 @@
-"""What programs and terminals have in common."""
+"""How commands run and print: exit codes of a closed pipe, tables."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from prettytable import PrettyTable, TableStyle
 
 
 def run(main: Callable[[], int]) -> int:
@@ -20,3 +22,12 @@ def run(main: Callable[[], int]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may the flush at exit complain
         return 1
+
+
+def plain_table(names: Sequence[str]) -> PrettyTable:
+    """An empty table with these columns, aligned to the right, without lines."""
+    table = PrettyTable(list(names))
+    table.set_style(TableStyle.PLAIN_COLUMNS)
+    table.left_padding_width, table.right_padding_width = 0, 2
+    table.align = "r"
+    return table

@@ -20,6 +20,7 @@ from cifar.analysis import test_log
 from cifar.analysis.confirm import MOST_CANDIDATES, Candidate, Mean, decide, leading, new_seeds, with_seeds
 from cifar.analysis.final_test import Verdict, read_test_images, refuse_known, refuse_unfit
 from cifar.analysis.retrain import Failed, Trainer
+from cifar.console import plain_table
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
@@ -28,7 +29,7 @@ from cifar.inference.model_file import SavedModel
 from cifar.system.files import read_json, write_json
 from cifar.training.hparams import Hparams
 from cifar.trials import layout, store
-from cifar.trials.leaderboard import params_text, plain_table
+from cifar.trials.leaderboard import params_text
 from cifar.trials.store import Trial
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +12,13 @@ from PIL import Image, ImageDraw, ImageFont
 from prettytable import PrettyTable
 from tqdm import tqdm
 
+from cifar.console import plain_table
 from cifar.data import datasets, sources
 from cifar.data.datasets import Dataset
+from cifar.data.images import SIZE, decode_files
 from cifar.errors import RequestError
 from cifar.system import places
 from cifar.system.files import new_file, refuse_to_replace
-from cifar.trials.leaderboard import plain_table
 
 _SHOWN = 10  # pictures per class in the grid
 _NAMED = 3  # pictures per finding
@@ -78,11 +77,11 @@ def find(data_name: str, train: Dataset, test: Dataset) -> Iterator[str]:
     files = {part: _examine(data_name, part) for part in _PARTS}
     everything = [file for part in _PARTS for file in files[part]]
     broken = [file.name for file in everything if file.size is None]
-    small = [file.name for file in everything if file.size and min(file.size) < sources.SIZE]
+    small = [file.name for file in everything if file.size and min(file.size) < SIZE]
     if broken:
         yield f"{len(broken)} files are no readable pictures and are left out: {_some(broken)}"
     if small:
-        yield f"{len(small)} pictures are smaller than {sources.SIZE} x {sources.SIZE}: {_some(small)}"
+        yield f"{len(small)} pictures are smaller than {SIZE} x {SIZE}: {_some(small)}"
     yield from _duplicates(_same_pixels([*_pictures("train", train, files), *_pictures("test", test, files)]))
 
 
@@ -129,19 +128,8 @@ def _examine(data_name: str, part: sources.Part) -> list[File]:
     if not isinstance(source, sources.Folder):
         return []
     paths = [path for path, _ in source.files(part)]
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        sizes = list(tqdm(pool.map(_size, paths), f"examining {part}", len(paths), disable=None, unit=" pictures"))
-    return [File(str(path.relative_to(source.directory)), size) for path, size in zip(paths, sizes, strict=True)]
-
-
-def _size(path: Path) -> tuple[int, int] | None:
-    try:
-        with Image.open(path) as image:
-            sources.to_pixels(image)
-            return image.size
-    except Exception:  # Pillow's readers raise nearly anything on a broken file
-        return None
+    decoded = tqdm(decode_files(paths), f"examining {part}", len(paths), disable=None, unit=" images")
+    return [File(str(file.path.relative_to(source.directory)), file.size) for file in decoded]
 
 
 def _some(names: Sequence[str]) -> str:
@@ -152,7 +140,7 @@ def grid(dataset: Dataset) -> Image.Image:
     """The first pictures of each class, a row per class with its name."""
     font = ImageFont.load_default(size=14)
     margin = 10 + max(int(font.getlength(name)) for name in dataset.classes)
-    side = sources.SIZE * _ZOOM
+    side = SIZE * _ZOOM
     picture = Image.new("RGB", (margin + _SHOWN * side, len(dataset.classes) * side), "white")
     draw = ImageDraw.Draw(picture)
     for row, name in enumerate(dataset.classes):

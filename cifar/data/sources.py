@@ -7,8 +7,6 @@ import logging
 import os
 import re
 import socket
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -16,9 +14,10 @@ from urllib.error import URLError
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
+from cifar.data.images import decode_files, to_pixels
 from cifar.errors import RequestError
 
 logger = logging.getLogger(__name__)
@@ -26,7 +25,6 @@ logger = logging.getLogger(__name__)
 Part = Literal["train", "test"]
 
 _DECODING = "2"  # raise this when the decoding changes: what is cached is then decoded again
-SIZE = 32  # every image ends as SIZE x SIZE pixels
 TEST_SHARE = 0.2  # of each class, where a source has no test images of its own
 _SPLIT_SEED = 0  # never a hyperparameter: every trial must see the same split
 
@@ -148,7 +146,7 @@ class Folder:
     def decode(self, part: Part) -> Decoded:
         files = self.files(part)
         skipped = self._warn_of_strangers(part)
-        pixels = _decode_all([path for path, _ in files], f"decoding {self.directory.name}/{part}")
+        pixels = _decode([path for path, _ in files], f"decoding {self.directory.name}/{part}")
         labels = np.asarray([label for _, label in files], dtype=np.int64)
         readable = np.asarray([image is not None for image in pixels], dtype=np.bool_)
         classes = self._classes()
@@ -243,39 +241,15 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _decode_all(paths: list[Path], title: str) -> list[NDArray[np.uint8] | None]:
+def _decode(paths: list[Path], title: str) -> list[NDArray[np.uint8] | None]:
     """Pixels of each file, None for those that are no readable images; these are named."""
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-        # Pillow refuses decompression bombs by itself; of pictures half that size it only warns.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        decoded = list(tqdm(pool.map(_decode_file, paths), title, len(paths), disable=None, unit=" images"))
-    broken = sum(pixels is None for pixels in decoded)
+    decoded = list(tqdm(decode_files(paths), title, len(paths), disable=None, unit=" images"))
+    for file in decoded:
+        if file.error and isinstance(file.error, OSError) and file.error.errno is not None:
+            raise file.error  # the disk's or the system's, not the file's: caching without it would make it last
+        if file.error:
+            logger.warning("skipped, not a readable image: %s (%s)", file.path, file.error)
+    broken = sum(file.error is not None for file in decoded)
     if broken:
         logger.warning("skipped %d of %d files", broken, len(paths))
-    return decoded
-
-
-def _decode_file(path: Path) -> NDArray[np.uint8] | None:
-    try:
-        with Image.open(path) as image:
-            return to_pixels(image)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's readers raise nearly anything on a broken file
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's or the system's trouble, not the file's: caching without it would make it last
-        logger.warning("skipped, not a readable image: %s (%s)", path, error)
-        return None
-
-
-def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """32 x 32 x 3 uint8 RGB of a picture of any size and mode, upright, what is transparent in it white."""
-    if image.mode.startswith("I"):  # 16 bits of grey, which convert alone would clip to white
-        image = Image.fromarray((np.asarray(image).astype(np.int64) // 256).clip(0, 255).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    return [file.pixels for file in decoded]

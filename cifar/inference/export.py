@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cifar.data import sources
+from cifar.data.datasets import normalise
+from cifar.data.images import SIZE
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
 from cifar.system.files import new_file
@@ -22,8 +23,7 @@ class _FromPixels(nn.Module):
         self.network = network
 
     def forward(self, pixels: Tensor) -> Tensor:
-        images = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-        logits: Tensor = self.network(images)
+        logits: Tensor = self.network(normalise(pixels.permute(0, 3, 1, 2)))
         return logits.softmax(1)
 
 
@@ -33,7 +33,7 @@ def export(model: SavedModel, path: Path) -> None:
         import onnx
     except ImportError:
         raise RequestError("export needs the package onnx: pip install -e '.[export]'") from None
-    pixels = torch.zeros(2, sources.SIZE, sources.SIZE, 3, dtype=torch.uint8)
+    pixels = torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8)
     program = torch.onnx.export(
         _FromPixels(model.network).eval(),
         (pixels,),

@@ -1,4 +1,4 @@
-"""A trained network in one file that says all that is needed to use it: weights, classes, what it was trained on."""
+"""A trained network in one file that says all that is needed to use it: parameters, classes, what it was trained on."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 from cifar import __version__
-from cifar.data import sources
 from cifar.data.datasets import Dataset
+from cifar.data.images import SIZE
 from cifar.errors import RequestError
 from cifar.system.files import new_file, read_tensors
 from cifar.training.hparams import Hparams
 from cifar.training.models import build_model
 
 _FORMAT = "cifar model 1"
-_PICTURES = {"image_size": sources.SIZE, "mean": 0.5, "standard_deviation": 0.5}
+_PICTURES = {"image_size": SIZE, "mean": 0.5, "standard_deviation": 0.5}
 
 
 @dataclass(frozen=True)
@@ -83,4 +83,4 @@ def _check(content: dict[str, Any], network: nn.Module) -> None:
     if pictures != _PICTURES:
         raise ValueError(f"its pictures are {pictures}, this version's {_PICTURES}")
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
-        raise ValueError("its weights are not finite")
+        raise ValueError("its parameters are not finite")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
-from cifar.data import datasets, sources
+from cifar.data import datasets
+from cifar.data.images import decode_files
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
 
@@ -75,24 +73,19 @@ def find_pictures(names: list[Path]) -> Iterator[Path]:
 
 def predict(model: SavedModel, paths: list[Path], top: int) -> Iterator[Prediction]:
     """One prediction per path, in their order."""
-    remaining = iter(paths)
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        while some := list(islice(remaining, _BATCH)):
-            decoded = list(pool.map(_decode, some))
-            readable = [pixels for pixels in decoded if not isinstance(pixels, str)]
-            labelled = iter(_label(model, np.stack(readable), top) if readable else [])
-            for path, pixels in zip(some, decoded, strict=True):
-                yield Prediction(path, [], pixels) if isinstance(pixels, str) else Prediction(path, next(labelled))
+    decoded = decode_files(paths)
+    while files := list(islice(decoded, _BATCH)):
+        readable = [file.pixels for file in files if file.pixels is not None]
+        labelled = iter(_label(model, np.stack(readable), top) if readable else [])
+        for file in files:
+            if file.error:
+                yield Prediction(file.path, [], _reason(file.error))
+            else:
+                yield Prediction(file.path, next(labelled))
 
 
-def _decode(path: Path) -> NDArray[np.uint8] | str:
-    """The picture's pixels as the network was trained on them, or why there are none."""
-    try:
-        with Image.open(path) as image:
-            return sources.to_pixels(image)
-    except Exception as error:  # Pillow's readers raise nearly anything on a broken file
-        return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 @torch.inference_mode()

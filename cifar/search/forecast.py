@@ -7,6 +7,7 @@ time, as trials would.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import multiprocessing
 import os
@@ -28,7 +29,7 @@ from cifar.data import datasets
 from cifar.data.datasets import Dataset, Splits
 from cifar.errors import RequestError
 from cifar.search.search_space import sampled_values
-from cifar.system import processes
+from cifar.system.processes import end_with, spawned
 from cifar.training import device, models
 from cifar.training.evaluation import evaluate
 from cifar.training.hparams import Hparams, command_hparams
@@ -113,7 +114,7 @@ def parameter_count(hparams: Hparams) -> int:
 def disk_bytes(hparams: Hparams, trials: int, concurrency: int) -> int:
     """What an experiment writes: of each running trial the old and new checkpoint and a model, of every one what it
     leaves, and the models that are kept."""
-    tensors = 3 if hparams.optimizer == "adam" else 2  # weights, and what the optimizer keeps of each
+    tensors = 3 if hparams.optimizer == "adam" else 2  # parameters, and the optimizer's state of each
     networks = concurrency * (2 * tensors + 1) + KEPT
     return trials * _BYTES_PER_TRIAL + networks * 4 * parameter_count(hparams)
 
@@ -185,23 +186,12 @@ def measure(space: dict[str, Any], command: str, data_name: str, concurrency: in
 @contextlib.contextmanager
 def _imitated_trials(number: int, arguments: tuple[object, ...]) -> Iterator[list[Connection]]:
     """Connections to `number` processes that run _imitate; they end with the block."""
-    spawn = multiprocessing.get_context("spawn")  # a trial, too, starts afresh
-    imitated, connections = [], []
-    try:
-        for _ in range(number):
-            here, there = spawn.Pipe()
-            process = spawn.Process(target=_imitate, args=(there, os.getpid(), *arguments), daemon=True)
-            process.start()
+    pipes = [multiprocessing.Pipe() for _ in range(number)]
+    theirs = [(there, os.getpid(), *arguments) for _, there in pipes]
+    with spawned(_imitate, theirs, _EXIT_SECONDS):
+        for _, there in pipes:
             there.close()  # so that the end of the process is the end of the connection
-            imitated.append(process)
-            connections.append(here)
-        yield connections
-        for process in imitated:
-            process.join(_EXIT_SECONDS)
-    finally:
-        for process in imitated:
-            process.kill()
-            process.join()
+        yield [here for here, _ in pipes]
 
 
 def _receive(connection: Connection, biggest: Hparams) -> Any:
@@ -221,8 +211,8 @@ def _imitate(
     connection: Connection, parent: int, data_name: str, concurrency: int, biggest: Hparams, sampled: list[Hparams]
 ) -> None:
     """In its own process: get ready as a trial does, wait for the others, then measure."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    processes.end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a word
+    end_with(parent)
     try:
         dataset = datasets.load(data_name)
         splits = datasets.split(dataset)
@@ -263,16 +253,14 @@ def _step_seconds(hparams: Hparams, dataset: Dataset, splits: Splits, at_most_se
     """Mean seconds of a step, after a first one that is slower; of one step at least."""
     model = new_model(hparams, dataset)
     step = new_step(model, new_optimizer(model, hparams), hparams)
-    steps, began = -1, math.nan
-    while steps < 1 or time.perf_counter() - began < at_most_seconds:
-        for images, labels in train_batches(hparams, dataset, splits.train, epoch=1):
-            step(images, labels)
-            steps += 1
-            if steps == 0:
-                _synchronise(images.device)
-                began = time.perf_counter()
-            elif time.perf_counter() - began >= at_most_seconds:
-                break
+    epochs = (train_batches(hparams, dataset, splits.train, epoch=1) for _ in itertools.count())
+    batches = itertools.chain.from_iterable(epochs)
+    step(*next(batches))
+    _synchronise(splits.train.device)
+    steps, began = 0, time.perf_counter()
+    while not steps or time.perf_counter() - began < at_most_seconds:
+        step(*next(batches))
+        steps += 1
     _synchronise(splits.train.device)
     return (time.perf_counter() - began) / steps
 

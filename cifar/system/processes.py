@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 from typing import Literal
@@ -32,6 +35,31 @@ def end(experiment: Path, at_once: bool = False) -> None:
     if not at_once:
         _send(signal.SIGINT, find(experiment, "trial"), wait_seconds=_TRIAL_STOP_SECONDS)
     _send(signal.SIGKILL, find(experiment))
+
+
+@contextlib.contextmanager
+def spawned(
+    target: Callable[..., None], arguments: Iterable[tuple[object, ...]], stop_seconds: float
+) -> Iterator[list[BaseProcess]]:
+    """Processes of this program that run `target` afresh, one for each tuple of arguments.
+
+    At the block's end they are interrupted, and killed where they have not ended within `stop_seconds`.
+    """
+    started = list[BaseProcess]()
+    try:
+        for some in arguments:
+            process = multiprocessing.get_context("spawn").Process(target=target, args=some, daemon=True)
+            process.start()
+            started.append(process)
+        yield started
+    finally:
+        for child in started:
+            if child.pid is not None and child.is_alive():
+                os.kill(child.pid, signal.SIGINT)
+        for child in started:
+            child.join(stop_seconds)
+            child.kill()
+            child.join()
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -21,8 +21,8 @@ _WARM_UP_STEPS = 3  # libraries choose their algorithms and take their memory be
 class CudaGraphStep:
     """`step` for batches of one size, which the first batch sets; others, the last of an epoch, take the plain step.
 
-    The capture leaves weights and optimizer as they were. Where its first replay does not move them as the plain step
-    does, every batch takes the plain step.
+    The capture leaves parameters and optimizer as they were. Where its first replay does not move them as the plain
+    step does, every batch takes the plain step.
     """
 
     def __init__(self, step: Callable[[Tensor, Tensor], Tensor], model: nn.Module, optimizer: Optimizer) -> None:
@@ -64,13 +64,13 @@ class CudaGraphStep:
 
     def _prove(self, images: Tensor, labels: Tensor, state: Sequence[Tensor], before: Sequence[Tensor]) -> None:
         """Compare a replay with the plain step, from the same state: a capture can come out empty, and say nothing."""
-        weights = [parameter.detach() for parameter in self.model.parameters()]
+        parameters = [parameter.detach() for parameter in self.model.parameters()]
         losses, after = list[Tensor](), list[list[Tensor]]()
         for step in (self.step, self._replay):
             _restore(state, before)
-            start = _copies(weights)
+            start = _copies(parameters)
             losses.append(step(images, labels).clone())
-            after.append(_copies(weights))
+            after.append(_copies(parameters))
         nothing = [torch.zeros_like(losses[0])]
         self.is_proven = moved_alike(start, *after) and moved_alike(nothing, *([loss] for loss in losses))
         if not self.is_proven:

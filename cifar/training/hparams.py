@@ -106,7 +106,7 @@ class Hparams:
         0, _integer(0, 2**31), "training images that each epoch draws, for a search on a small budget; 0: all"
     )
     optimizer: str = _hparam("sgd", _one_of("sgd", "adam"), "optimizer: sgd, adam")
-    weight_decay: float = _hparam(0.0, _number("of at least 0", lambda v: v >= 0), "L2 penalty on the weights")
+    weight_decay: float = _hparam(0.0, _number("of at least 0", lambda v: v >= 0), "L2 penalty on the parameters")
     gradient_accumulation_steps: int = _hparam(
         1,
         _integer(1, 2**20),
@@ -133,10 +133,10 @@ class Hparams:
     lookahead_decay: float = _hparam(
         0.0,
         _number("from 0 to below 1", lambda v: 0 <= v < 1),
-        "decay per step of the exponential average to which the weights return; 0: no average",
+        "decay per step of the exponential average to which the parameters return; 0: no average",
     )
     tta_flip: bool = _hparam(False, _flag, "classify an image by the mean logits of itself and its mirror image")
-    seed: int = _hparam(0, _integer(0, 2**32 - 1), "seed of initial weights, and of the order and views of images")
+    seed: int = _hparam(0, _integer(0, 2**32 - 1), "seed of initial parameters, and of the order and views of images")
 
     def __post_init__(self) -> None:
         for spec in fields(self):

@@ -185,7 +185,7 @@ def layer_sizes(model: str, width: int) -> tuple[int, int, int, int]:
 def build_model(hparams: Hparams, classes: int) -> Network:
     """A network with its default initialisation, drawn from torch's global generator."""
     if hparams.model == "fast":
-        # Images come with their channels last; convolutions are fastest where their weights do too.
+        # Images come with their channels last; convolutions are fastest where their kernels do too.
         return Fast(hparams.width, classes, hparams.tta_flip).to(memory_format=torch.channels_last)
     return Net(layer_sizes(hparams.model, hparams.width), classes, hparams.tta_flip)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 # In the directory of a trial, and of a training that `cifar best` repeats:
-RESULT = "result.json"
 CHECKPOINT = "checkpoint.pt"
 PREDICTIONS = "validation.npz"
-# In that of a trial alone:
+# Of a trial alone:
 PARAMS = "params.json"
-STDERR = "trial.stderr"  # of NNI's
+RESULT = "result.json"
+STDERR = "trial.stderr"  # NNI's
+# Of a repeated training alone:
+TRAINING = "training.json"
+MODEL = "model.pt"
+FAILURE = "failed.json"
 
 
 def database(experiment: Path) -> Path:

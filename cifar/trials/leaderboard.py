@@ -6,12 +6,10 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prettytable import PrettyTable, TableStyle
-
+from cifar.console import plain_table
 from cifar.trials.store import Trial, best_first
 from cifar.trials.ties import ties
 
@@ -21,7 +19,7 @@ def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) 
     ranked, tied = best_first(trials), ties(trials, experiment)
     shown = ranked[:rows] if rows is not None else [*ranked, *_others(trials, ranked)]
     names = _param_names(shown)
-    table = plain_table(["No.", "trial", "accuracy", "tie", *names, "weights", "epochs", "seconds", "ended"])
+    table = plain_table(["No.", "trial", "accuracy", "tie", *names, "parameters", "epochs", "seconds", "ended"])
     table.align["ended"] = "l"
     for trial in shown:
         table.add_row(_row(trial, names, trial.id in tied))
@@ -29,15 +27,6 @@ def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) 
     if rows is not None and len(ranked) > rows:
         summary += f"; the best {rows} are shown"
     return f"{table}\n{summary}" if shown else summary
-
-
-def plain_table(names: Sequence[str]) -> PrettyTable:
-    """An empty table with these columns, aligned to the right, without lines."""
-    table = PrettyTable(list(names))
-    table.set_style(TableStyle.PLAIN_COLUMNS)
-    table.left_padding_width, table.right_padding_width = 0, 2
-    table.align = "r"
-    return table
 
 
 def records(trials: list[Trial], experiment: Path) -> list[dict[str, Any]]:
@@ -75,7 +64,7 @@ def _record(trial: Trial, names: list[str], tie: bool) -> dict[str, Any]:
         "standard_error": trial.standard_error,
         "tie": tie,
         **{name: trial.params.get(name) for name in names},
-        "weights": _integer(metrics.get("parameters")),
+        "parameters": _integer(metrics.get("parameters")),
         "epochs": result.get("epochs"),
         "seconds": result.get("seconds"),
         "ended": trial.status,
@@ -85,14 +74,14 @@ def _record(trial: Trial, names: list[str], tie: bool) -> dict[str, Any]:
 
 def _row(trial: Trial, names: list[str], tie: bool) -> list[str]:
     result = trial.result or {}
-    weights = _integer((result.get("metrics") or {}).get("parameters"))
+    parameters = _integer((result.get("metrics") or {}).get("parameters"))
     return [
         str(trial.number),
         trial.id,
         accuracy_text(trial),
         "=" if tie else "",
         *(param_text(trial.params.get(name, "")) for name in names),
-        "" if weights is None else f"{weights:,}",
+        "" if parameters is None else f"{parameters:,}",
         str(result.get("epochs", "")),
         f"{result['seconds']:.1f}" if result else "",
         _ending(trial),

@@ -175,7 +175,7 @@ def test_a_leader_that_diverges_with_another_seed_is_no_winner(
     assert json.loads((experiment / "best.json").read_text())["winner"] == "trial1"
 
 
-@pytest.mark.parametrize("damaged", ["trial0-seed1000/result.json", "trial0-seed1000/validation.npz"])
+@pytest.mark.parametrize("damaged", ["trial0-seed1000/training.json", "trial0-seed1000/validation.npz"])
 def test_what_was_left_damaged_is_trained_again(experiment: Path, trainings: list[int], damaged: str) -> None:
     best(experiment, "digits", BUDGET, None, force=False)
     first = json.loads((experiment / "best.json").read_text())

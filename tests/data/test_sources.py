@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cifar.data.sources import Digits, Folder, FolderToTest, _decode_file, absolute, parse, to_pixels
+from cifar.data.images import decode_files, to_pixels
+from cifar.data.sources import Digits, Folder, FolderToTest, absolute, parse
 from cifar.errors import RequestError
 
 
@@ -187,8 +188,9 @@ def test_no_bytes_break_the_reader(content: bytes, magic: bytes) -> None:
     with NamedTemporaryFile() as file:
         file.write(magic + content)
         file.flush()
-        pixels = _decode_file(Path(file.name))
-    assert pixels is None or pixels.shape == (32, 32, 3)
+        (decoded,) = decode_files([Path(file.name)])
+    assert decoded.pixels is None or decoded.pixels.shape == (32, 32, 3)
+    assert (decoded.pixels is None) == (decoded.error is not None)
 
 
 def test_a_folder_to_test_on_holds_nothing_back(make_folder: MakeFolder) -> None:

@@ -82,7 +82,7 @@ def test_the_leaderboard_ranks_what_was_measured_and_counts_the_rest(experiment:
         "tie",
         "width",
         "lr",
-        "weights",
+        "parameters",
         "epochs",
         "seconds",
         "ended",
