@@ -52,60 +52,60 @@ def _main() -> int:
 def parse_arguments() -> argparse.Namespace:
     parser = _Parser(prog="cifar", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser("search", help="run the experiment to its end and show the best trials")
-    command.set_defaults(run=run_search)
-    _add_experiment_options(command)
-    add = command.add_argument
+    for add_options, name, run, purpose in (
+        (_add_search, "search", run_search, "run the experiment to its end and show the best trials"),
+        (_add_plan, "doctor", run_doctor, "check and measure what a search would need, without starting it"),
+        (_add_trials, "trials", run_trials, "the leaderboard of an experiment, running or not"),
+        (_add_best, "best", run_best, "confirm the winner with new seeds, test it once, and keep its model"),
+        (_add_report, "report", run_report, "write the experiment as one web page, to open offline"),
+        (_add_data, "data", run_data, "count the images of a data set, and find what is wrong with them"),
+        (_add_predict, "predict", run_predict, "say what is in pictures"),
+        (_add_export, "export", run_export, "write a model as ONNX"),
+    ):
+        command = commands.add_parser(name, help=purpose, description=purpose)
+        command.set_defaults(run=run)
+        add_options(command)
+    return parser.parse_args()
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")  # one line, as for any other mistake
+
+
+def _add_plan(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("the experiment").add_argument
+    add("--config", type=Path, default=Path("config.yml"), help="default: config.yml; the options below override it")
+    add("--data", help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)")
+    add("--epochs", type=int, help="of every trial")
+    add("--max-trials", type=int, help="trials in all")
+    add("--duration", help="no new trial after this time: 90s, 30m, 2h, 1d")
+    add("--tuner", help="TPE, Random, GridSearch or Evolution")
+    add("--seed", type=int, help="of the tuner, where it takes one, and of every trial")
+    add("--no-early-stopping", action="store_true", default=None, help="every trial runs to its end")
+    add("--name", help="of the experiment, in the web page")
+    add = command.add_argument_group("where it runs").add_argument
+    add("--concurrency", type=_concurrency, metavar="N|auto", help="trials at once; auto: as many as pay, measured")
+    add("--gpus-per-trial", type=int, metavar="N", help="train each network by N processes, on a GPU each")
+    add("--hosts", type=Path, metavar="HOSTS.yml", help="run the trials on these machines, over SSH")
+    add("--port", type=int, help="of the web page (default: the first free one from 8080 up)")
+
+
+def _concurrency(text: str) -> int | str:
+    if text != "auto" and not re.fullmatch(r"-?\d+", text):
+        raise argparse.ArgumentTypeError(f"must be a number or auto, got {text!r}")
+    return text if text == "auto" else int(text)
+
+
+def _add_search(command: argparse.ArgumentParser) -> None:
+    _add_plan(command)
+    add = command.add_argument_group("this run").add_argument
     add("--install", action="store_true", help="on the machines of --hosts: install this project there first")
     add("--host", choices=[LOOPBACK, EVERYWHERE], default=LOOPBACK, help="who sees the web page (default: you)")
     add("--keep-open", action="store_true", help="leave the web page up at the end, until Ctrl-C")
-    earlier = command.add_mutually_exclusive_group()
+    earlier = command.add_argument_group("an earlier experiment").add_mutually_exclusive_group()
     earlier.add_argument("--resume", metavar="ID", help="go on with an experiment that was stopped or cut off")
     earlier.add_argument("--ui-only", metavar="ID", help="only show a stopped experiment in the web page")
-    command = commands.add_parser("doctor", help="check and measure what a search would need, without starting it")
-    command.set_defaults(run=run_doctor)
-    _add_experiment_options(command)
-    command = commands.add_parser("trials", help="the leaderboard of an experiment, running or not")
-    command.set_defaults(run=run_trials)
-    _add_experiment(command)
-    command.add_argument("--format", choices=["table", "csv", "json"], default="table", help="default: table")
-    command = commands.add_parser("best", help="confirm the winner with new seeds, test it once, and keep its model")
-    command.set_defaults(run=run_best)
-    _add_experiment(command)
-    command.add_argument("--seeds", type=int, default=3, help="trainings of each leading trial (default: 3)")
-    command.add_argument(
-        "--final-epochs",
-        type=int,
-        metavar="N",
-        help="epochs of all images for the winner's final networks (default: what its trial had)",
-    )
-    command.add_argument("--data", metavar="FOLDER", help="a further set of test images, reported beside the first")
-    command.add_argument("--force", action="store_true", help="again, where it has been done")
-    command = commands.add_parser("report", help="write the experiment as one web page, to open offline")
-    command.set_defaults(run=run_report)
-    _add_experiment(command)
-    command.add_argument("--out", type=Path, help="the file to write (default: report-ID.html)")
-    command.add_argument("--force", action="store_true", help="replace that file if it is there")
-    command = commands.add_parser("data", help="count the pictures of a data set, and find what is wrong with them")
-    command.set_defaults(run=run_data)
-    add = command.add_argument
-    add("data", metavar="DATA", help="cifar10, digits or a folder of pictures")
-    add("--preview", type=Path, metavar="GRID.png", help="also write some pictures of each class")
-    add("--force", action="store_true", help="replace GRID.png if it is there")
-    command = commands.add_parser("predict", help="say what is in pictures")
-    command.set_defaults(run=run_predict)
-    add = command.add_argument
-    add("model", type=Path, metavar="MODEL", help="a model file")
-    add("images", type=Path, nargs="+", metavar="IMAGE", help="a picture or a folder of them")
-    add("--top", type=int, default=3, help="classes to name for each picture (default: 3)")
-    add("--json", action="store_true", help="for programs")
-    command = commands.add_parser("export", help="write a model as ONNX")
-    command.set_defaults(run=run_export)
-    add = command.add_argument
-    add("model", type=Path, metavar="MODEL", help="a model file")
-    add("out", type=Path, metavar="OUT.onnx", help="the file to write")
-    add("--force", action="store_true", help="replace OUT.onnx if it is there")
-    return parser.parse_args()
 
 
 def _add_experiment(command: argparse.ArgumentParser) -> None:
@@ -114,32 +114,47 @@ def _add_experiment(command: argparse.ArgumentParser) -> None:
     add("--config", type=Path, default=Path("config.yml"), help="says where experiments lie (default: config.yml)")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")  # one line, as for any other mistake
+def _add_trials(command: argparse.ArgumentParser) -> None:
+    _add_experiment(command)
+    command.add_argument("--format", choices=["table", "csv", "json"], default="table", help="default: table")
 
 
-def _add_experiment_options(command: argparse.ArgumentParser) -> None:
+def _add_best(command: argparse.ArgumentParser) -> None:
+    _add_experiment(command)
     add = command.add_argument
-    add("--config", type=Path, default=Path("config.yml"), help="default: config.yml; the options below override it")
-    add("--data", help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)")
-    add("--epochs", type=int, help="of every trial")
-    add("--max-trials", type=int, help="trials in all")
-    add("--duration", help="no new trial after this time: 90s, 30m, 2h, 1d")
-    add("--concurrency", type=_concurrency, metavar="N|auto", help="trials at once; auto: as many as pay, measured")
-    add("--hosts", type=Path, metavar="HOSTS.yml", help="run the trials on these machines, over SSH")
-    add("--gpus-per-trial", type=int, metavar="N", help="train each network by N processes, on a GPU each")
-    add("--tuner", help="TPE, Random, GridSearch or Evolution")
-    add("--seed", type=int, help="of the tuner, where it takes one, and of every trial")
-    add("--no-early-stopping", action="store_true", default=None, help="every trial runs to its end")
-    add("--name", help="of the experiment, in the web page")
-    add("--port", type=int, help="of the web page (default: the first free one from 8080 up)")
+    final_epochs = "epochs of all images for the winner's final networks (default: what its trial had)"
+    add("--seeds", type=int, default=3, help="trainings of each leading trial (default: 3)")
+    add("--final-epochs", type=int, metavar="N", help=final_epochs)
+    add("--data", metavar="FOLDER", help="a further set of test images, reported beside the first")
+    add("--force", action="store_true", help="again, where it has been done")
 
 
-def _concurrency(text: str) -> int | str:
-    if text != "auto" and not re.fullmatch(r"-?\d+", text):
-        raise argparse.ArgumentTypeError(f"must be a number or auto, got {text!r}")
-    return text if text == "auto" else int(text)
+def _add_report(command: argparse.ArgumentParser) -> None:
+    _add_experiment(command)
+    command.add_argument("--out", type=Path, help="the file to write (default: report-ID.html)")
+    command.add_argument("--force", action="store_true", help="replace that file if it is there")
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("data", metavar="DATA", help="cifar10, digits or a folder of pictures")
+    add("--preview", type=Path, metavar="GRID.png", help="also write some images of each class")
+    add("--force", action="store_true", help="replace GRID.png if it is there")
+
+
+def _add_predict(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("model", type=Path, metavar="MODEL", help="a model file")
+    add("images", type=Path, nargs="+", metavar="IMAGE", help="a picture or a folder of them")
+    add("--top", type=int, default=3, help="classes to name for each picture (default: 3)")
+    add("--json", action="store_true", help="for programs")
+
+
+def _add_export(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("model", type=Path, metavar="MODEL", help="a model file")
+    add("out", type=Path, metavar="OUT.onnx", help="the file to write")
+    add("--force", action="store_true", help="replace OUT.onnx if it is there")
 
 
 def run_search(options: argparse.Namespace) -> int:
