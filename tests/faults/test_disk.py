@@ -59,7 +59,7 @@ def test_a_disk_that_is_full_to_the_last_byte_costs_no_result(
     search: Start, config_path: Path, tmp_path: Path, record: Record
 ) -> None:
     change_config(config_path, trialCommand="python trial.py --epochs 6")
-    with mounted(tmp_path / "experiments", "size=160m") as disk:
+    with mounted(tmp_path / "experiments", "size=240m") as disk:
         one = search("--data", "digits", "--max-trials", "8")
         for ended in (1, 3, 5):
             one.wait_until_ended(ended)
