@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from benchmarks import machine
 from benchmarks.report import RESULTS, Report
-from cifar.analysis.confirm import correct, mean
+from cifar.analysis.statistics import correct, mean
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.training.hparams import Hparams

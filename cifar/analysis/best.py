@@ -17,9 +17,10 @@ from filelock import FileLock, Timeout
 from prettytable import PrettyTable
 
 from cifar.analysis import test_log
-from cifar.analysis.confirm import MOST_CANDIDATES, Candidate, Mean, decide, leading, new_seeds, with_seeds
+from cifar.analysis.confirm import MOST_CANDIDATES, Candidate, decide, leading, new_seeds, with_seeds
 from cifar.analysis.final_test import Verdict, read_test_images, refuse_known, refuse_unfit
 from cifar.analysis.retrain import Failed, Trainer
+from cifar.analysis.statistics import Mean
 from cifar.console import plain_table
 from cifar.data import datasets
 from cifar.data.datasets import Dataset

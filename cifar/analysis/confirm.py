@@ -7,14 +7,11 @@ with new seeds, and what is said of them rests on those alone.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from cifar.analysis.statistics import Mean, correct, mean
 from cifar.errors import RequestError
 from cifar.training.hparams import Hparams
 from cifar.trials.predictions import Predictions
@@ -23,19 +20,7 @@ from cifar.trials.ties import ties
 
 MOST_CANDIDATES = 5
 _FIRST_SEED = 1000  # far from those that most searches use
-_CHANCE = 0.95  # that an interval covers the true mean
 _SAME_COST = 1.1  # seconds that differ by less say more of the machine than of what was trained
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over seeds and images, and half the width of the interval that covers the chance in both."""
-
-    value: float
-    margin: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.1%} ± {self.margin:.1%}"
 
 
 @dataclass(frozen=True)
@@ -51,20 +36,6 @@ class Candidate:
         return mean(correct(self.predictions))
 
 
-def mean(values: NDArray[np.float64]) -> Mean:
-    """Of seeds x images: 1 where right and 0 where wrong, or differences of such."""
-    from scipy.stats import t
-
-    seeds, images = values.shape
-    of_images = values.mean(0).std(ddof=1) / math.sqrt(images)
-    of_seeds = values.mean(1).std(ddof=1) / math.sqrt(seeds) if seeds > 1 else 0.0
-    error = math.hypot(of_images, of_seeds)
-    # Few seeds leave the error itself uncertain (Welch and Satterthwaite); thousands of images do not.
-    freedom = (seeds - 1) * (error / of_seeds) ** 4 if of_seeds > 0 else images - 1
-    margin = float(t.ppf((1 + _CHANCE) / 2, freedom) * error)
-    return Mean(float(values.mean()), min(margin, 1.0))  # two seeds may leave all open
-
-
 def decide(candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
     """The winner, and those that cannot be told apart from the best: of the quickest among them the most accurate."""
     best = max(candidates, key=lambda candidate: candidate.accuracy.value)
@@ -77,11 +48,6 @@ def decide(candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
 def _is_worse(other: Candidate, best: Candidate) -> bool:
     difference = mean(correct(best.predictions) - correct(other.predictions))
     return difference.value > difference.margin
-
-
-def correct(predictions: Sequence[Predictions]) -> NDArray[np.float64]:
-    """Seeds x images, 1 where right."""
-    return np.stack([some.correct for some in predictions]).astype(np.float64)
 
 
 def leading(trials: list[Trial], experiment: Path) -> list[Trial]:

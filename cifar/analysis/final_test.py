@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cifar.analysis import test_log
-from cifar.analysis.confirm import Mean, correct, mean
+from cifar.analysis.statistics import Mean, correct, mean
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel

@@ -9,25 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cifar.analysis.statistics import Interval, bootstrap_gain
 from cifar.search.algorithms import TPE_STARTUP_JOBS
 from cifar.trials.store import Trial, best_first
 
 Curves = Mapping[str, Sequence[Mapping[str, float]]]  # trial id -> metrics of each epoch
 
-_RESAMPLES = 10_000
 _FEWEST = 5  # of which resampling can say something
 _EDGE = 0.1  # of a range, on its own scale
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its 95 % bootstrap interval; accuracies are fractions."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -62,14 +52,13 @@ def tuner_gain(trials: Sequence[Trial], result_times: Mapping[str, int], tuner: 
     lies = arguments.get("constant_liar_type", "best") is not None
     kinds: dict[bool, list[float]] = {True: [], False: []}
     for trial in trials:
-        if (
-            trial.accuracy is not None and not trial.by_hand
-        ):  # a diverged one counts with the accuracy of guessing, as the tuner heard it
+        # A diverged one counts with the accuracy of guessing, as the tuner heard it.
+        if trial.accuracy is not None and not trial.by_hand:
             kinds[_known(trial, trials, result_times, lies) < startup].append(trial.accuracy)
     drawn, proposed = np.asarray(kinds[True]), np.asarray(kinds[False])
     if min(len(drawn), len(proposed)) < _FEWEST:
         return None
-    return TunerGain(len(drawn), len(proposed), *_gain(drawn, proposed))
+    return TunerGain(len(drawn), len(proposed), *bootstrap_gain(drawn, proposed))
 
 
 def _known(trial: Trial, trials: Sequence[Trial], result_times: Mapping[str, int], lies: bool) -> int:
@@ -81,20 +70,6 @@ def _known(trial: Trial, trials: Sequence[Trial], result_times: Mapping[str, int
             ran = not earlier.ended or earlier.changed > trial.started
             known += heard or (lies and ran)
     return known
-
-
-def _gain(drawn: NDArray[np.float64], proposed: NDArray[np.float64]) -> tuple[Interval, Interval]:
-    generator = np.random.default_rng(0)
-    samples = [generator.choice(some, (_RESAMPLES, len(some))) for some in (drawn, proposed)]
-    means = samples[1].mean(1) - samples[0].mean(1)
-    equally_many = min(len(drawn), len(proposed))
-    bests = samples[1][:, :equally_many].max(1) - samples[0][:, :equally_many].max(1)
-    return _interval(proposed.mean() - drawn.mean(), means), _interval(float(bests.mean()), bests)
-
-
-def _interval(value: float, resampled: NDArray[np.float64]) -> Interval:
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Interval(float(value), float(low), float(high))
 
 
 def stopping(trials: Sequence[Trial], curves: Curves) -> Stopping:

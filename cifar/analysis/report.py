@@ -23,7 +23,7 @@ from cifar.analysis import examples, figures, findings, test_log
 from cifar.analysis.best import read_answer
 from cifar.analysis.examples import Example
 from cifar.analysis.figures import Figure
-from cifar.analysis.findings import Interval
+from cifar.analysis.statistics import Interval
 from cifar.data import datasets
 from cifar.errors import RequestError
 from cifar.inference import model_file

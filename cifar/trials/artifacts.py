@@ -19,12 +19,7 @@ from cifar.trials.run import Trained, restored
 
 
 def write_params(record: Any) -> None:
-    content = {
-        "parameter_id": record["parameter_id"],
-        "parameters": record["parameters"],
-        "trial_id": nni_client.trial_id(),
-        "sequence": nni_client.sequence_number(),
-    }
+    content = {name: record[name] for name in ("parameter_id", "parameters")}
     write_json(nni_client.directory() / layout.PARAMS, content)
 
 

@@ -24,10 +24,6 @@ def trial_id() -> str | None:
     return os.environ.get("NNI_TRIAL_JOB_ID")
 
 
-def sequence_number() -> int:
-    return int(os.environ["NNI_TRIAL_SEQ_ID"])
-
-
 def experiment_id() -> str | None:
     """The experiment that this trial belongs to; None outside NNI."""
     return os.environ.get("NNI_EXP_ID")

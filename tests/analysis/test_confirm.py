@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar.analysis.confirm import Candidate, decide, mean, new_seeds
+from cifar.analysis.confirm import Candidate, decide, new_seeds
+from cifar.analysis.statistics import mean
 from cifar.trials.predictions import Predictions
 from cifar.trials.store import Trial
 

@@ -181,7 +181,7 @@ def test_a_killed_search_leaves_nothing_on_the_machines(
 
 
 def test_a_search_whose_manager_is_killed_resumes(search: Start, machines: list[Machine], config_path: Path) -> None:
-    """Its machines are named as in config.remote.yml."""
+    """Its machines are named in the config, in NNI's own way."""
     listed = [
         {"host": machine.address, "user": "root", "sshKeyFile": str(machine.key), "pythonPath": str(BIN)}
         for machine in machines

@@ -200,11 +200,14 @@ def test_a_tuner_of_the_users_own_is_tried(
 
 def test_machines_need_a_key_and_a_python(tmp_path: Path) -> None:
     (tmp_path / "key").touch()
-    content = (ROOT / "config.remote.yml").read_text().replace("~/.ssh/id_ed25519", str(tmp_path / "key"))
+    content = yaml.safe_load((ROOT / "config.yml").read_text())
+    machine = {"user": "me", "sshKeyFile": str(tmp_path / "key"), "pythonPath": "/home/me/.venv/bin"}
+    machines = [{"host": f"gpu{number}.example.org", "port": 22, **machine} for number in (1, 2)]
+    content["trainingService"] = {"platform": "remote", "machineList": machines}
     for name in ("search_space.json", "trial.py"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    path = tmp_path / "config.remote.yml"
-    path.write_text(content)
+    path = tmp_path / "config.yml"
+    path.write_text(yaml.safe_dump(content))
     config = load(path, Overrides())
     assert problems(config) == []
     first, second = config.training_service.machine_list

@@ -98,8 +98,6 @@ def test_under_nni_the_recorded_parameters_are_used_and_reported(managers: list[
     assert read(tmp_path / "params.json") == {
         "parameter_id": 4,
         "parameters": {"width": 4.0, "lr": 0.04},
-        "trial_id": "TRIAL",
-        "sequence": 7,
     }
     result = read(tmp_path / "result.json")
     assert (result["status"], result["params_are_recorded"]) == ("ok", True)
