@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from experiments import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
