@@ -1,0 +1,56 @@
+"""The JavaScript that corrects NNI's manager, beside what Python says to it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from experiments import ROOT, Start
+
+from cifar.system import environment
+
+PATCHES = ROOT / "cifar" / "search" / "nni_patches"
+
+
+def node() -> str:
+    nni_node = Path(str(files("nni_node")))
+    return shutil.which("node", path=str(nni_node)) or str(nni_node / "node")
+
+
+def test_both_languages_have_the_same_words() -> None:
+    script = f"console.log(JSON.stringify(require({str(PATCHES / 'words.js')!r})))"
+    run = subprocess.run([node(), "-e", script], capture_output=True, text=True, check=True)
+    words = json.loads(run.stdout)
+    assert words == {name: getattr(environment, name) for name in words}
+    assert {"RESTARTS", "GIVE_UP", "UNFIT_TRIALS", "HOST_KEYS", "WORKER_PATCHES", "HOST"} == words.keys()
+
+
+def test_no_patch_spells_a_word_of_its_own() -> None:
+    for path in PATCHES.glob("*.js"):
+        code = [line.split("//")[0] for line in path.read_text().splitlines()]
+        assert path.name == "words.js" or not [line for line in code if "CIFAR_" in line], path
+
+
+def test_an_nni_without_a_class_that_is_corrected_does_not_start(search: Start, tmp_path: Path) -> None:
+    patch = tmp_path / "patch.js"
+    patch.write_text(f"require({str(PATCHES / 'when_loaded.js')!r})('TrialProcessOfAnotherNni', () => {{}});")
+    one = search("--data", "digits", NODE_OPTIONS=f"--require {patch}")
+    assert one.wait() == 2
+    assert "this NNI has no TrialProcessOfAnotherNni, which cifar/search/nni_patches corrects: nni==3.0" in one.err
+    assert "Traceback" not in one.err
+
+
+@pytest.mark.parametrize("name", ["NNIManager", "SqlDB"])
+def test_a_patch_corrects_a_class_once_its_module_is_loaded(name: str, tmp_path: Path) -> None:
+    (tmp_path / "exporting.js").write_text(f"class {name} {{ answer() {{ return 1; }} }}\nexports.{name} = {name};")
+    script = (
+        f"const whenLoaded = require({str(PATCHES / 'when_loaded.js')!r});"
+        f"whenLoaded({name!r}, (found) => (found.answer = () => 2));"
+        f"console.log(new (require({str(tmp_path / 'exporting.js')!r}).{name})().answer());"
+    )
+    run = subprocess.run([node(), "-e", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "2\n"
