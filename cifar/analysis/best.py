@@ -1,7 +1,8 @@
 """`cifar best`: names the winner of a search, with an interval, and leaves its model.
 
-A trial that leads a search is partly lucky. So those that the validation images cannot tell apart are trained again
-with new seeds; the winner is then trained on the validation images too, and only these last networks see test images.
+A trial that leads a search is partly lucky. So the leading trials, which the validation images cannot tell apart, are
+trained again with new seeds; the winner is then trained on the validation images too, and only these last networks see
+test images.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ def _text(answer: Answer) -> str:
 
 
 def _trained_as_confirmed(answer: Answer) -> bool:
-    """Whether the final networks were trained as long as those that the winner was chosen by."""
+    """Whether the final networks were trained as long as the networks by which the winner was chosen."""
     final = answer.finals[0].hparams
     return final == next(with_seeds(answer.winner.trial, [final.seed]))
 

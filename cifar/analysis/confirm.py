@@ -1,7 +1,7 @@
 """Which configuration is best, and how sure is that.
 
-A trial that leads a search is partly lucky. So those that the validation images cannot tell apart are trained again
-with new seeds, and what is said of them rests on those alone.
+A trial that leads a search is partly lucky. So the leading trials, which the validation images cannot tell apart, are
+trained again with new seeds, and what is said of them rests on those alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cifar.trials.store import Trial, best_first
 from cifar.trials.ties import ties
 
 MOST_CANDIDATES = 5
-_FIRST_SEED = 1000  # far from those that most searches use
+_FIRST_SEED = 1000  # far from the seeds that most searches use
 _SAME_COST = 1.1  # seconds that differ by less say more of the machine than of what was trained
 
 
@@ -37,7 +37,7 @@ class Candidate:
 
 
 def decide(candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
-    """The winner, and those that cannot be told apart from the best: of the quickest among them the most accurate."""
+    """The winner, and all candidates that tie with the best. The most accurate of the quickest of these wins."""
     best = max(candidates, key=lambda candidate: candidate.accuracy.value)
     tied = [other for other in candidates if other is best or not _is_worse(other, best)]
     seconds = min(candidate.seconds for candidate in tied)
@@ -51,7 +51,7 @@ def _is_worse(other: Candidate, best: Candidate) -> bool:
 
 
 def leading(trials: list[Trial], experiment: Path) -> list[Trial]:
-    """The best trial and those that tie with it. RequestError where none has finished."""
+    """The best trial and all trials that tie with it. RequestError where none has finished."""
     ranked = best_first(trials)
     if not ranked:
         raise RequestError(f"no trial of experiment {experiment.name} has finished: there is nothing to confirm")

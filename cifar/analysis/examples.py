@@ -1,4 +1,4 @@
-"""What a model says of some pictures beside the truth, and where it is most surely wrong."""
+"""Labels that a model predicts for some images beside the true ones, and its surest mistakes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _BATCH = 512
 
 @dataclass(frozen=True)
 class Example:
-    """A picture as a data URI, its class, and the class that the model gives it with that probability."""
+    """An image as a data URI, its class, and the class that the model gives it with that probability."""
 
-    picture: str
+    image: str
     truth: str
     predicted: str
     probability: float

@@ -43,7 +43,7 @@ class Stopping:
 def tuner_gain(trials: Sequence[Trial], result_times: Mapping[str, int], tuner: Mapping[str, Any]) -> TunerGain | None:
     """None where the tuner is not TPE, or fewer than five trials of either kind have a result.
 
-    TPE draws at random until it knows so many trials, and with a constant liar it takes those that run as known.
+    TPE draws at random until it knows so many trials, and with a constant liar it takes running trials as known.
     """
     if tuner.get("name") != "TPE":
         return None

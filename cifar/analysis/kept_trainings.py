@@ -61,7 +61,7 @@ class KeptTrainings:
         return Validated(predictions, seconds)
 
     def validated(self, training: Training) -> Validated | None:
-        """None where there is none, or what it left is damaged."""
+        """None where this training has left no predictions, or damaged ones."""
         predictions = load_predictions(self.directory(training))
         kept = self._read(training, layout.TRAINING)
         with contextlib.suppress(KeyError, TypeError, ValueError):

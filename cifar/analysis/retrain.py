@@ -1,4 +1,4 @@
-"""Trainings outside a search, several at once; what was trained before is not trained again."""
+"""Trainings outside a search, several at once; none is repeated that has ended before."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Trainer:
         return [self._final_model(training) for training in trainings]
 
     def _train_ahead(self, trainings: Sequence[Training]) -> None:
-        """Train what is missing, as many at once as the search did; what fails is left to who asks for it."""
+        """Run the missing trainings, as many at once as the search did; failures are left to later callers."""
         missing = [training for training in trainings if not self.kept.has(training)]
         helpers = min(self.at_once, len(missing)) - 1
         arguments = (os.getpid(), self.directory, self.dataset.name, self.dataset.fingerprint, self.at_once, missing)
@@ -73,7 +73,7 @@ class Trainer:
                     self._show(missing)
 
     def train_missing(self, trainings: Sequence[Training]) -> None:
-        """Train those that nobody else is training, one after the other."""
+        """Run the trainings that no other process runs, one after the other."""
         for training in trainings:
             directory = self.kept.directory(training)
             directory.mkdir(parents=True, exist_ok=True)

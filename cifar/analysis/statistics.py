@@ -1,4 +1,4 @@
-"""Means and their intervals: what of a figure is chance."""
+"""Means and their intervals: how much of a figure may be chance."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Splits:
         return replace(self, train=self.train.to(device), val=self.val.to(device))
 
     def all_trained_on(self) -> Splits:
-        """The same, but that none is held out: what the validation images then say flatters."""
+        """Splits of which no image is held out: accuracy on the validation images then flatters."""
         everything = torch.cat([self.train, self.val]).sort().values
         return replace(self, train=everything, fingerprint=f"{self.fingerprint}, all trained on")
 
@@ -117,7 +117,7 @@ def hold(data: str) -> tuple[PreparedImages, BaseFileLock]:
 
 
 def load(data: str) -> Dataset:
-    """The training images of `data`, decoded and cached at the first call, or those that were prepared.
+    """The training images of `data`, decoded and cached at the first call, or the images that a search has prepared.
 
     Raises RequestError where they cannot be had.
     """

@@ -20,23 +20,23 @@ from cifar.errors import RequestError
 from cifar.system import places
 from cifar.system.files import new_file, refuse_to_replace
 
-_SHOWN = 10  # pictures per class in the grid
-_NAMED = 3  # pictures per finding
+_SHOWN = 10  # images per class in the grid
+_NAMED = 3  # images per finding
 _ZOOM = 2
 _PARTS: tuple[sources.Part, ...] = ("train", "test")
 
 
 @dataclass(frozen=True)
 class File:
-    """One that should be a picture, and its width and height; None where it is none."""
+    """A file that should be an image; its width and height are None where it is none."""
 
     name: str
     size: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One that is in the data: its part and class, what to call it, and a digest of its pixels."""
+class DataImage:
+    """An image of a data set: its part and class, its name for a user, and a digest of its pixels."""
 
     part: sources.Part
     label: int
@@ -49,7 +49,7 @@ def describe(data_name: str, preview: Path | None, force: bool) -> int:
     if preview:
         refuse_to_replace(preview, force)
     if preview and Image.registered_extensions().get(preview.suffix.lower()) not in Image.SAVE:
-        raise RequestError(f"--preview must end like a picture, as in grid.png, got {str(preview)!r}")
+        raise RequestError(f"--preview must end like a image, as in grid.png, got {str(preview)!r}")
     train, test = datasets.load(data_name), datasets.load_test(data_name)
     print(_counts(train, test))
     findings = list(find(data_name, train, test))
@@ -82,44 +82,46 @@ def find(data_name: str, train: Dataset, test: Dataset) -> Iterator[str]:
         yield f"{len(broken)} files are no readable pictures and are left out: {_some(broken)}"
     if small:
         yield f"{len(small)} pictures are smaller than {SIZE} x {SIZE}: {_some(small)}"
-    yield from _duplicates(_same_pixels([*_pictures("train", train, files), *_pictures("test", test, files)]))
+    yield from _duplicates(_same_pixels([*_data_images("train", train, files), *_data_images("test", test, files)]))
 
 
-def _duplicates(groups: Sequence[Sequence[Picture]]) -> Iterator[str]:
-    parts = [[picture for picture in group if picture.part == part] for group in groups for part in ("train", "test")]
-    copies = [pictures[1:] for pictures in parts if len(pictures) > 1]
+def _duplicates(groups: Sequence[Sequence[DataImage]]) -> Iterator[str]:
+    parts = [[image for image in group if image.part == part] for group in groups for part in ("train", "test")]
+    copies = [images[1:] for images in parts if len(images) > 1]
     if copies:
         yield (
             f"{sum(map(len, copies))} pictures are exact copies of others in the same part: "
             f"{_some([copy.name for some in copies for copy in some])}"
         )
-    leaks = [some for some in groups if len({picture.part for picture in some}) == 2]
+    leaks = [some for some in groups if len({image.part for image in some}) == 2]
     if leaks:
-        tested = [picture.name for some in leaks for picture in some if picture.part == "test"]
+        tested = [image.name for some in leaks for image in some if image.part == "test"]
         yield (
             f"{len(tested)} test pictures are among the training pictures too, so the test accuracy will flatter: "
             f"{_some(tested)}"
         )
-    contradictions = [some for some in groups if len({picture.label for picture in some}) > 1]
+    contradictions = [some for some in groups if len({image.label for image in some}) > 1]
     if contradictions:
-        names = [" = ".join(picture.name for picture in some) for some in contradictions]
+        names = [" = ".join(image.name for image in some) for some in contradictions]
         yield f"{len(contradictions)} pictures stand in more than one class: {_some(names)}"
 
 
-def _same_pixels(pictures: Iterable[Picture]) -> list[list[Picture]]:
-    """Groups of pictures whose pixels are equal as the network sees them."""
-    seen: dict[bytes, list[Picture]] = defaultdict(list)
-    for picture in pictures:
-        seen[picture.pixels].append(picture)
+def _same_pixels(images: Iterable[DataImage]) -> list[list[DataImage]]:
+    """Groups of images whose pixels are equal as the network sees them."""
+    seen: dict[bytes, list[DataImage]] = defaultdict(list)
+    for image in images:
+        seen[image.pixels].append(image)
     return [group for group in seen.values() if len(group) > 1]
 
 
-def _pictures(part: sources.Part, dataset: Dataset, files: Mapping[sources.Part, Sequence[File]]) -> Iterator[Picture]:
+def _data_images(
+    part: sources.Part, dataset: Dataset, files: Mapping[sources.Part, Sequence[File]]
+) -> Iterator[DataImage]:
     names = [file.name for file in files[part] if file.size]
     if len(names) != len(dataset.labels):  # no folder, or one that changes at this moment
         names = [f"{part} picture {number}" for number in range(len(dataset.labels))]
     for name, label, pixels in zip(names, dataset.labels.tolist(), dataset.digests(), strict=True):
-        yield Picture(part, label, name, pixels)
+        yield DataImage(part, label, name, pixels)
 
 
 def _examine(data_name: str, part: sources.Part) -> list[File]:
@@ -137,15 +139,15 @@ def _some(names: Sequence[str]) -> str:
 
 
 def grid(dataset: Dataset) -> Image.Image:
-    """The first pictures of each class, a row per class with its name."""
+    """The first images of each class, a row per class with its name."""
     font = ImageFont.load_default(size=14)
     margin = 10 + max(int(font.getlength(name)) for name in dataset.classes)
     side = SIZE * _ZOOM
-    picture = Image.new("RGB", (margin + _SHOWN * side, len(dataset.classes) * side), "white")
-    draw = ImageDraw.Draw(picture)
+    sheet = Image.new("RGB", (margin + _SHOWN * side, len(dataset.classes) * side), "white")
+    draw = ImageDraw.Draw(sheet)
     for row, name in enumerate(dataset.classes):
         draw.text((5, row * side + side // 2 - 8), name, fill="black", font=font)
         for column, number in enumerate((dataset.labels == row).nonzero().flatten()[:_SHOWN].tolist()):
             image = Image.fromarray(dataset.images[number].permute(1, 2, 0).numpy())
-            picture.paste(image.resize((side, side), Image.Resampling.NEAREST), (margin + column * side, row * side))
-    return picture
+            sheet.paste(image.resize((side, side), Image.Resampling.NEAREST), (margin + column * side, row * side))
+    return sheet

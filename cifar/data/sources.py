@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 Part = Literal["train", "test"]
 
-_DECODING = "2"  # raise this when the decoding changes: what is cached is then decoded again
+_DECODING = "2"  # raise this when the decoding changes: cached images are then decoded again
 TEST_SHARE = 0.2  # of each class, where a source has no test images of its own
 _SPLIT_SEED = 0  # never a hyperparameter: every trial must see the same split
 
@@ -63,7 +63,7 @@ def parse(data: str, download_directory: Path) -> Source:
 
 
 def absolute(data: str) -> str:
-    """The same data, named so that it means the same in every directory."""
+    """A name of these data that is right in every directory."""
     return data if data in ("cifar10", "digits") else str(Path(data).resolve())
 
 
@@ -158,7 +158,7 @@ class Folder:
         return Decoded(np.stack(images), labels[readable], classes, skipped + len(files) - len(images))
 
     def _warn_of_strangers(self, part: Part) -> int:
-        """Name what lies in the class folders and is no file: folders, links to nowhere. Returns their number."""
+        """Name the entries of class folders that are no files: folders, links to nowhere. Returns their number."""
         strangers = [
             entry.path for name in self._classes() for entry in _visible(self._root(part) / name) if not _is_file(entry)
         ]
@@ -242,7 +242,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def _decode(paths: list[Path], title: str) -> list[NDArray[np.uint8] | None]:
-    """Pixels of each file, None for those that are no readable images; these are named."""
+    """Pixels of each file, None for files that are no readable images; these are named."""
     decoded = list(tqdm(decode_files(paths), title, len(paths), disable=None, unit=" images"))
     for file in decoded:
         if file.error and isinstance(file.error, OSError) and file.error.errno is not None:

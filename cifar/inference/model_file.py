@@ -20,7 +20,7 @@ from cifar.training.hparams import Hparams
 from cifar.training.models import build_model
 
 _FORMAT = "cifar model 1"
-_PICTURES = {"image_size": SIZE, "mean": 0.5, "standard_deviation": 0.5}
+_INPUT = {"image_size": SIZE, "mean": 0.5, "standard_deviation": 0.5}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def save(path: Path, network: nn.Module, hparams: Hparams, dataset: Dataset, acc
         "weights": {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()},
         "hparams": asdict(hparams),
         "classes": list(dataset.classes),
-        **_PICTURES,
+        **_INPUT,
         "accuracy": accuracy,
         # A folder's place on somebody's disk is nobody else's business.
         "data": {"name": Path(dataset.name).name, "fingerprint": dataset.fingerprint},
@@ -79,8 +79,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _check(content: dict[str, Any], network: nn.Module) -> None:
     """ValueError where the network would answer, but not what it was trained to."""
-    pictures = {name: content[name] for name in _PICTURES}
-    if pictures != _PICTURES:
-        raise ValueError(f"its pictures are {pictures}, this version's {_PICTURES}")
+    images = {name: content[name] for name in _INPUT}
+    if images != _INPUT:
+        raise ValueError(f"its images are {images}, this version's {_INPUT}")
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise ValueError("its parameters are not finite")

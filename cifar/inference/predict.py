@@ -45,7 +45,7 @@ def print_predictions(model: SavedModel, names: list[Path], top: int, as_json: b
     """Print what is in each picture; returns 1 where one could not be read, else 0."""
     if top < 1:
         raise RequestError(f"--top must be at least 1, got {top}")
-    paths = list(find_pictures(names))
+    paths = list(find_images(names))
     if not paths:
         raise RequestError(f"no pictures in {', '.join(map(str, names))}")
     width, predictions = max(len(str(path)) for path in paths), []
@@ -60,7 +60,7 @@ def print_predictions(model: SavedModel, names: list[Path], top: int, as_json: b
     return int(any(prediction.error for prediction in predictions))
 
 
-def find_pictures(names: list[Path]) -> Iterator[Path]:
+def find_images(names: list[Path]) -> Iterator[Path]:
     """The files named, and those in the folders named, however deep; hidden ones are left out."""
     for name in names:
         if not name.is_dir():

@@ -1,4 +1,4 @@
-"""The experiment to run: config.yml, or what a stopped one kept, with what the command line overrides in it."""
+"""The experiment to run: config.yml, or the config of a stopped experiment, with the command line's overrides."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cifar.trials import store
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the command line says instead of config.yml; None leaves that as it is."""
+    """Values of the command line that replace those of config.yml; None replaces nothing."""
 
     name: str | None = None
     tuner: str | None = None
@@ -97,7 +97,7 @@ def _read(path: Path, found: Problems) -> Any:
 
 
 def _read_space(config: Any) -> None:
-    """Put the search space into the config: what is checked is what runs, now and when it is resumed."""
+    """Put the search space into the config, so that the same space is checked, runs, and is resumed."""
     if config.search_space_file is None:
         return
     if config.search_space is not None:
@@ -173,7 +173,7 @@ def space_file(path: Path) -> Path | None:
 
 
 def _checked(read: Callable[[Problems], Any], overrides: Overrides, found: list[str]) -> Any:
-    """What `read` returns, with the overrides; RequestError with what was found before and all else that is wrong."""
+    """The config that `read` returns, overridden. RequestError with the problems `found` before and all others."""
     own = Problems()
     try:
         config = read(own)

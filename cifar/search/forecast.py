@@ -61,7 +61,7 @@ class Throughput:
         return self.concurrency * 3600 / self.trial_seconds
 
     def cut_off(self, most_seconds: float | None) -> Throughput:
-        """The same where no trial may take longer than that."""
+        """This throughput where no trial may take longer than `most_seconds`."""
         most = math.inf if most_seconds is None else most_seconds + _HANDOVER_SECONDS
         return replace(self, trial_seconds=min(self.trial_seconds, most))
 
@@ -126,7 +126,7 @@ def concurrencies() -> list[int]:
 
 
 def best(throughputs: list[Throughput]) -> Throughput:
-    """The one with the most trials per hour, and the fewest at once among those that are hardly slower."""
+    """The throughput with the fewest trials at once of those that hardly miss the most trials per hour."""
     most = max(throughput.trials_per_hour for throughput in throughputs)
     return next(throughput for throughput in throughputs if throughput.trials_per_hour * _LEAST_GAIN >= most)
 

@@ -1,6 +1,6 @@
 """The environment variables by which the processes of this project tell each other things.
 
-nni_patches/words.js names those that NNI's manager reads and sets; a test compares the two.
+nni_patches/words.js repeats the variables that NNI's manager reads and sets; a test compares the two.
 """
 
 from __future__ import annotations

@@ -20,14 +20,14 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpoint:
-    """One trial's checkpoint file. `identity` says what is trained on what: another's checkpoint is not continued."""
+    """One trial's checkpoint file. A checkpoint of another `identity`, of network and data, is not continued."""
 
     def __init__(self, path: Path, identity: dict[str, object]) -> None:
         self.path = path
         self.identity = {**identity, "format": _FORMAT}
 
     def save(self, model: nn.Module, optimizer: Optimizer, history: list[EpochMetrics], predictions: Tensor) -> None:
-        """Replace what was saved. A disk that is full costs the repetition of what is not saved, and not the trial."""
+        """Replace what was saved. A full disk costs the repetition of some epochs, and not the trial."""
         state = {
             "identity": self.identity,
             "model": model.state_dict(),

@@ -99,7 +99,7 @@ class _Gradients(NamedTuple):
 
 
 class _Plain(NamedTuple):
-    """What the way back through a convolution, max-pooling and ReLU needs."""
+    """Tensors that the way back through a convolution, max-pooling and ReLU needs."""
 
     images: Tensor
     weight: Tensor
@@ -114,7 +114,7 @@ class _Plain(NamedTuple):
 
 
 class _Narrow(NamedTuple):
-    """The same for the narrow form: `values` are four groups of channels, and `rows` the larger of each two."""
+    """The way back through _conv_pool_narrow: `values` are four groups of channels, `rows` the larger of each two."""
 
     images: Tensor
     weight: Tensor  # of the windows

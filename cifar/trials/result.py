@@ -12,7 +12,7 @@ Status = Literal["ok", "stopped_early", "diverged", "out_of_memory", "interrupte
 
 @dataclass(frozen=True)
 class Result:
-    """How a trial ended and why. `metrics` are what the tuner is told, None where there is nothing to tell.
+    """How a trial ended and why. `metrics` go to the tuner, None where it is told nothing.
 
     Seconds are those of training, `details` say what was run and with what.
     """

@@ -35,7 +35,7 @@ class Trial:
     result: dict[str, Any] | None
     last_words: str = ""  # of one that ended without a result
     started: int = 0  # milliseconds since 1970, by NNI's clock
-    changed: int = 0  # likewise, when nni_status became what it is
+    changed: int = 0  # likewise, of the last change of nni_status
     by_hand: bool = False  # added in NNI's page, and unknown to the tuner
 
     @property
@@ -59,7 +59,7 @@ class Trial:
         return self.ended and (self.status == "error" or (self.result is None and self.nni_status == "FAILED"))
 
     def interrupted(self) -> Trial:
-        """The same, known to run no more although NNI still has it as running, to run it again when it resumes."""
+        """This trial, known to run no more although NNI has it as running, to run it again when it resumes."""
         return replace(self, nni_status="INTERRUPTED")
 
     @property

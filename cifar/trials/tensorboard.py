@@ -1,4 +1,4 @@
-"""What TensorBoard, where it is installed, shows of a trial: its curves."""
+"""The curves of a trial that TensorBoard shows, where it is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def add_epoch(directory: Path, epoch: int, metrics: dict[str, float]) -> None:
-    """The metrics as NNI has them, `default` under the name of what it is."""
+    """Add an epoch's metrics to the curves; NNI's name `default` becomes accuracy."""
     if writer := _writer(directory):
         for name, value in metrics.items():
             writer.add_scalar("accuracy" if name == "default" else name, value, epoch)
@@ -28,6 +28,6 @@ def _writer(directory: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(str(directory))
-    except Exception as error:  # an extra: what it fails of is no trial's concern
+    except Exception as error:  # an extra: its failures are no trial's concern
         logger.warning("no curves for TensorBoard, which does not work here: %s: %s", type(error).__name__, error)
         return None

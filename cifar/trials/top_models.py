@@ -13,7 +13,7 @@ KEPT = 5
 
 
 def save_top_k(experiment: Path, trial_id: str, accuracy: float, save: Callable[[Path], None]) -> None:
-    """Keep this trial's model, which `save` writes, if it is among the best so far, and delete what no longer is.
+    """Keep this trial's model, which `save` writes, if it is among the best so far; the model behind them is deleted.
 
     Trials that end at once take turns. A file's name starts with the accuracy, so that names say the order.
     """
@@ -29,7 +29,7 @@ def save_top_k(experiment: Path, trial_id: str, accuracy: float, save: Callable[
 
 
 def drop_others(experiment: Path) -> None:
-    """Keep the best of those that several machines have kept."""
+    """Keep the best of the models that several machines have kept."""
     if layout.models(experiment).exists():
         with FileLock(layout.models(experiment) / ".lock"):
             _drop_others(experiment)

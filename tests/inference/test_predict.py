@@ -13,7 +13,7 @@ from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.inference.model_file import SavedModel
-from cifar.inference.predict import find_pictures, predict, print_predictions
+from cifar.inference.predict import find_images, predict, print_predictions
 from cifar.training.hparams import Hparams
 from cifar.training.train import new_model, new_optimizer, train
 
@@ -106,7 +106,7 @@ def test_requests_that_make_no_sense_are_refused(model: SavedModel, tmp_path: Pa
         print_predictions(model, [tmp_path / "empty"], top=3, as_json=False)
     with pytest.raises(RequestError, match="--top must be at least 1, got 0"):
         print_predictions(model, [tmp_path], top=0, as_json=False)
-    assert list(find_pictures([tmp_path / "nowhere.png"])) == [tmp_path / "nowhere.png"]
+    assert list(find_images([tmp_path / "nowhere.png"])) == [tmp_path / "nowhere.png"]
 
 
 def test_more_classes_than_there_are_means_all(model: SavedModel, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def ask(host: Host, question: str, stdin: Any = subprocess.DEVNULL, **arguments:
 
 
 def ask_with_reverse_tunnel(host: Host, question: str, **arguments: object) -> Any:
-    """The same, while a port of the host's that the question is told as `forwarded_port` leads back to this machine."""
+    """ask(), while a port of the host leads back to this machine; the question is told it as `forwarded_port`."""
     for _ in range(_TUNNEL_TRIES):
         forwarded_port = secrets.choice(range(20000, 60000))
         options = ["-o", "ExitOnForwardFailure=yes", "-R", f"127.0.0.1:{forwarded_port}:127.0.0.1:9"]
