@@ -23,7 +23,7 @@ class Augmentation:
         self.down, self.right = shifts.to(device)
 
     def __call__(self, pixels: Tensor, index: Tensor) -> Tensor:
-        """The images at `index` of all pixels (N x height x width x 3); an image that is moved is mirrored at its edge."""
+        """The images at `index` of all pixels (N x height x width x 3); a moved image is mirrored at its edge."""
         height, width = pixels.shape[1:3]
         rows = _inside(torch.arange(height, device=index.device) - self.down[index, None], height)
         columns = _inside(torch.arange(width, device=index.device) - self.right[index, None], width)

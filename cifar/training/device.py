@@ -43,7 +43,8 @@ class Claim:
 def claim(concurrency: int, experiment: str | None = None, processes: Processes = ALONE) -> Claim:
     """The GPU with the fewest trials, else the CPU. CUDA must sleep as yet: it then wakes with that GPU alone, cuda:0.
 
-    The cores are divided among the `concurrency` trials of this experiment and the running trials of others. Of processes that train together the main one claims a GPU for each at once: no trial holds one and waits for another.
+    The cores are divided among the `concurrency` trials of this experiment and the running trials of others. Of
+    processes that train together the main one claims a GPU for each at once: no trial holds one and waits for another.
     RequestError where there are fewer GPUs than processes.
     """
     shares = list[BaseFileLock]()
