@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cifar.analysis.statistics import Interval, bootstrap_gain
+from cifar.search import search_space
 from cifar.search.algorithms import TPE_STARTUP_JOBS
 from cifar.trials.store import Trial, best_first
 
@@ -104,7 +105,7 @@ def range_warnings(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any
     leading = ranked[: max(3, len(ranked) // 10)]
     warnings = []
     for name, sampler in space.items():
-        places = [_place(trial.params[name], sampler) for trial in leading if name in trial.params]
+        places = [search_space.place(trial.params[name], sampler) for trial in leading if name in trial.params]
         known = [place for place in places if place is not None]
         if len(known) < 3:
             continue
@@ -117,15 +118,6 @@ def range_warnings(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any
                 "better values may lie beyond it"
             )
     return warnings
-
-
-def _place(value: float, sampler: Mapping[str, Any]) -> float | None:
-    """Where a value lies in its range, from 0 to 1 on the scale it is drawn on; None for what has no range."""
-    if not sampler["_type"].endswith("uniform") or not isinstance(value, (int, float)):
-        return None
-    low, high = sampler["_value"][:2]
-    scale = math.log if "log" in sampler["_type"] else float
-    return (scale(value) - scale(low)) / (scale(high) - scale(low))
 
 
 def endings(trials: Sequence[Trial]) -> list[tuple[str, int, str]]:

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from cifar.analysis.findings import Curves
 from cifar.analysis.statistics import Interval
+from cifar.search import search_space
 from cifar.trials.store import Trial, best_first
 
 _FORESTS = 20  # each grown on trials drawn anew, which shows how much the importances depend on the few there are
@@ -68,6 +69,6 @@ def _distribution(name: str, sampler: Mapping[str, Any], trials: Sequence[Trial]
     values = [trial.params[name] for trial in trials]
     if sampler["_type"] == "choice":
         return CategoricalDistribution(sampler["_value"])
-    bounds = sampler["_value"][:2] if sampler["_type"].endswith("uniform") else values
+    bounds = search_space.ends(sampler) or values
     low, high = min(*bounds, *values), max(*bounds, *values)
-    return FloatDistribution(low, high, log="log" in sampler["_type"])
+    return FloatDistribution(low, high, log=search_space.is_logarithmic(sampler))

@@ -17,8 +17,9 @@ import yaml
 from cifar.errors import Problems, RequestError
 from cifar.search import search_space
 from cifar.search.algorithms import SEEDED_TUNERS, tuner_problem
-from cifar.search.preflight import expanded, problems, script_of
+from cifar.search.preflight import problems
 from cifar.search.remote.host import Host
+from cifar.search.trial_command import expanded, script_of
 from cifar.system import durations, places
 from cifar.training.hparams import Hparams
 from cifar.trials import store

@@ -16,9 +16,9 @@ from typing import Any, Literal
 import requests
 
 from cifar.errors import RequestError
-from cifar.search.preflight import trial_path
 from cifar.search.remote import host as machine
 from cifar.search.remote import hosts
+from cifar.search.trial_command import trial_path
 from cifar.system import environment as names
 from cifar.system import processes
 from cifar.system.durations import seconds

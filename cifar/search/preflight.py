@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-import os
-import re
-import shlex
-import shutil
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -24,14 +18,12 @@ from cifar.search.algorithms import (
     tuner_problems,
 )
 from cifar.search.remote import host
-from cifar.search.search_space import VALUES, has_lonely_end, points, sampled_values
+from cifar.search.search_space import end_problem, is_categorical, points, sampled_values, sampler_problem
+from cifar.search.trial_command import command_problems, expanded
 from cifar.system import durations
-from cifar.training.hparams import Hparams, command_hparams
+from cifar.training.hparams import Hparams, present_name
 
 _LOG_LEVELS = ("fatal", "error", "warning", "info", "debug", "trace")  # NNI's
-_CATEGORICAL = ("choice", "randint")
-_LARGEST = 1e12  # no hyperparameter needs more, and arithmetic on more overflows
-_SHELL_WORDS = ("exec", "command", "time", "env")  # a program follows them
 
 
 def problems(config: Any) -> list[str]:
@@ -45,7 +37,7 @@ def problems(config: Any) -> list[str]:
         *assessor_problems(_mapping(config.assessor)),
         *_split_problems(config),
         *_custom_problems(config),
-        *_command_problems(command if isinstance(command, str) else "", _code_directory(config), is_local),
+        *command_problems(command if isinstance(command, str) else "", _code_directory(config), is_local),
         *_service_problems(config),
     ]
 
@@ -63,7 +55,7 @@ def _split_problems(config: Any) -> Iterator[str]:
     if tuner["name"] != "TPE" or not isinstance(space, Mapping) or not isinstance(arguments, Mapping):
         return
     jobs, gamma = arguments.get("n_startup_jobs", TPE_STARTUP_JOBS), arguments.get("gamma", TPE_GAMMA)
-    choices = [name for name, one in space.items() if isinstance(one, Mapping) and one.get("_type") in _CATEGORICAL]
+    choices = [name for name, one in space.items() if is_categorical(one)]
     if choices and _is_count(jobs) and isinstance(gamma, (int, float)) and 0 < gamma < 1e6:
         remembered = arguments.get("linear_forgetting", TPE_FORGETTING)
         good = min(math.ceil(gamma * math.sqrt(jobs)), remembered if _is_count(remembered) else TPE_FORGETTING)
@@ -128,41 +120,12 @@ def _name_problems(space: Any) -> Iterator[str]:
         return
     known = [spec.name for spec in fields(Hparams)]
     for name, sampler in space.items():
-        if name not in known:
+        if present_name(name) not in known:
             yield f"search space: unknown hyperparameter {name!r}; known are {', '.join(known)}"
-        elif problem := _sampler_problem(sampler):
+        elif problem := sampler_problem(sampler):
             yield f"search space: {name} {problem}"
         else:
             yield from _sample_problems(name, sampler)
-
-
-def _sampler_problem(sampler: Any) -> str | None:
-    kind, values = (sampler.get("_type"), sampler.get("_value")) if isinstance(sampler, Mapping) else (None, None)
-    if not isinstance(kind, str) or kind not in VALUES:
-        return f"must have one of the types {', '.join(VALUES)}, got {kind!r}"
-    count = VALUES[kind]
-    if not isinstance(values, list) or not values or count not in (None, len(values)):
-        return f"must have a list of {count or 'at least 1'} values for {kind}, got {values!r}"
-    if kind != "choice":
-        return _range_problem(kind, values)
-    return None
-
-
-def _range_problem(kind: str, values: list[Any]) -> str | None:
-    if texts := [v for v in values if isinstance(v, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", v)]:
-        return (
-            f"must have numbers as values for {kind}, and YAML takes {texts[0]} for a text: write {float(texts[0])!r}"
-        )
-    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= _LARGEST for v in values):
-        return f"must have numbers up to {_LARGEST:g} as values for {kind}, got {values!r}"
-    low, high = values[:2]
-    if not low < high:
-        return f"must have its low end below its high end, got {values!r}"
-    if "log" in kind and low <= 0:
-        return f"must lie above 0 for {kind}, got {values!r}"
-    if len(values) == 3 and not 1 / _LARGEST <= values[2] <= high - low:
-        return f"must have a step above 0 and at most as wide as the range, got {values!r}"
-    return None
 
 
 def _sample_problems(name: str, sampler: Mapping[str, Any]) -> Iterator[str]:
@@ -175,84 +138,15 @@ def _sample_problems(name: str, sampler: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _size_problems(space: Any, max_trials: int | None) -> Iterator[str]:
-    if not isinstance(space, Mapping) or not space or any(_sampler_problem(sampler) for sampler in space.values()):
+    if not isinstance(space, Mapping) or not space or any(sampler_problem(sampler) for sampler in space.values()):
         return
     number = math.prod(points(sampler) for sampler in space.values())
     if max_trials is not None and number < max_trials:
         yield f"the search space has only {number:.0f} points, fewer than the {max_trials} trials; NNI would never end"
     if number < math.inf:
         for name, sampler in space.items():
-            if has_lonely_end(sampler):
-                yield f"search space: {name} {_end_rule(sampler)}"
-
-
-def _end_rule(sampler: Mapping[str, Any]) -> str:
-    low, high, step = sampler["_value"]
-    below = math.floor(high / step) * step
-    ends = " or ".join(f"{end:g}" for end in (below, below + step) if end > low)
-    return f"must end at a multiple of its step, as {ends}, got {[low, high, step]}: NNI would search {high:g} for ever"
-
-
-def _command_problems(command: str, directory: Path, is_local: bool) -> Iterator[str]:
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        yield f"trialCommand cannot be read: {error}, got {command!r}"
-        return
-    if not words or set(command) & set(";&|<>`\n"):
-        yield f"trialCommand must be one simple command, so that NNI's stop signal reaches the trial, got {command!r}"
-    elif any(word.startswith("#") for word in words):
-        yield f"trialCommand must hold no comment, behind which options would be lost, got {command!r}"
-    elif is_local and (program_problem := _program_problem(words, directory)):
-        yield program_problem
-    script = script_of(words)
-    if script and directory.is_dir() and not Path(directory, expanded(script, directory)).is_file():
-        yield f"trialCommand: there is no file {script} in {directory}"
-    own = words[words.index(script) :] if script else words  # before it stand those of the launcher
-    names = [word.split("=")[0] for word in own if word.startswith("--")]
-    if "--data" in names:
-        yield "trialCommand must not name --data: what is checked and measured would be other data; give it to cifar"
-    try:
-        hparams, others = command_hparams(command)
-        Hparams.from_params(hparams)
-    except RequestError as error:
-        yield f"trialCommand: {error}"
-    else:
-        unknown = [name for name in names if name in others and name != "--data"]
-        if unknown and script and Path(script).name == "trial.py":
-            yield f"trialCommand: trial.py has no option {', '.join(unknown)}"
-
-
-def script_of(words: Sequence[str]) -> str | None:
-    """The Python file that a trial command runs."""
-    return next((word for word in words if word.endswith(".py")), None)
-
-
-def trial_path() -> str:
-    """Where trials look for programs: this Python's own directory first."""
-    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-
-
-def _program_problem(words: Sequence[str], directory: Path) -> str | None:
-    """Why the shell would not find what a trial command runs; None where it would, or where only the shell can tell."""
-    left = itertools.dropwhile(lambda word: word in _SHELL_WORDS or re.match(r"[A-Za-z_]\w*=", word), words)
-    program = expanded(next(left, ""), directory)
-    if program.startswith("-") or "$" in program:
-        return None
-    if not program:
-        return f"trialCommand runs no program, got {shlex.join(words)!r}"
-    if "/" in program:
-        found = Path(directory, program).is_file() and os.access(Path(directory, program), os.X_OK)
-    else:
-        found = shutil.which(program, path=trial_path()) is not None
-    return None if found else f"trialCommand: there is no program {program}, got {shlex.join(words)!r}"
-
-
-def expanded(text: str, directory: Path | None = None) -> str:
-    """A path as a shell would read it; one that runs in `directory` if that is given. Unknown variables stay."""
-    if directory is not None:
-        text = re.sub(r"\$(PWD\b|\{PWD\})", lambda _: str(directory), text)
-    return os.path.expandvars(os.path.expanduser(text))  # noqa: PTH111  # a Path would drop the dot of ./program
+            if problem := end_problem(sampler):
+                yield f"search space: {name} {problem}"
 
 
 def _service_problems(config: Any) -> Iterator[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ VALUES = {  # number of values that each sampler takes; None is any number
     "quniform": 3,
     "qloguniform": 3,
 }
+_CATEGORICAL = ("choice", "randint")
+_LARGEST = 1e12  # no hyperparameter needs more, and arithmetic on more overflows
 _ROUNDING = 1e-9  # by which NNI's logarithms may miss an end of a range, in proportion
 
 
@@ -47,6 +50,36 @@ def read(path: Path) -> Any:
         return yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise RequestError(f"searchSpaceFile {path} is no JSON: {problem}") from None
+
+
+def sampler_problem(sampler: Any) -> str | None:
+    """How a sampler breaks the rules of its type; None where it does not."""
+    kind, values = (sampler.get("_type"), sampler.get("_value")) if isinstance(sampler, Mapping) else (None, None)
+    if not isinstance(kind, str) or kind not in VALUES:
+        return f"must have one of the types {', '.join(VALUES)}, got {kind!r}"
+    count = VALUES[kind]
+    if not isinstance(values, list) or not values or count not in (None, len(values)):
+        return f"must have a list of {count or 'at least 1'} values for {kind}, got {values!r}"
+    if kind != "choice":
+        return _range_problem(kind, values)
+    return None
+
+
+def _range_problem(kind: str, values: list[Any]) -> str | None:
+    if texts := [v for v in values if isinstance(v, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", v)]:
+        return (
+            f"must have numbers as values for {kind}, and YAML takes {texts[0]} for a text: write {float(texts[0])!r}"
+        )
+    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= _LARGEST for v in values):
+        return f"must have numbers up to {_LARGEST:g} as values for {kind}, got {values!r}"
+    low, high = values[:2]
+    if not low < high:
+        return f"must have its low end below its high end, got {values!r}"
+    if "log" in kind and low <= 0:
+        return f"must lie above 0 for {kind}, got {values!r}"
+    if len(values) == 3 and not 1 / _LARGEST <= values[2] <= high - low:
+        return f"must have a step above 0 and at most as wide as the range, got {values!r}"
+    return None
 
 
 def sampled_values(sampler: Mapping[str, Any]) -> list[Any]:
@@ -76,11 +109,20 @@ def points(sampler: Mapping[str, Any]) -> float:
     return math.inf
 
 
+def end_problem(sampler: Mapping[str, Any]) -> str | None:
+    """Why NNI's grid search would never end on a sampler, to which each tuner turns when it has drawn a point twice."""
+    if not has_lonely_end(sampler):
+        return None
+    low, high, step = sampler["_value"]
+    below = math.floor(high / step) * step
+    ends = " or ".join(f"{end:g}" for end in (below, below + step) if end > low)
+    return f"must end at a multiple of its step, as {ends}, got {[low, high, step]}: NNI would search {high:g} for ever"
+
+
 def has_lonely_end(sampler: Mapping[str, Any]) -> bool:
     """Whether the high end alone, and nothing just below it, is rounded up to it.
 
-    NNI then halves the space between them for ever once it has tried all else: its grid search, to which each tuner
-    turns when it has drawn a point twice, does not end.
+    NNI's grid search then halves the space between them for ever, once it has tried all else.
     """
     if sampler["_type"] not in ("quniform", "qloguniform"):
         return False
@@ -119,3 +161,30 @@ def _is_among(value: Any, sampler: Any) -> bool:
     low, high = (float(end) for end in values[:2])
     spare = _ROUNDING * max(abs(low), abs(high))
     return low - spare <= value <= high + spare
+
+
+def is_categorical(sampler: Any) -> bool:
+    """Whether NNI's TPE takes its values for choices without an order."""
+    return isinstance(sampler, Mapping) and sampler.get("_type") in _CATEGORICAL
+
+
+def is_logarithmic(sampler: Mapping[str, Any]) -> bool:
+    return "log" in sampler["_type"]
+
+
+def ends(sampler: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The ends of a continuous or quantised range; None for choices, and for samplers of NNI's that have none."""
+    if not sampler["_type"].endswith("uniform"):
+        return None
+    low, high = sampler["_value"][:2]
+    return low, high
+
+
+def place(value: Any, sampler: Mapping[str, Any]) -> float | None:
+    """Where a value lies in its range, from 0 to 1 on the scale it is drawn on; None where there is no range."""
+    range_ = ends(sampler)
+    if range_ is None or not isinstance(value, (int, float)):
+        return None
+    scale = math.log if is_logarithmic(sampler) else float
+    low, high = (scale(end) for end in range_)
+    return (scale(value) - low) / (high - low)

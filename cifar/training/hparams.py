@@ -158,13 +158,18 @@ class Hparams:
     def from_params(cls, params: Mapping[str, object]) -> Hparams:
         """Hparams from a tuner's params or a command line; an unknown name is a RequestError."""
         known = [spec.name for spec in fields(cls)]
-        params = {_FORMER_NAMES.get(name, name): value for name, value in params.items()}
+        params = {present_name(name): value for name, value in params.items()}
         for name, value in params.items():
             if name not in known:
                 raise RequestError(f"unknown hyperparameter {name!r}; known are {', '.join(known)}")
             if value is None:
                 raise RequestError(f"{name} must have a value, got None")
         return cls(**params)  # type: ignore[arg-type]
+
+
+def present_name(name: str) -> str:
+    """The name of a hyperparameter that version 0.1 may have called otherwise."""
+    return _FORMER_NAMES.get(name, name)
 
 
 def _default(spec: Field[Any], model: object) -> object:

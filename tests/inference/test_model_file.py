@@ -64,6 +64,16 @@ def test_a_file_of_another_shape_is_refused(saved: Path) -> None:
         model_file.load(saved)
 
 
+def test_a_file_of_version_0_1_is_read(saved: Path) -> None:
+    """It calls four of the hyperparameters otherwise."""
+    content = torch.load(saved, weights_only=True)
+    former = {"gradient_accumulation_steps": "accumulate", "lookahead_decay": "average"}
+    former |= {"tta_flip": "mirrored", "translate": "shift"}
+    content["hparams"] = {former.get(name, name): value for name, value in content["hparams"].items()}
+    torch.save(content, saved)
+    assert model_file.load(saved).hparams == HPARAMS
+
+
 class Malice:
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import os
 import re
 import sys
@@ -251,3 +252,12 @@ def test_no_search_space_breaks_the_reader(space: dict[str, Any]) -> None:
 @given(st.sampled_from(["searchSpace", "trialCommand", "tuner/classArgs/tpe_args/n_startup_jobs"]), JSON)
 def test_no_value_breaks_the_reader(path: str, value: Any) -> None:
     assert all(isinstance(problem, str) for problem in problems(changed(path, value)))
+
+
+def test_a_space_may_use_the_names_of_version_0_1() -> None:
+    config = copy.deepcopy(SHIPPED)
+    config.search_space = {"shift": {"_type": "randint", "_value": [0, 9]}}
+    config.max_trial_number, config.tuner.name, config.tuner.class_args = 5, "Random", {"optimize_mode": "maximize"}
+    assert problems(config) == []
+    config.search_space = {"shift": {"_type": "randint", "_value": [0, 99]}}
+    assert problems(config) == ["search space: translate must be an integer from 0 to 31, got 98"]

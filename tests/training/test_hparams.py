@@ -117,3 +117,19 @@ def test_every_end_of_the_search_space_is_accepted(path: str, more: list[str]) -
     for name, sampler in space.items():
         for end in sampler["_value"][:2]:
             assert Hparams.from_params({name: float(end)})
+
+
+def test_the_names_of_version_0_1_are_still_read(capsys: pytest.CaptureFixture[str]) -> None:
+    former = {"accumulate": 2, "average": 0.5, "mirrored": True, "shift": 3}
+    hparams = Hparams.from_params({"batch_size": 8, **former})
+    present = (hparams.gradient_accumulation_steps, hparams.lookahead_decay, hparams.tta_flip, hparams.translate)
+    assert present == tuple(former.values())
+    given, rest = command_hparams("python trial.py --accumulate 2 --average=0.5 --no-mirrored --shift 3")
+    assert given == {"gradient_accumulation_steps": 2, "lookahead_decay": 0.5, "tta_flip": False, "translate": 3}
+    assert rest == ["python", "trial.py"]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    parser.print_help()
+    shown = capsys.readouterr().out
+    assert "--tta-flip" in shown
+    assert not [name for name in former if f"--{name}" in shown]
