@@ -32,7 +32,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "label smoothing": {"label_smoothing": 0.0},
     "mirrored training images": {"flip": False},
     "shifted training images": {"translate": 0},
-    "the average of weights": {"lookahead_decay": 0.0},
+    "the average of parameters": {"lookahead_decay": 0.0},
     "mirror images in evaluation": {"tta_flip": False},
     "bfloat16 (float32 instead)": {"precision": "float32"},
 }

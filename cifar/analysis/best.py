@@ -19,7 +19,7 @@ from prettytable import PrettyTable
 
 from cifar.analysis import test_log
 from cifar.analysis.confirm import MOST_CANDIDATES, Candidate, decide, leading, new_seeds, with_seeds
-from cifar.analysis.final_test import Verdict, read_test_images, refuse_known, refuse_unfit
+from cifar.analysis.final_test import FinalTest, read_test_images, refuse_known, refuse_unfit
 from cifar.analysis.retrain import Failed, Trainer
 from cifar.analysis.statistics import Mean
 from cifar.console import plain_table
@@ -43,7 +43,7 @@ class Answer:
     winner: Candidate
     tied: list[Candidate]
     finals: list[SavedModel]
-    verdicts: list[Verdict]
+    test_results: list[FinalTest]
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ def _confirm(
     seeded = with_seeds(winner.trial, seeds)
     finals = trainer.final_models(winner.trial, [budget.of_finals(hparams) for hparams in seeded])
     trainer.progress.close()
-    verdicts = [read_test_images(experiment, finals, test, winner.trial.id) for test in tests]
-    answer = Answer(candidates, winner, tied, finals, verdicts)
+    test_results = [read_test_images(experiment, finals, test, winner.trial.id) for test in tests]
+    answer = Answer(candidates, winner, tied, finals, test_results)
     path = layout.best_model(experiment)
     _save_model(path, trainer.dataset, answer)
     write_json(layout.answer(experiment), _record(answer))
@@ -166,7 +166,7 @@ def _say(line: str) -> None:
 def _save_model(path: Path, dataset: Dataset, answer: Answer) -> None:
     """The first seed's network: to choose among them by the test images would flatter."""
     model = answer.finals[0]
-    tested = float(answer.verdicts[0].predictions[0].correct.mean())
+    tested = float(answer.test_results[0].predictions[0].correct.mean())
     accuracy = {"validation": answer.winner.accuracy.value, "test": tested}
     if not _trained_as_confirmed(answer):
         del accuracy["validation"]
@@ -181,12 +181,12 @@ def _text(answer: Answer) -> str:
         f"winner: trial {winner.trial.number} ({params_text(winner.trial)}), {how}",
     ]
     longer = "" if _trained_as_confirmed(answer) else f", for {answer.finals[0].hparams.epochs} epochs of all images"
-    for verdict in answer.verdicts:
+    for tested in answer.test_results:
         lines += [
-            f"test accuracy on {verdict.name}: {verdict.accuracy} (95 % interval, {len(verdict.predictions)} seeds, "
-            f"{verdict.images:,} images), trained on the validation images too{longer}; true classes down, predicted "
+            f"test accuracy on {tested.name}: {tested.accuracy} (95 % interval, {len(tested.predictions)} seeds, "
+            f"{tested.images:,} images), trained on the validation images too{longer}; true classes down, predicted "
             "across, summed over the seeds:",
-            str(_confusion_table(verdict)),
+            str(_confusion_table(tested)),
         ]
     return "\n".join(lines)
 
@@ -206,10 +206,10 @@ def _candidates_table(candidates: Sequence[Candidate]) -> PrettyTable:
     return table
 
 
-def _confusion_table(verdict: Verdict) -> PrettyTable:
-    confusion = verdict.confusion
-    table = plain_table(["", *verdict.classes, "accuracy"])
-    for label, name in enumerate(verdict.classes):
+def _confusion_table(tested: FinalTest) -> PrettyTable:
+    confusion = tested.confusion
+    table = plain_table(["", *tested.classes, "accuracy"])
+    for label, name in enumerate(tested.classes):
         row = confusion[label]
         table.add_row([name, *row, f"{row[label] / row.sum():.1%}" if row.sum() else "no image"])
     return table
@@ -220,17 +220,17 @@ def _record(answer: Answer) -> dict[str, Any]:
         "winner": answer.winner.trial.id,
         "tied": [candidate.trial.id for candidate in answer.tied],
         "candidates": {candidate.trial.id: _mean_record(candidate.accuracy) for candidate in answer.candidates},
-        "seeds": len(answer.verdicts[0].predictions),
+        "seeds": len(answer.test_results[0].predictions),
         "seconds": answer.winner.seconds,
         "final_epochs": answer.finals[0].hparams.epochs,
-        "classes": list(answer.verdicts[0].classes),
-        "tests": [_verdict_record(verdict) for verdict in answer.verdicts],
+        "classes": list(answer.test_results[0].classes),
+        "tests": [_test_record(tested) for tested in answer.test_results],
     }
 
 
-def _verdict_record(verdict: Verdict) -> dict[str, Any]:
-    confusion = verdict.confusion.tolist()
-    return {"data": verdict.name, "images": verdict.images, **_mean_record(verdict.accuracy), "confusion": confusion}
+def _test_record(tested: FinalTest) -> dict[str, Any]:
+    confusion = tested.confusion.tolist()
+    return {"data": tested.name, "images": tested.images, **_mean_record(tested.accuracy), "confusion": confusion}
 
 
 def _mean_record(mean: Mean) -> dict[str, float]:

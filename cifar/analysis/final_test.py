@@ -1,4 +1,4 @@
-"""What the test images say of the final networks. Whoever reads them says so in the experiment's ledger."""
+"""What the test images say of the final networks. Each reading is written down in test_log.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cifar.trials.predictions import Predictions, confusion_matrix
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FinalTest:
     """The networks' predictions for one set of test images."""
 
     name: str
@@ -41,15 +41,15 @@ class Verdict:
         return confusion_matrix(self.predictions, len(self.classes))
 
 
-def read_test_images(experiment: Path, models: Sequence[SavedModel], test: Dataset, trial_id: str) -> Verdict:
-    """One look at the test images, entered in the experiment's ledger."""
+def read_test_images(experiment: Path, models: Sequence[SavedModel], test: Dataset, trial_id: str) -> FinalTest:
+    """One look at the test images, entered in the experiment's log of test readings."""
     everything, labels = torch.arange(len(test.labels)), _labels(test, models[0].classes)
     networks = [model.network for model in models]
     predictions = [evaluate(network, test, everything).predictions.numpy() for network in networks]
-    verdict = Verdict(test_log.name_of(test), models[0].classes, [Predictions(some, labels) for some in predictions])
-    accuracies = [float(predictions.correct.mean()) for predictions in verdict.predictions]
+    tested = FinalTest(test_log.name_of(test), models[0].classes, [Predictions(some, labels) for some in predictions])
+    accuracies = [float(predictions.correct.mean()) for predictions in tested.predictions]
     test_log.append(experiment, trial_id, [model.hparams.seed for model in models], test, accuracies)
-    return verdict
+    return tested
 
 
 def refuse_unfit(test: Dataset, classes: Sequence[str]) -> None:
@@ -63,7 +63,7 @@ def refuse_unfit(test: Dataset, classes: Sequence[str]) -> None:
 
 
 def refuse_known(test: Dataset, train: Dataset) -> None:
-    """RequestError for a further set of test images that is none: networks know what they were trained on."""
+    """RequestError for test images that are among the training images: the networks know them."""
     known = set(train.digests())
     shared = sum(digest in known for digest in test.digests())
     if shared:

@@ -27,7 +27,7 @@ class Mean:
 
 
 def mean(values: NDArray[np.float64]) -> Mean:
-    """Of seeds x images: 1 where right and 0 where wrong, or differences of such."""
+    """The mean and its 95 % interval of seeds x images: 1 where right and 0 where wrong, or differences of such."""
     from scipy.stats import t
 
     seeds, images = values.shape

@@ -49,7 +49,7 @@ def describe(data_name: str, preview: Path | None, force: bool) -> int:
     if preview:
         refuse_to_replace(preview, force)
     if preview and Image.registered_extensions().get(preview.suffix.lower()) not in Image.SAVE:
-        raise RequestError(f"--preview must end like a image, as in grid.png, got {str(preview)!r}")
+        raise RequestError(f"--preview must end like a picture, as in grid.png, got {str(preview)!r}")
     train, test = datasets.load(data_name), datasets.load_test(data_name)
     print(_counts(train, test))
     findings = list(find(data_name, train, test))

@@ -45,7 +45,7 @@ class Source(Protocol):
     name: str  # also the name of its cache directory
 
     def key(self, part: Part) -> str:
-        """Overrides whenever the files that `part` is decoded from do."""
+        """Changes whenever the files that `part` is decoded from do."""
 
     def decode(self, part: Part) -> Decoded:
         """All images of `part`; RequestError where the source is missing or unfit."""

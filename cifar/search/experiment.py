@@ -151,8 +151,8 @@ def _set_environment(environment: dict[str, str], host: str) -> None:
     os.environ.update(environment)
     os.environ[names.HOST] = host
     os.environ["PATH"] = trial_path()
-    preloads = [f'--require "{path}"' for path in sorted(_PATCHES.glob("*.js"))]
-    os.environ["NODE_OPTIONS"] = " ".join([os.environ.get("NODE_OPTIONS", ""), *preloads]).strip()
+    patches = [f'--require "{path}"' for path in sorted(_PATCHES.glob("*.js"))]
+    os.environ["NODE_OPTIONS"] = " ".join([os.environ.get("NODE_OPTIONS", ""), *patches]).strip()
 
 
 def new_id() -> str:

@@ -153,7 +153,7 @@ def throughputs(
 
 
 def together(throughputs: Sequence[Throughput]) -> Throughput:
-    """Of several machines at once."""
+    """The throughput of several machines at once."""
     concurrency = sum(one.concurrency for one in throughputs)
     trials_per_hour = sum(one.trials_per_hour for one in throughputs)
     return Throughput(

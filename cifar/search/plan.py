@@ -55,10 +55,6 @@ class Plan:
     port: int
     port_claim: BaseFileLock
 
-    @property
-    def runs_elsewhere(self) -> bool:
-        return bool(self.hosts)
-
 
 def plan(request: Request, experiment: Path | None = None) -> Plan:
     """The plan of a new search, or of one more run of the experiment in this directory.

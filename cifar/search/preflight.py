@@ -93,7 +93,7 @@ def _is_count(value: object) -> bool:
 
 
 def _value_problems(config: Any) -> Iterator[str]:
-    """At these values NNI itself only stumbles."""
+    """Values that NNI accepts, and stumbles over later."""
     for name, value in (("trialConcurrency", config.trial_concurrency), ("maxTrialNumber", config.max_trial_number)):
         if value is not None and not _is_count(value):
             yield f"{name} must be an integer of at least 1, got {value!r}"

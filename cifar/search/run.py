@@ -15,7 +15,7 @@ from cifar.search.progress import Progress, ending
 from cifar.search.watchdog import Watch
 from cifar.system.ports import LOOPBACK
 from cifar.system.signals import noting_interrupt
-from cifar.trials.database import Held
+from cifar.trials.database import DatabaseHeld
 from cifar.trials.leaderboard import leaderboard
 from cifar.trials.store import Reader, Trial, best_first, read_trials
 
@@ -48,7 +48,7 @@ def search(prepared: Prepared, keep_open: bool, resume_command: str) -> int:
     try:
         trials = [trial if trial.ended else trial.interrupted() for trial in read_trials(experiment.directory)]
         _print_summary(experiment, trials)
-    except Held as held:
+    except DatabaseHeld as held:
         print(held, file=sys.stderr)
     if stop_reason or stopped:
         _print_how_to_resume(prepared, resume_command)
@@ -91,7 +91,7 @@ def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> str | Non
                 if status == "DONE" or watch.is_exhausted(status, trials):
                     return None
                 time.sleep(_POLL_SECONDS)
-    except Held as held:
+    except DatabaseHeld as held:
         return str(held)
     return None
 
@@ -104,7 +104,7 @@ def _print_summary(experiment: Experiment, trials: list[Trial]) -> None:
 def _print_how_to_resume(prepared: Prepared, resume_command: str) -> None:
     try:
         has_begun = bool(read_trials(prepared.directory))  # where none has, there is nothing to resume
-    except Held:
+    except DatabaseHeld:
         has_begun = True
     if has_begun:
         print(resume_problem(prepared.config.tuner.name) or f"resume with: {resume_command}", file=sys.stderr)

@@ -18,7 +18,10 @@ from cifar.trials.store import Trial
 _SAME_FAILURES = 3  # in a row, for the same reason: the next would fail too
 _SILENT_SECONDS = 60.0
 _MANAGER_LOG = "nnimanager.log"
-_LOSS = re.compile(r"host \S+ is lost, with .*|host \S+ is back$|trial \S+ runs again on \S+$")  # nni_patches/remote.js
+# Of nni_patches/reschedule.js:
+_LOSS = re.compile(
+    r"host \S+ is lost, with .*|host \S+ is back$|trial \S+ runs again on \S+$"
+)  # nni_patches/reschedule.js
 _LEAST_FREE_BYTES = 32 * 2**20  # below it NNI's database and the trials' checkpoints soon cannot be written
 
 

@@ -15,9 +15,9 @@ import pynvml
 import torch
 
 from cifar.errors import RequestError
+from cifar.system import environment
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-_USERS = "CIFAR_VISIBLE_GPUS"  # what the user has set in its place, before a process chose one of them
 _ALL = "all"
 
 
@@ -56,7 +56,7 @@ def list_gpus() -> list[Gpu]:
         if not is_there:  # some containers lack it
             return [Gpu("", "GPU", 0)] if torch.cuda.device_count() else []
         cards = list(_cards())
-    visible = os.environ.get(_USERS, os.environ.get(_VISIBLE, _ALL))
+    visible = os.environ.get(environment.VISIBLE_GPUS, os.environ.get(_VISIBLE, _ALL))
     return [gpu for card in cards for gpu in card.parts] if visible == _ALL else _shown(cards, visible.split(","))
 
 
@@ -65,7 +65,7 @@ def show_only(gpu: Gpu) -> torch.device:
     if gpu.uuid:
         if torch.cuda.is_initialized():
             raise RuntimeError("CUDA is awake in this process: it no longer hears which GPU to use")
-        os.environ.setdefault(_USERS, os.environ.get(_VISIBLE, _ALL))
+        os.environ.setdefault(environment.VISIBLE_GPUS, os.environ.get(_VISIBLE, _ALL))
         os.environ[_VISIBLE] = gpu.uuid
     return torch.device("cuda", 0)
 

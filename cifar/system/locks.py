@@ -12,16 +12,14 @@ from cifar.system import places
 
 _CHOOSING = "choosing.lock"
 
-directory = places.claims
-
 
 def try_claim(name: str) -> BaseFileLock | None:
     """The only claim of this name, held while the object lives, or None where another process holds it."""
     with choosing():
-        for path in directory().glob("*.lock"):
+        for path in places.claims().glob("*.lock"):
             if path.name != _CHOOSING:
                 _is_dead(path)  # removed, so that the files of ended processes do not gather
-        return _try_lock(directory() / f"{name}.lock")
+        return _try_lock(places.claims() / f"{name}.lock")
 
 
 def release(claims: Iterable[BaseFileLock]) -> None:
@@ -34,12 +32,12 @@ def release(claims: Iterable[BaseFileLock]) -> None:
 
 def choosing() -> BaseFileLock:
     """Hold this (`with`) while counting shares and taking one: nobody else takes any meanwhile."""
-    return FileLock(directory() / _CHOOSING)
+    return FileLock(places.claims() / _CHOOSING)
 
 
 def take_share(resource: str) -> BaseFileLock:
     """One of any number of shares in a resource, held while the object lives. The resource has no dot at its end."""
-    share = _try_lock(directory() / f"{resource}.{uuid.uuid4().hex}.lock")
+    share = _try_lock(places.claims() / f"{resource}.{uuid.uuid4().hex}.lock")
     assert share is not None  # nobody else knows its name
     return share
 
@@ -49,7 +47,7 @@ def count_shares(resource: str) -> int:
 
     Call it under choosing().
     """
-    return sum(not _is_dead(path) for path in directory().glob(f"{resource}.*.lock"))
+    return sum(not _is_dead(path) for path in places.claims().glob(f"{resource}.*.lock"))
 
 
 def _is_dead(path: Path) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from cifar.errors import RequestError
+from cifar.system import environment
 
 _NAME = "cifar-nni"
 
@@ -25,7 +26,7 @@ def home() -> Path:
 
 def cache() -> Path:
     """$CIFAR_CACHE, else cifar-nni in the user's cache directory."""
-    override = os.environ.get("CIFAR_CACHE")
+    override = os.environ.get(environment.CACHE)
     return Path(override).absolute() if override else _user_cache()
 
 

@@ -21,7 +21,7 @@ _TRIAL_STOP_SECONDS = 8.0  # what a trial may take to note where it stands; NNI 
 
 
 def find(experiment: Path, role: Role | None = None) -> list[psutil.Process]:
-    """Those of the experiment in this directory, of all roles or of one; found by what NNI tells each, not by parent.
+    """Processes of the experiment in this directory, of all roles or of one, found by what NNI tells each.
 
     So a tuner and trials are found whose manager was killed.
     """

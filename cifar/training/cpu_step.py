@@ -91,7 +91,7 @@ def _loss_and_gradients(images: Tensor, labels: Tensor, batch_size: int, paramet
 
 
 class _Gradients(NamedTuple):
-    """A convolution's; that of the images None where nobody needs it."""
+    """Gradients of a convolution; the images' is None where nobody needs it."""
 
     grad_images: Tensor | None
     grad_weight: Tensor
@@ -138,7 +138,7 @@ def _larger(values: Tensor) -> Tensor:
 
 
 def _larger_backward(gradient: Tensor, values: Tensor) -> Tensor:
-    """It goes to the larger half, and to the first where they are equal."""
+    """The gradient goes to the larger half, and to the first where both are equal."""
     first, second = values.chunk(2, dim=1)
     grad_values = torch.empty_like(values)
     grad_first, grad_second = grad_values.chunk(2, dim=1)

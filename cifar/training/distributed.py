@@ -34,7 +34,7 @@ class PeerLost(Exception):
 
 
 class Processes:
-    """The processes that train one network. One alone is a group too: then each method does what that means.
+    """The processes that train one network. One alone is a group of one, in which nothing has to be exchanged.
 
     The main process, of rank 0, speaks to NNI, prints and writes. `store` is torchrun's and outlives the processes.
     """

@@ -24,7 +24,7 @@ class Evaluation:
 
 
 def evaluate(model: nn.Module, dataset: Dataset, index: Tensor, processes: Processes = ALONE) -> Evaluation:
-    """Of the images at `index`; several processes evaluate a shard each."""
+    """The evaluation of the images at `index`, of which several processes take a shard each."""
     total, predictions = _predict(model, dataset, processes.shard(index))
     total, predictions = processes.all_reduce(total), processes.all_gather(predictions)
     accuracy = (predictions == dataset.labels[index].cpu()).double().mean().item()

@@ -187,6 +187,7 @@ def build_model(hparams: Hparams, classes: int) -> Network:
     if hparams.model == "fast":
         # Images come with their channels last; convolutions are fastest where their kernels do too.
         return Fast(hparams.width, classes, hparams.tta_flip).to(memory_format=torch.channels_last)
+    assert hparams.model in _LATER_SIZES, hparams.model
     return Net(layer_sizes(hparams.model, hparams.width), classes, hparams.tta_flip)
 
 

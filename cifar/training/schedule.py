@@ -10,7 +10,7 @@ _PEAK = 0.25  # of the steps
 
 
 def learning_rate(hparams: Hparams, progress: float) -> float:
-    """At a step, by the share of all steps that are done with it."""
+    """The learning rate of a step; `progress` is the share of all steps that are done after it."""
     if hparams.schedule == "constant":
         return hparams.lr
     if progress < _PEAK:

@@ -29,7 +29,7 @@ def new_step(model: Network, optimizer: Optimizer, hparams: Hparams, processes: 
         keep_freed_memory()
     if processes.world_size > 1:
         return DistributedStep(model, optimizer, hparams, processes)
-    if isinstance(model, Net) and _is_written_out(device, hparams):
+    if type(model) is Net and _is_written_out(device, hparams):
         return CpuStep(model, optimizer, hparams.gradient_accumulation_steps)
     step = partial(train_step, model, optimizer, hparams)
     return CudaGraphStep(step, model, optimizer) if device.type == "cuda" else step

@@ -18,7 +18,7 @@ _OTHER_EVENTS = ("USER_TO_CANCEL", "ADD_CUSTOMIZED", "ADD_HYPERPARAMETER", "ADD_
 _WAIT_SECONDS = 30.0  # for another program that holds the database; NNI's manager waits twice as long
 
 
-class Held(RequestError):
+class DatabaseHeld(RequestError):
     """Another program holds an experiment's database, and does not let it go."""
 
 
@@ -41,7 +41,7 @@ def write_config(experiment: Path, config: dict[str, Any]) -> None:
 
 def events(experiment: Path, after: int) -> list[Any]:
     """What happened to trials since a row of the table, which comes first in each."""
-    # As they were written: other machines' clocks, which some times are of, are not this one's.
+    # In the order of writing: some times are by the clocks of other machines.
     query = "select rowid, trialJobId, event, sequenceId, data, timestamp from TrialJobEvent where rowid > ? order by 1"
     found = _select(experiment, "TrialJobEvent", query, after)
     if strange := {event[2] for event in found} - {*STATUSES, *_OTHER_EVENTS}:
@@ -69,7 +69,7 @@ def _select(experiment: Path, table: str, query: str, *values: object) -> list[A
     except sqlite3.DatabaseError as error:
         if "locked" in str(error):
             held = f"another program has held {layout.database(experiment)} for {_WAIT_SECONDS:.0f} seconds"
-            raise Held(f"{held}: a browser of databases, or a backup?") from None
+            raise DatabaseHeld(f"{held}: a browser of databases, or a backup?") from None
         raise RequestError(f"{layout.database(experiment)} is damaged or of another version: {error}") from None
 
 

@@ -30,7 +30,7 @@ def experiment_id() -> str | None:
 
 
 def directory() -> Path:
-    """The trial's own, where NNI looks for nothing, and what the trial leaves stays."""
+    """The directory of the trial's own files."""
     return Path(os.environ["NNI_OUTPUT_DIR"])
 
 

@@ -104,7 +104,7 @@ class NniTrial:
         return result
 
     def checkpoint_path(self) -> Path | None:
-        """Where this trial finds it when NNI starts it again, until all its artifacts are saved; None outside NNI."""
+        """The file with which this trial goes on when NNI starts it again; None outside NNI."""
         return self.processes.broadcast(lambda: nni_client.directory() / layout.CHECKPOINT if self.speaks else None)
 
     def concurrency(self) -> int:

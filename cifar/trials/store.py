@@ -136,7 +136,7 @@ def read_trials(experiment: Path) -> list[Trial]:
 
 
 def _parameters(content: dict[str, Any]) -> dict[str, Any]:
-    """Those that a trial was submitted with; somebody may have sent NNI anything, by hand."""
+    """The parameters of a trial as it was submitted; somebody may have sent NNI anything, by hand."""
     parameters = content["parameters"]
     return parameters if isinstance(parameters, dict) else {}
 
@@ -199,7 +199,7 @@ def read_result_times(experiment: Path) -> dict[str, int]:
 
 
 def best_first(trials: list[Trial]) -> list[Trial]:
-    """Those that have an accuracy, the highest first; a failed trial's chance accuracy is none."""
+    """Trials that have an accuracy, the highest first; the chance accuracy of a failed trial is none."""
     finished = [trial for trial in trials if trial.status in ("ok", "stopped_early")]
     return sorted(finished, key=lambda trial: trial.accuracy or 0.0, reverse=True)
 

@@ -145,7 +145,7 @@ def test_without_the_repair_the_same_experiment_shows_wrong_pairs(start: Start, 
 
 @pytest.mark.slow
 def test_a_manager_that_pairs_needs_no_repair(start: Start, tmp_path: Path) -> None:
-    pairing = {"NODE_OPTIONS": f"--require {ROOT / 'cifar' / 'preload' / 'pairing.js'}"}
+    pairing = {"NODE_OPTIONS": f"--require {ROOT / 'cifar' / 'search' / 'nni_patches' / 'pairing.js'}"}
     experiment = start(scrambled_config(tmp_path, 24, "--without-repair"), **pairing)
     assert experiment.wait(180) == "DONE"
     shown = shown_params(experiment, tmp_path)
@@ -223,7 +223,7 @@ def epochs_of(experiment: NniExperiment, trial: str) -> list[int]:
 
 
 def test_preloaded_into_nnis_node_loopback_keeps_servers_on_this_machine() -> None:
-    """As README has it for plain nnictl; under cifar search, test_search.py looks at the manager itself."""
+    """As README has it for plain nnictl; under cifar search, test_run.py looks at the manager itself."""
     (package,) = nni_node.__path__
     script = (
         "const s = require('http').createServer().listen(0, () => { console.log(s.address().address); s.close(); })"

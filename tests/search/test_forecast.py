@@ -13,7 +13,7 @@ from cifar.errors import RequestError
 from cifar.search import forecast
 from cifar.search.concurrency import forecast_line
 from cifar.search.forecast import DoesNotFit, Throughput
-from cifar.system import locks
+from cifar.system import places
 
 SPACE: dict[str, Any] = json.loads((ROOT / "search_space.json").read_text())
 
@@ -95,7 +95,7 @@ def test_a_configuration_that_needs_more_memory_than_there_is_does_not_fit() -> 
 def test_what_ends_an_imitated_trial_before_it_begins_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It has nothing to do with memory: here two processes that are to share a lock's folder open to all."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    locks.directory().chmod(0o777)
+    places.claims().chmod(0o777)
     with pytest.raises(
         RequestError, match=r"a trial cannot begin: .* must be a folder of yours that nobody else may open"
     ):

@@ -1,4 +1,4 @@
-"""The causes that need no experiment to be told apart; test_search.py shows them in real ones."""
+"""The causes that need no experiment to be told apart; test_run.py shows them in real ones."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ import torch
 from experiments import ROOT
 
 from cifar.errors import RequestError
-from cifar.system import gpus, locks
+from cifar.system import gpus, locks, places
 from cifar.system.gpus import Gpu
 from cifar.training import device
 from cifar.training.distributed import Processes
@@ -47,7 +47,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def own_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Claims apart from those of whatever else runs on this machine, which has 16 cores and no GPU."""
-    monkeypatch.setattr(locks, "directory", lambda: tmp_path)
+    monkeypatch.setattr(places, "claims", lambda: tmp_path)
     monkeypatch.setattr(device, "cpu_count", lambda: 16)
     monkeypatch.setattr(torch.version, "cuda", "13.2")
     for name in ("CUDA_VISIBLE_DEVICES", "CIFAR_VISIBLE_GPUS"):

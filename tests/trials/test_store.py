@@ -134,7 +134,9 @@ def test_a_database_that_another_program_holds_is_waited_for_then_named(
     monkeypatch.setattr(database, "_WAIT_SECONDS", 0.5)
     with closing(sqlite3.connect(experiment / "db" / "nni.sqlite", check_same_thread=False)) as connection:
         connection.execute("begin exclusive")
-        with pytest.raises(database.Held, match=r"another program has held .*nni\.sqlite for 0 seconds: a browser of"):
+        with pytest.raises(
+            database.DatabaseHeld, match=r"another program has held .*nni\.sqlite for 0 seconds: a browser of"
+        ):
             read_trials(experiment)
         monkeypatch.setattr(database, "_WAIT_SECONDS", 30.0)
         release = threading.Timer(1.0, connection.rollback)

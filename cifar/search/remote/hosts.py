@@ -111,7 +111,7 @@ def with_environment(command: str, environment: dict[str, str]) -> str:
 
 
 def measure(hosts: Sequence[HostInfo], space: dict[str, Any], command: str, concurrency: int) -> list[dict[str, Any]]:
-    """Of each host that has trials, how fast they are there, as forecast.Throughput has it; `concurrency` in all.
+    """The throughput on each host that has trials, as forecast.Throughput has it; `concurrency` counts over all hosts.
 
     RequestError where the largest configuration does not fit.
     """
