@@ -6,12 +6,10 @@ Alone, with no experiment running, it trains PyTorch's CIFAR-10 tutorial recipe 
 from __future__ import annotations
 
 import argparse
-import os
 
 import torch
 
 from cifar.data import datasets
-from cifar.system import environment
 from cifar.training import device
 from cifar.training.evaluation import class_accuracies, evaluate
 from cifar.training.hparams import Hparams, add_arguments, given_arguments
@@ -56,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--data",
-        default=os.environ.get(environment.DATA) or "cifar10",
+        default=datasets.default_data(),
         help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)",
     )
     add_arguments(parser)

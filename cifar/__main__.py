@@ -201,7 +201,9 @@ def run_best(options: argparse.Namespace) -> int:
 def run_report(options: argparse.Namespace) -> int:
     try:
         from cifar.analysis.report import report
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == "cifar":
+            raise
         raise RequestError(f"a report needs the package {error.name}: pip install -e '.[report]'") from None
     from cifar.search.facts import same_data
 

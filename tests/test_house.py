@@ -41,6 +41,15 @@ def imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "cifar")
 
 
+def test_the_package_uses_nothing_around_it() -> None:
+    for name, path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{name} imports by a relative name, which this test does not follow"
+            for used in [node.module] if isinstance(node, ast.ImportFrom) else []:
+                assert str(used).split(".")[0] not in ("tests", "benchmarks", "trial"), name
+
+
 def test_a_room_uses_only_rooms_below_it() -> None:
     wrong = [
         f"{name} imports {imported}"

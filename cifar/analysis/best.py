@@ -80,7 +80,7 @@ def best(experiment: Path, data_name: str, budget: Budget, second_test: str | No
     searched = store.read_trials(experiment)
     leaders, dataset = leading(searched, experiment), datasets.load(data_name)
     trials = leaders[:MOST_CANDIDATES]
-    _refuse_other_data(dataset.fingerprint, trials)
+    store.refuse_other_data(trials, dataset.fingerprint)
     tests = [datasets.load_test(data_name)]
     if second_test:
         tests.append(datasets.load_test_folder(second_test))
@@ -104,12 +104,6 @@ def best(experiment: Path, data_name: str, budget: Budget, second_test: str | No
     except KeyboardInterrupt:
         _say("what is trained is kept: the same command goes on from here")
         raise
-
-
-def _refuse_other_data(fingerprint: str, trials: Sequence[Trial]) -> None:
-    for trial in trials:
-        if trial.data.get("fingerprint", fingerprint) != fingerprint:
-            raise RequestError(f"the data have changed since trial {trial.number}: what was found says nothing of them")
 
 
 def _say_what_follows(leaders: Sequence[Trial], chosen: Sequence[Trial], seeds: int) -> None:

@@ -65,6 +65,11 @@ class Splits:
         return replace(self, train=everything, fingerprint=f"{self.fingerprint}, all trained on")
 
 
+def default_data(asked: str | None = None) -> str:
+    """The data that the command line names, else the environment, else CIFAR-10."""
+    return asked or os.environ.get(environment.DATA) or "cifar10"
+
+
 def check(data: str) -> None:
     """RequestError where `data` is not there or not laid out as it must be; nothing is decoded or written."""
     try:

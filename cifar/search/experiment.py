@@ -114,17 +114,15 @@ def _start(
     from nni.experiment import launcher
 
     _set_environment(environment, host)
-    own = Path(config.experiment_working_directory) / experiment_id
-    launcher._check_rest_server = partial(_wait_for_server, own)
-    logs = layout.logs(Path(config.experiment_working_directory) / experiment_id).glob("*.log")
-    log_starts = {path.name: path.stat().st_size for path in logs}
+    directory = Path(config.experiment_working_directory) / experiment_id
+    launcher._check_rest_server = partial(_wait_for_server, directory)
+    log_starts = {path.name: path.stat().st_size for path in layout.logs(directory).glob("*.log")}
     experiment = nni.experiment.Experiment(config, experiment_id)
     experiment._action = action
     try:
         experiment.start(port, run_mode=nni.experiment.RunMode.Detach)
     except Exception as error:  # NNI's launcher raises nearly anything
-        directory = Path(config.experiment_working_directory) / experiment_id
-        log = layout.logs(directory) / "nnictl_stderr.log"
+        log = layout.manager_errors(directory)
         said = [line for line in log.read_text().splitlines() if "Error" in line] if log.exists() else []
         processes.end(directory, at_once=True)
         if action == "create":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cifar.data.datasets import default_data
 from cifar.data.sources import absolute
 from cifar.errors import RequestError
 from cifar.search.config import moved
-from cifar.system import environment
 from cifar.system.files import read_json, write_json
 from cifar.trials import layout, store
 
@@ -32,10 +31,6 @@ def read_facts(experiment: Path) -> SearchFacts | None:
     """None where NNI's own command started the experiment."""
     content = read_json(layout.search_facts(experiment))
     return SearchFacts(str(content["data"]), content.get("space_file")) if content else None
-
-
-def default_data(asked: str | None) -> str:
-    return asked or os.environ.get(environment.DATA) or "cifar10"
 
 
 def same_data(experiment: Path, asked: str | None) -> str:

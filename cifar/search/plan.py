@@ -16,7 +16,7 @@ from cifar.errors import Problems, RequestError
 from cifar.search import config, forecast
 from cifar.search.algorithms import resume_problem
 from cifar.search.config import Overrides
-from cifar.search.facts import default_data, same_data
+from cifar.search.facts import same_data
 from cifar.search.remote import host, hosts
 from cifar.search.remote.hosts import HostInfo
 from cifar.search.remote.install import install
@@ -64,7 +64,7 @@ def plan(request: Request, experiment: Path | None = None) -> Plan:
     problems = Problems()
     if experiment is None:
         loaded = problems.collect(lambda: config.load(request.config_path, request.overrides))
-        data = problems.collect(lambda: default_data(request.data))
+        data = problems.collect(lambda: datasets.default_data(request.data))
     else:
         loaded = problems.collect(lambda: config.load_stored(experiment, request.overrides))
         data = problems.collect(lambda: same_data(experiment, request.data))

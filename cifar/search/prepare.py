@@ -11,12 +11,12 @@ from typing import Any
 from filelock import BaseFileLock
 
 from cifar.data import datasets
-from cifar.data.datasets import Dataset, PreparedImages
+from cifar.data.datasets import PreparedImages
 from cifar.errors import RequestError
 from cifar.search import config, search_space
 from cifar.search.concurrency import choose_concurrency
 from cifar.search.experiment import Action, new_id
-from cifar.search.facts import SearchFacts, default_data, read_facts
+from cifar.search.facts import SearchFacts, read_facts
 from cifar.search.plan import Plan, Request, count_remaining, plan
 from cifar.search.remote import hosts
 from cifar.system import environment, locks, processes
@@ -81,7 +81,7 @@ def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
     processes.end(directory)
     trials = store.read_trials(directory)
     images, images_claim = datasets.hold(planned.data)
-    _refuse_changed_data(datasets.load(planned.data), trials)
+    store.refuse_other_data(trials, images.fingerprint)
     facts = read_facts(directory) or SearchFacts(planned.data)
     _tell_of_changed_space(directory, facts, planned.config)
     hosts.end([info.host for info in planned.hosts], directory.name)
@@ -100,7 +100,7 @@ def prepare_view(request: Request, experiment_id: str) -> Prepared:
     """A stopped experiment, to be shown in NNI's web page."""
     directory, claim = claim_stopped(request.config_path, experiment_id)
     port, port_claim = claim_port(request.port, request.host)
-    facts = read_facts(directory) or SearchFacts(default_data(None))
+    facts = read_facts(directory) or SearchFacts(datasets.default_data())
     loaded = config.load_shown(directory)
     return Prepared(loaded, "view", directory.name, {}, port, request.host, (claim, port_claim), facts)
 
@@ -155,9 +155,3 @@ def _tell_of_changed_space(directory: Path, facts: SearchFacts, loaded: Any) -> 
         same = not path.exists()  # removed, it misleads nobody
     if not same:
         print(f"{path} differs from the experiment's search space, with which it goes on", file=sys.stderr)
-
-
-def _refuse_changed_data(dataset: Dataset, trials: list[Trial]) -> None:
-    for trial in trials:
-        if trial.data.get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
-            raise RequestError(f"data {dataset.name} has changed since trial {trial.number}; they would not compare")

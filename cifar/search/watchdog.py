@@ -17,7 +17,6 @@ from cifar.trials.store import Trial
 
 _SAME_FAILURES = 3  # in a row, for the same reason: the next would fail too
 _SILENT_SECONDS = 60.0
-_MANAGER_LOG = "nnimanager.log"
 # Of nni_patches/reschedule.js:
 _LOSS = re.compile(
     r"host \S+ is lost, with .*|host \S+ is back$|trial \S+ runs again on \S+$"
@@ -32,7 +31,6 @@ class Watch:
         """`trials` are those of earlier runs."""
         self._experiment = experiment
         self._directory = experiment.directory
-        self._log_directory = layout.logs(experiment.directory)
         self._ended_before = {trial.id for trial in trials if trial.ended}
         self._answered = time.monotonic()
         self._tuner: psutil.Process | None = None
@@ -43,7 +41,7 @@ class Watch:
         """What has become of hosts that were lost, and of their trials, since this was last asked."""
         if not self._experiment.has_hosts:
             return []
-        lines = self._next_lines(self._log_directory / _MANAGER_LOG)
+        lines = self._next_lines(layout.manager_log(self._directory))
         self._no_host_is_left |= any(line.endswith("no host is left") for line in lines)
         return [match[0] for line in lines if (match := _LOSS.search(line))]
 
@@ -69,13 +67,13 @@ class Watch:
         """Asked before the tuner, which logs errors of its own when it loses its manager."""
         if status != "DEAD":
             return None
-        log = self._log_directory / _MANAGER_LOG
+        log = layout.manager_log(self._directory)
         reason = _last_error(self._new_lines(log)) or "stopped or killed from outside"
         return f"NNI's manager has ended: {reason} (see {log})"
 
     def _lost_hosts(self) -> str | None:
         """NNI would wait for ever, its status RUNNING."""
-        return f"no host is left (see {self._log_directory / _MANAGER_LOG})" if self._no_host_is_left else None
+        return f"no host is left (see {layout.manager_log(self._directory)})" if self._no_host_is_left else None
 
     def _next_lines(self, log: Path) -> list[str]:
         """What has been logged since these lines were last asked for, in whole lines."""
@@ -90,7 +88,7 @@ class Watch:
 
     def _tuner_failure(self, status: str) -> str | None:
         """NNI logs a tuner's exception and goes on waiting for it, its status RUNNING."""
-        log = self._log_directory / "dispatcher.log"
+        log = layout.tuner_log(self._directory)
         if any(" ERROR (nni.runtime.msg_dispatcher_base" in line for line in self._next_lines(log)):
             return f"the tuner or assessor failed: {_last_exception(self._new_lines(log))} (see {log})"
         if self._tuner is None:
@@ -101,13 +99,13 @@ class Watch:
         return None
 
     def _manager_failure(self, status: str) -> str | None:
-        log = self._log_directory / _MANAGER_LOG
+        log = layout.manager_log(self._directory)
         if status != "SILENT":
             self._answered = time.monotonic()
         if status == "ERROR" and any("SQLITE_BUSY" in line for line in self._new_lines(log)):
             return f"another program has held the database so long that NNI's manager gave up, SQLITE_BUSY (see {log})"
         if status == "ERROR":
-            errors = [*self._experiment.errors(), *self._new_lines(self._log_directory / "nnictl_stderr.log")[-1:]]
+            errors = [*self._experiment.errors(), *self._new_lines(layout.manager_errors(self._directory))[-1:]]
             reason = "; ".join(error for error in errors if error.strip(" -")) or _last_error(self._new_lines(log))
             return f"NNI's manager reports an error: {reason} (see {log})"
         if time.monotonic() - self._answered > _SILENT_SECONDS:

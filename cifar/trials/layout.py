@@ -25,6 +25,19 @@ def logs(experiment: Path) -> Path:
     return experiment / "log"
 
 
+def manager_log(experiment: Path) -> Path:
+    return logs(experiment) / "nnimanager.log"
+
+
+def tuner_log(experiment: Path) -> Path:
+    return logs(experiment) / "dispatcher.log"
+
+
+def manager_errors(experiment: Path) -> Path:
+    """Where NNI's launcher leaves what the manager writes to its standard error."""
+    return logs(experiment) / "nnictl_stderr.log"
+
+
 def search_facts(experiment: Path) -> Path:
     return experiment / "search.json"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,13 @@ def read_result_times(experiment: Path) -> dict[str, int]:
     metrics = database.metrics(experiment)
     finals = [(trial_id, timestamp) for trial_id, kind, _, _, timestamp in metrics if kind == "FINAL"]
     return dict(reversed(finals))  # of two the first
+
+
+def refuse_other_data(trials: Sequence[Trial], fingerprint: str) -> None:
+    """RequestError where the data are no longer those that a trial was about."""
+    for trial in trials:
+        if trial.data.get("fingerprint", fingerprint) != fingerprint:
+            raise RequestError(f"the data have changed since trial {trial.number}: results on them would not compare")
 
 
 def best_first(trials: list[Trial]) -> list[Trial]:

@@ -87,7 +87,7 @@ def test_a_search_goes_on_whatever_becomes_of_its_folder(
     assert len(named) >= 2  # the others are among the test images, which nobody has read
     refused = search("--resume", one.id, "--max-trials", "6")
     assert refused.wait() == 2
-    assert "has changed since trial 0; they would not compare" in refused.err
+    assert "the data have changed since trial 0: results on them would not compare" in refused.err
     assert not list(tmp_path.rglob("owned"))
     assert nothing_is_left(tmp_path)
     record(1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import shutil
 import subprocess
 from importlib.resources import files
@@ -12,6 +14,7 @@ import pytest
 from experiments import ROOT, Start
 
 from cifar.system import environment
+from cifar.trials import layout
 
 PATCHES = ROOT / "cifar" / "search" / "nni_patches"
 
@@ -33,6 +36,20 @@ def test_no_patch_spells_a_word_of_its_own() -> None:
     for path in PATCHES.glob("*.js"):
         code = [line.split("//")[0] for line in path.read_text().splitlines()]
         assert path.name == "words.js" or not [line for line in code if "CIFAR_" in line], path
+
+
+def test_no_module_spells_a_word_of_its_own() -> None:
+    for path in (ROOT / "cifar").rglob("*.py"):
+        texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        words = [text for text in texts if isinstance(text, str) and re.fullmatch(r"CIFAR_[A-Z_]+", text)]
+        assert path.name == "environment.py" or not words, path
+
+
+def test_what_is_fetched_from_hosts_are_the_files_that_trials_leave() -> None:
+    fetched = re.search(r"const LEFT_BY_TRIALS = (\[.*\]);", (PATCHES / "fetch.js").read_text())
+    assert fetched
+    ours = {layout.PARAMS, layout.RESULT, layout.PREDICTIONS}
+    assert set(json.loads(fetched[1])) == ours | {"trial.log", "trial.stdout", layout.STDERR}
 
 
 def test_an_nni_without_a_class_that_is_corrected_does_not_start(search: Start, tmp_path: Path) -> None:
