@@ -14,7 +14,7 @@ install: $(INSTALLED)  ## a virtual environment with the tested versions of ever
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 10) <= sys.version_info[:2] <= (3, 13) else "Python 3.10 to 3.13 is needed, this is " + sys.version)'
 	test -e $@ || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[report,export,board,bench,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[report,export,tensorboard,bench,dev]'
 	touch $@
 
 demo: install   ## a whole search on the embedded digits, with its table (about 2 minutes)
@@ -58,7 +58,7 @@ format: install ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 lock: install   ## renew constraints.txt, for Python 3.10 to 3.13 at once
-	$(BIN)/uv pip compile pyproject.toml --extra report --extra export --extra board --extra bench --extra dev --extra peers --universal --python-version 3.10 --upgrade \
+	$(BIN)/uv pip compile pyproject.toml --extra report --extra export --extra tensorboard --extra bench --extra dev --extra peers --universal --python-version 3.10 --upgrade \
 		--no-emit-index-url --quiet --custom-compile-command 'make lock' --output-file constraints.txt
 
 clean:          ## remove the environment and the tools' caches; experiments stay

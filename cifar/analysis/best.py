@@ -118,7 +118,7 @@ def _say_what_follows(leaders: Sequence[Trial], chosen: Sequence[Trial], seeds: 
 
 
 def _candidates(trainer: Trainer, trials: Sequence[Trial], seeds: Sequence[int]) -> list[Candidate]:
-    """Those that train with each of the seeds: one that diverges with another seed than its own is no winner."""
+    """The trials that train with each of the seeds: one that diverges with another seed than its own is no winner."""
     candidates = list[Candidate]()
     for trial, trained in trainer.candidates(trials, seeds):
         if isinstance(trained, Failed):

@@ -83,7 +83,7 @@ def hold(cache_path: Path) -> BaseFileLock:
 
 
 def _share(cache_path: Path) -> str:
-    """Its name among the claims."""
+    """The name of these images in locks.py."""
     return f"images.{hashlib.sha256(bytes(cache_path)).hexdigest()[:16]}"
 
 

@@ -43,7 +43,7 @@ class Dataset:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def digests(self) -> Iterator[bytes]:
-        """SHA-256 of each image's pixels: those of exact copies are equal."""
+        """SHA-256 of each image's pixels: exact copies have equal ones."""
         for image in self.images.permute(0, 2, 3, 1).numpy():
             yield hashlib.sha256(image.tobytes()).digest()
 
@@ -101,7 +101,7 @@ class PreparedImages:
         return sum(path.stat().st_size for path in self.cache_path.iterdir())
 
     def environment(self, data: str) -> dict[str, str]:
-        """In which trials find these images, even if somebody changes or removes a folder while they run."""
+        """In this environment trials find these images, even if somebody changes or removes a folder meanwhile."""
         return {environment.DATA: data, environment.PREPARED: str(self)}
 
 
@@ -139,7 +139,7 @@ def load_test(data: str) -> Dataset:
 
 
 def load_test_folder(folder: str) -> Dataset:
-    """A folder's pictures as a further set of test images: all of them, or those in its test/ where there is one."""
+    """A folder's pictures as a further set of test images: those in its test/, else all of them."""
     if not Path(folder).is_dir():
         raise RequestError(f"a further set of test images must be a folder of pictures, got {folder!r}: no such folder")
     return _dataset(folder, _fetch(folder, "test", sources.FolderToTest(Path(folder))))

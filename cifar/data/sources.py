@@ -210,7 +210,7 @@ class Folder:
 
 
 class FolderToTest(Folder):
-    """Pictures to test on alone: those of DIR/test where there is one, else all in the class folders."""
+    """A folder to test on alone: the pictures of DIR/test, else all in the class folders."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

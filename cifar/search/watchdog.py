@@ -28,7 +28,7 @@ class Watch:
     """Watches one run of an experiment."""
 
     def __init__(self, experiment: Experiment, trials: list[Trial]) -> None:
-        """`trials` are those of earlier runs."""
+        """`trials` are the trials of earlier runs."""
         self._experiment = experiment
         self._directory = experiment.directory
         self._ended_before = {trial.id for trial in trials if trial.ended}
@@ -129,7 +129,7 @@ class Watch:
         return f"the search space ran out after {len(trials)} of {wanted} trials: the tuner knows no further point"
 
     def _new_lines(self, log: Path) -> list[str]:
-        """Those of this run: an earlier one has written to the same file."""
+        """The lines of this run: an earlier run has written to the same file."""
         if not log.exists():
             return []
         with log.open("rb") as file:

@@ -31,7 +31,7 @@ class Gpu:
 
     @property
     def share(self) -> str:
-        """Its name among the claims."""
+        """The name of this GPU in locks.py."""
         return f"gpu.{self.uuid}"
 
 
@@ -45,7 +45,7 @@ class _Card:
 
 
 def list_gpus() -> list[Gpu]:
-    """Those that the user's CUDA_VISIBLE_DEVICES shows, by CUDA's own rules; all where it is not set.
+    """The GPUs that the user's CUDA_VISIBLE_DEVICES shows, by CUDA's own rules; all where it is not set.
 
     MIG instances count as GPUs, each for itself. The numbers are those of nvidia-smi. RequestError where CUDA would
     count in another order.

@@ -43,7 +43,7 @@ def take_share(resource: str) -> BaseFileLock:
 
 
 def count_shares(resource: str) -> int:
-    """Shares that living processes hold in a resource, `a` counting those in `a.b` too; those of the dead are removed.
+    """Shares that living processes hold in a resource, `a` counting shares in `a.b` too; shares of the dead go.
 
     Call it under choosing().
     """

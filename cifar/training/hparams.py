@@ -178,7 +178,7 @@ def _default(spec: Field[Any], model: object) -> object:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """An option for each hyperparameter; those not given stay out of the parsed namespace."""
+    """An option for each hyperparameter; options not given stay out of the parsed namespace."""
     for spec in fields(Hparams):
         names = dict.fromkeys([f"--{spec.name}", f"--{spec.name.replace('_', '-')}"])
         _add_argument(parser, spec, list(names), f"{spec.metadata['meaning']} (default: {_defaults(spec)})")
@@ -197,7 +197,7 @@ def _add_argument(parser: argparse.ArgumentParser, spec: Field[Any], names: list
 
 
 def _defaults(spec: Field[Any]) -> str:
-    """Of all networks, those like the tutorial's only once: "0.001; fast: 1.5"."""
+    """The defaults of all networks, equal ones only once: "0.001; fast: 1.5"."""
     own = [f"{model}: {recipe[spec.name]}" for model, recipe in RECIPES.items() if spec.name in recipe]
     general = spec.metadata["default"]
     return "; ".join(own if general is None else [str(general), *own])

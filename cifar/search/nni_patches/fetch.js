@@ -14,12 +14,12 @@ const NO_SUCH_FILE = 2; // of SFTP
 async function fetchOutput(client, environment, id) {
   const { experimentRoot } = global.nni.paths;
   const root = path.posix.dirname(path.posix.dirname(environment)); // of the experiment there
-  const board = `trials/${id}/output/tensorboard`; // where NNI's page looks
+  const curves = `trials/${id}/output/tensorboard`; // where NNI's page looks
   const sftp = await answered((done) => client.sftp(done));
   const fetch = (from, to, isWanted) => fetchFiles(sftp, from, path.join(experimentRoot, to), isWanted);
   try {
     await fetch(`${root}/models`, "models", (name) => name.endsWith(`-${id}.pt`));
-    await fetch(`${root}/${board}`, board, () => true);
+    await fetch(`${root}/${curves}`, curves, () => true);
     const trial = path.join("environments", "local-env", "trials", id);
     await fetch(`${environment}/trials/${id}`, trial, (name) => LEFT_BY_TRIALS.includes(name));
   } finally {

@@ -21,7 +21,8 @@ set -e
 test -x "$1/bin/python" || "$(command -v "$2" || command -v python3)" -m venv "$1"
 mkdir -p "$1/src"
 tar -x -C "$1/src"
-exec "$1/bin/python" -m pip install --quiet --disable-pip-version-check -c "$1/src/constraints.txt" "$1/src[board]"
+project="$1/src[tensorboard]"
+exec "$1/bin/python" -m pip install --quiet --disable-pip-version-check -c "$1/src/constraints.txt" "$project"
 """
 
 
