@@ -52,8 +52,8 @@ class NniTrial:
 
     @property
     def is_absent(self) -> bool:
-        """Whether no NNI experiment started this process."""
-        return nni_client.trial_id() is None
+        """Whether this process, the main one, trains without NNI."""
+        return self.processes.is_main and nni_client.trial_id() is None
 
     @property
     def experiment_id(self) -> str | None:
