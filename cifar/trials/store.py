@@ -228,7 +228,7 @@ def _with_files(trial: Trial, experiment: Path) -> Trial:
     directory = layout.trial_directory(experiment, trial.id)
     try:
         params, result = read_json(directory / layout.PARAMS), read_json(directory / layout.RESULT)
-        result = result and checked(result)
+        result = None if result is None else checked(result)
         trial = replace(trial, params=params["parameters"] if params else trial.params, result=result)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         return replace(trial, last_words=f"its files cannot be read, damaged or of another version: {error!r}")
