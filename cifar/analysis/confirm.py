@@ -69,7 +69,7 @@ def with_seeds(trial: Trial, seeds: Sequence[int]) -> Iterator[Hparams]:
     """The trial's hyperparameters with each of the seeds."""
     try:
         hparams = Hparams.from_params((trial.result or {})["hparams"])
-    except (KeyError, TypeError) as error:
+    except (RequestError, KeyError, TypeError) as error:
         raise RequestError(
             f"trial {trial.number} was run by another version, which this one cannot repeat: {error}"
         ) from None

@@ -78,9 +78,9 @@ def _naming_nnis_errors(what: str) -> Iterator[None]:
 
 def _read(path: Path, found: Problems) -> Any:
     nni_experiment = _nni_experiment()
-    text = path.read_bytes()  # where it cannot be read, the system says it best
     try:
         with _naming_nnis_errors(f"{path} is no NNI experiment"):
+            text = path.read_bytes()  # where it cannot be read, the system says it best
             config = nni_experiment.ExperimentConfig.load(path)
     finally:
         nni_experiment.config.utils.unset_base_path()  # NNI leaves it set after an error, and then reads nothing more
@@ -134,6 +134,8 @@ def _refuse_misread_numbers(path: Path, text: bytes) -> None:
 def _stored(experiment: Path) -> Any:
     """What its manager saved, except where its files lie: they may have been moved, or copied."""
     stored = store.read_config(experiment)
+    if not {"trialCodeDirectory", "trialCommand"} <= stored.keys():
+        raise RequestError(f"{experiment} cannot go on: NNI has kept no whole config of it")
     if stored.get("searchSpace"):
         stored.pop("searchSpaceFile", None)  # it may have been edited since
     with _naming_nnis_errors(f"{experiment} cannot go on"):

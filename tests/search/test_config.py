@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import fake_experiments
 import fake_experiments as fake
 import pytest
 import yaml
@@ -18,7 +21,7 @@ from hypothesis import strategies as st
 
 from benchmarks import tpe
 from cifar.errors import RequestError
-from cifar.search.config import Overrides, _stored, experiments_directory, load
+from cifar.search.config import Overrides, _stored, experiments_directory, load, load_stored
 from cifar.search.plan import disk_bytes
 from cifar.training.hparams import Hparams, command_hparams
 
@@ -261,3 +264,11 @@ def test_what_lay_beside_a_moved_experiment_is_found_beside_it(tmp_path: Path) -
     assert stored.trial_code_directory == stored.training_service.trial_code_directory == str(moved)
     assert stored.tuner.code_directory == str(moved / "tuners")
     assert stored.assessor.code_directory == str(tmp_path / "elsewhere")
+
+
+def test_an_experiment_of_which_nni_kept_no_config_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    experiment = fake_experiments.make(tmp_path / "made", [{"accuracy": 0.5}])
+    with closing(sqlite3.connect(experiment / "db" / "nni.sqlite")) as connection, connection:
+        connection.execute("delete from ExperimentProfile")
+    with pytest.raises(RequestError, match="cannot go on: NNI has kept no whole config of it"):
+        load_stored(experiment, Overrides())
