@@ -20,10 +20,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install   ## a whole search on the embedded digits, with its table (about 2 minutes)
 	$(BIN)/cifar search --data digits --max-trials 20
 
-test: install   ## the tests (10 to 12 minutes)
+test: install   ## the tests (about 11 minutes)
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: install  ## more real experiments: full disks, killed tuners, exhausted spaces (about 8 minutes)
+test-slow: install  ## more real experiments: moved and edited ones, the web page, several processes, a wheel (about 25 minutes)
 	$(BIN)/python -m pytest -m slow --ignore tests/faults --ignore tests/remote
 
 test-faults: install  ## faults injected on purpose: kills, disks, folders, numbers, load, attacks, a soak (about an hour)

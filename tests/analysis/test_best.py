@@ -116,6 +116,7 @@ def ran_two_at_once(experiment: Path) -> None:
         connection.execute("update ExperimentProfile set params = json_set(params, '$.trialConcurrency', 2)")
 
 
+@pytest.mark.slow
 def test_as_many_train_at_once_as_in_the_search(
     experiment: Path, trainings: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +129,7 @@ def test_as_many_train_at_once_as_in_the_search(
     assert record["tests"][0]["mean"] > 0.3
 
 
+@pytest.mark.slow
 def test_an_interruption_ends_those_who_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digits = {"fingerprint": datasets.load("digits").fingerprint}
     trial = {"accuracy": 0.8, "params": {"width": 4.0, "lr": 0.01}, "epochs": 1000, "fingerprints": digits}
@@ -175,6 +177,7 @@ def test_a_leader_that_diverges_with_another_seed_is_no_winner(
     assert json.loads((experiment / "best.json").read_text())["winner"] == "trial1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", ["trial0-seed1000/training.json", "trial0-seed1000/validation.npz"])
 def test_what_was_left_damaged_is_trained_again(experiment: Path, trainings: list[int], damaged: str) -> None:
     best(experiment, "digits", BUDGET, None, force=False)

@@ -96,6 +96,7 @@ def test_unknown_data_names_the_choices() -> None:
 real_images = os.environ.get("CIFAR_IMAGES", "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not real_images, reason="CIFAR_IMAGES names no folder with CIFAR-10's 60,000 pictures")
 def test_the_real_images(monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = datasets.load(real_images), datasets.load_test(real_images)

@@ -60,6 +60,7 @@ def dying_search(search: Start) -> Start:
     return start
 
 
+@pytest.mark.slow
 def test_a_trial_killed_at_any_moment_goes_on_to_the_result_it_would_have_had(
     dying_search: Start, config_path: Path, tmp_path: Path, record: Record
 ) -> None:
@@ -180,6 +181,7 @@ def test_an_interrupted_search_resumes_where_it_stood(
     record(1)
 
 
+@pytest.mark.slow
 def test_a_search_whose_manager_is_killed_says_so_and_resumes(
     search: Start, quick_config_path: Path, tmp_path: Path, record: Record
 ) -> None:
@@ -211,6 +213,7 @@ def test_what_a_killed_search_and_manager_leave_is_ended_by_the_resume(
     record(1)
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_everything_at_once(
     search: Start, quick_config_path: Path, tmp_path: Path, record: Record
 ) -> None:
@@ -226,6 +229,7 @@ def test_a_second_interrupt_ends_everything_at_once(
     record(1)
 
 
+@pytest.mark.slow
 def test_a_killed_search_takes_its_experiment_with_it(
     search: Start, quick_config_path: Path, tmp_path: Path, record: Record
 ) -> None:

@@ -30,6 +30,7 @@ class Sample:
     temporary: float
 
 
+@pytest.mark.slow
 def test_the_manager_keeps_no_file_of_an_ended_trial_open(
     search: Start, quick_config_path: Path, record: Record
 ) -> None:

@@ -135,6 +135,7 @@ def test_what_nni_shows_is_what_ran(start: Start, tmp_path: Path) -> None:
     assert len(overtaken) >= 4  # the scrambling did its work
 
 
+@pytest.mark.slow
 def test_without_the_repair_the_same_experiment_shows_wrong_pairs(start: Start, tmp_path: Path) -> None:
     """The control: should this fail, NNI has mended itself or the proof above proves nothing."""
     experiment = start(scrambled_config(tmp_path, 24, "--without-repair"))
@@ -167,6 +168,7 @@ def test_the_projects_own_search_runs_under_plain_nnictl(start: Start, tmp_path:
         assert trial.result["threads"] <= max(1, len(os.sched_getaffinity(0)) // config["trialConcurrency"])
 
 
+@pytest.mark.slow
 def test_trials_continue_after_the_manager_was_killed(start: Start, tmp_path: Path, shared_cache: Path) -> None:
     epochs = 24
     config = project_config(tmp_path, f"python trial.py --epochs {epochs} --batch_size 16") | {

@@ -43,6 +43,7 @@ def page(shown: Search) -> Iterator[Page]:
         browser.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium)")
 def test_the_page_shows_compares_and_plots_what_ran(shown: Search, page: Page) -> None:
     trials = sorted(shown.trials(), key=lambda trial: trial.number)
