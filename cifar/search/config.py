@@ -111,6 +111,8 @@ def _read_space(config: Any) -> None:
 
 def _expanded(name: str, path: object) -> str:
     text = expanded(str(path))
+    if "\0" in text:
+        raise RequestError(f"{name} must be a path, got {str(path)!r}")
     if "$" in text:
         raise RequestError(f"{name} names a variable that is not set, got {str(path)!r}")
     return text

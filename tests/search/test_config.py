@@ -16,7 +16,7 @@ import fake_experiments as fake
 import pytest
 import yaml
 from experiments import ROOT
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchmarks import tpe
@@ -108,6 +108,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(st.dictionaries(st.sampled_from([*CONFIG, "searchSpace", "maxExperimentDuration"]), JSON, max_size=3))
+@example({"searchSpaceFile": "\0"})
+@example({"experimentWorkingDirectory": "\0"})
+@example({"trialCodeDirectory": "\0"})
+@example({"trialCommand": "python \0.py"})
 def test_no_config_breaks_the_reader(directory: Path, values: dict[str, Any]) -> None:
     config = CONFIG | {"searchSpaceFile": str(ROOT / "search_space.json")} | values
     if "searchSpace" in values:
