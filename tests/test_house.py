@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,17 @@ def test_a_room_uses_only_rooms_below_it() -> None:
         if ROOMS.index(room_of(imported)) < ROOMS.index(room_of(name))
     ]
     assert wrong == []
+
+
+def test_the_drawing_counts_right() -> None:
+    drawing = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = [room_of(name) for name, path in modules() if path.stem != "__init__"]
+    for room in ROOMS[1:-1]:
+        (drawn,) = re.findall(rf"\b{room}/ +(\d+) files", drawing)
+        assert int(drawn) == rooms.count(room), room
+    used = {(room_of(name), room_of(imported)) for name, path in modules() for imported in imports(path)}
+    (drawn,) = re.findall(r"Of the 36 arrows\D+(\d+)\s+are used", drawing)
+    assert int(drawn) == sum(above != below for above, below in used)
 
 
 def test_there_are_no_other_rooms_and_none_is_empty() -> None:
