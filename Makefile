@@ -29,7 +29,7 @@ test-slow: install  ## more real experiments: moved and edited ones, the web pag
 test-faults: install  ## faults injected on purpose: kills, disks, folders, numbers, load, attacks, a soak (about an hour)
 	rm -f results/faults.jsonl
 	CIFAR_FAULTS=results/faults.jsonl $(BIN)/python -m pytest tests/faults
-	$(BIN)/python -m benchmarks.faults results/faults.jsonl
+	$(BIN)/python -m benchmarks.yardsticks.faults results/faults.jsonl
 
 test-remote: install  ## searches on two machines, each a network namespace with an sshd, as root (about 15 minutes)
 	$(BIN)/python -m pytest tests/remote
@@ -39,14 +39,14 @@ audit: install  ## known weaknesses of the tested versions, asked of PyPI
 
 bench: install  ## speed, start-up, memory, growth and accuracy beside the tutorial's loop (about an hour)
 	$(BIN)/python -m benchmarks
-	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.studies.accuracy
 
 bench-quick: install  ## less of it (about 5 minutes)
 	$(BIN)/python -m benchmarks --quick
 
 bench-searches: install  ## whole searches beside Ray Tune and Optuna, which it installs (about 40 minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
-	$(BIN)/python -m benchmarks.searches
+	$(BIN)/python -m benchmarks.yardsticks.searches
 
 check: install  ## lint, format and types
 	$(BIN)/ruff check .

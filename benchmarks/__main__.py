@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import growth, machine, memory, speed, startup
-from benchmarks.report import RESULTS, Report
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report
+from benchmarks.yardsticks import growth, memory, speed, startup
 from cifar.data import datasets
 
 

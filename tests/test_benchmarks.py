@@ -17,26 +17,11 @@ import torch
 from conftest import MakeFolder
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import (
-    accuracy,
-    curves,
-    faults,
-    full,
-    growth,
-    ingredients,
-    longer,
-    machine,
-    memory,
-    peers,
-    searches,
-    speed,
-    startup,
-    stopping,
-    tuners,
-    yardstick,
-)
-from benchmarks.contenders import Contender, Work
-from benchmarks.tutorial import Pictures, Tutorial
+from benchmarks.shared import machine
+from benchmarks.shared.contenders import Contender, Work
+from benchmarks.shared.tutorial import Pictures, Tutorial
+from benchmarks.studies import accuracy, curves, full, ingredients, longer, stopping, tuners
+from benchmarks.yardsticks import airbench94, faults, growth, memory, peers, searches, speed, startup
 from cifar.analysis import test_log
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
@@ -292,9 +277,9 @@ def test_the_yardstick_trains_as_a_trial_does(tiny: Dataset, monkeypatch: pytest
         seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark))
         return []
 
-    monkeypatch.setattr(yardstick, "train", look)
+    monkeypatch.setattr(airbench94, "train", look)
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-        yardstick._train_ours(Hparams(model="fast", width=4), yardstick.Images.validation(tiny))
+        airbench94._train_ours(Hparams(model="fast", width=4), airbench94.Images.validation(tiny))
     assert seen == [(True, False)]
 
 
@@ -303,12 +288,12 @@ def test_the_yardstick_trains_on_training_images_and_is_judged_by_validation_ima
 ) -> None:
     pytest.importorskip("airbench", reason="needs make bench-searches' packages")
     small = Hparams(model="fast", width=4, batch_size=10, lr=1.5 * 10 / 1024, epochs=6)
-    right = yardstick.compare(yardstick.Images.validation(tiny), small, seeds=2)
+    right = airbench94.compare(airbench94.Images.validation(tiny), small, seeds=2)
     val = datasets.split(tiny).val
     misleading = tiny.labels.clone()
     misleading[val] = (tiny.labels[val] + 1) % 3  # whoever trained on these would be right
-    wrong = yardstick.Images.validation(replace(tiny, labels=misleading))
-    for runs, misjudged in zip(right, yardstick.compare(wrong, small, seeds=2), strict=True):
+    wrong = airbench94.Images.validation(replace(tiny, labels=misleading))
+    for runs, misjudged in zip(right, airbench94.compare(wrong, small, seeds=2), strict=True):
         assert len(runs.seconds) == len(misjudged.accuracies) == 2
         assert min(runs.accuracies) > 0.6
         assert max(misjudged.accuracies) < 0.4

@@ -11,25 +11,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import (
-    accuracy,
-    curves,
-    full,
-    growth,
-    ingredients,
-    longer,
-    memory,
-    processes,
-    scale,
-    searches,
-    speed,
-    startup,
-    stopping,
-    tpe,
-    tuners,
-    yardstick,
-)
-from benchmarks.accuracy import standard_error
+from benchmarks.shared.report import standard_error
+from benchmarks.studies import accuracy, curves, full, ingredients, longer, stopping, tpe, tuners
+from benchmarks.yardsticks import airbench94, growth, memory, processes, scale, searches, speed, startup
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -222,8 +206,8 @@ def test_how_many_workers_one_manager_feeds() -> None:
         ("searches", "searches", searches.Search),
         ("stopping", "stopping", stopping.Replay),
         ("tpe", "tpe", tpe.Found),
-        ("yardstick", "own", yardstick.Runs),
-        ("yardstick", "small", yardstick.Runs),
+        ("yardstick", "own", airbench94.Runs),
+        ("yardstick", "small", airbench94.Runs),
     ],
 )
 def test_a_table_says_what_was_measured(name: str, table: str, line: type[Any]) -> None:

@@ -19,7 +19,7 @@ from experiments import ROOT
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from benchmarks import tpe
+from benchmarks.studies import tpe
 from cifar.errors import RequestError
 from cifar.search.config import Overrides, _stored, experiments_directory, load, load_stored
 from cifar.search.plan import disk_bytes

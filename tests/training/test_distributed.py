@@ -16,7 +16,7 @@ import torch
 from conftest import MakeFolder
 from experiments import ROOT, Search, Start, assert_numbered_and_paired, change_config, nothing_is_left
 
-from benchmarks import processes as benchmark
+from benchmarks.yardsticks import processes as benchmark
 from cifar.data import datasets
 from cifar.system import processes
 from cifar.training.hparams import Hparams

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import stdev
 from typing import Any, Protocol
 
 from cifar.system.files import new_file
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 class _Line(Protocol):
@@ -41,6 +43,10 @@ class Report:
     def _write(self, *lines: str) -> None:
         self.text += lines
         print("\n".join(lines), flush=True)
+
+
+def standard_error(values: Sequence[float]) -> float:
+    return stdev(values) / math.sqrt(len(values))
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -8,8 +8,8 @@ from statistics import median
 
 import torch
 
-from benchmarks import machine
-from benchmarks.contenders import Contender, Work
+from benchmarks.shared import machine
+from benchmarks.shared.contenders import Contender, Work
 from cifar.training.hparams import Hparams
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.tuners OUT DIRECTORY...`: stopped experiments over one space, with different tuners or seeds.
+"""`python -m benchmarks.studies.tuners OUT DIRECTORY...`: stopped experiments over one space, tuner by tuner.
 
 What each found, after how many trials, in what time; OUT is the table's and the plot's name. An experiment that is gone
 keeps the line that OUT has of it.
@@ -14,8 +14,8 @@ from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks import machine
-from benchmarks.report import Report
+from benchmarks.shared import machine
+from benchmarks.shared.report import Report
 from cifar.errors import RequestError
 from cifar.trials import store
 from cifar.trials.leaderboard import params_text
@@ -64,7 +64,7 @@ class Search:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tuners", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.tuners", description=__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="without an ending")
     parser.add_argument("experiments", nargs="+", type=Path, metavar="DIRECTORY", help="of a stopped experiment")
     options = parser.parse_args()
@@ -75,7 +75,7 @@ def main() -> int:
     searches = [
         kept[path.name] if path.name in kept and not path.exists() else read(path) for path in options.experiments
     ]
-    command = f"python -m benchmarks.tuners {options.out} {' '.join(search.experiment for search in searches)}"
+    command = f"python -m benchmarks.studies.tuners {options.out} {' '.join(search.experiment for search in searches)}"
     facts = machine.describe(command, machine.choose_data())
     facts["commit"] += ", of this table; the searches had their own"
     report = Report(options.out, "The tuner beside random search", facts)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.processes`: one training by 1, 2 and 4 processes, whose losses are to be equal.
+"""`python -m benchmarks.yardsticks.processes`: one training by 1, 2 and 4 processes, whose losses are to be equal.
 
 torchrun starts them, on the CPU with gloo. Nothing is timed: four processes on two cores would say nothing of speed.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks import machine
-from benchmarks.report import RESULTS, Report
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report
 from cifar.data import datasets
 from cifar.training import distributed
 from cifar.training.hparams import Hparams
@@ -68,7 +68,7 @@ class Losses:
 def main() -> int:
     data_name = machine.choose_data()
     datasets.load(data_name)  # once, and not by all at once
-    facts = machine.describe("python -m benchmarks.processes", data_name)
+    facts = machine.describe("python -m benchmarks.yardsticks.processes", data_name)
     report = Report(RESULTS / "processes", "One training by several processes", facts)
     title = f"Batches of {_BATCH}, {_EPOCHS} epochs of {_IMAGES:,} images, float32, gloo"
     report.table(title, "processes", HEADER, compare(data_name))
@@ -95,7 +95,7 @@ def losses(hparams: Hparams, data_name: str, processes: int) -> tuple[list[float
         launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         asked = json.dumps([asdict(hparams), data_name, str(out)])
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", *launcher, "-m", "benchmarks.processes", asked]
+        command = [sys.executable, "-m", *launcher, "-m", "benchmarks.yardsticks.processes", asked]
         ended = subprocess.run(command, cwd=RESULTS.parent, env=environment, capture_output=True, text=True)
         if ended.returncode:
             raise SystemExit(f"{processes} processes failed:\n{ended.stdout}{ended.stderr}")

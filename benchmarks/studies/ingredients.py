@@ -1,4 +1,4 @@
-"""`python -m benchmarks.ingredients`: what each ingredient of fast's recipe is worth, switched off alone.
+"""`python -m benchmarks.studies.ingredients`: what each ingredient of fast's recipe is worth, switched off alone.
 
 A small network on a small budget, the five epochs of 15,000 images that searches/fast gives its trials. Nothing is
 timed: it may run on a machine that is busy.
@@ -15,9 +15,8 @@ from typing import Any
 from scipy.stats import t as student
 from tqdm import tqdm
 
-from benchmarks import machine
-from benchmarks.accuracy import standard_error
-from benchmarks.report import RESULTS, Report
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report, standard_error
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.training.hparams import Hparams
@@ -66,7 +65,7 @@ def _margin(values: list[float]) -> float:
 def main() -> int:
     data_name = machine.choose_data()
     dataset = datasets.load(data_name)
-    facts = machine.describe("python -m benchmarks.ingredients", data_name)
+    facts = machine.describe("python -m benchmarks.studies.ingredients", data_name)
     report = Report(RESULTS / "ingredients", "What each ingredient of the network fast is worth", facts)
     title = (
         f"Width {_RECIPE.width}, batch {_RECIPE.batch_size}, {_RECIPE.epochs} epochs of "

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.tpe`: what NNI's TPE finds when trials run side by side, by how it thinks of those that run.
+"""`python -m benchmarks.studies.tpe`: NNI's TPE with trials side by side, by how it takes running trials.
 
 NNI's own tuner proposes; made landscapes answer at once, with the noise of 5,000 validation images. A trial that runs
 has no result yet, so TPE takes one for granted (`constant_liar_type`), with NNI's default the best so far. `gamma` says
@@ -23,13 +23,12 @@ from nni.algorithms.hpo.random_tuner import RandomTuner
 from nni.algorithms.hpo.tpe_tuner import TpeTuner
 from tqdm import tqdm
 
-from benchmarks import machine
-from benchmarks.accuracy import standard_error
-from benchmarks.report import RESULTS, Report
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report, standard_error
 
 Params = Mapping[str, float]
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _NOISE = 0.007
 _SEEDS = 40
 _STARTUP = 10
@@ -87,7 +86,7 @@ LANDSCAPES = [
 
 def main() -> int:
     logging.getLogger("nni").setLevel(logging.ERROR)
-    facts = machine.describe("python -m benchmarks.tpe", "digits") | {"data": "none: made landscapes"}
+    facts = machine.describe("python -m benchmarks.studies.tpe", "digits") | {"data": "none: made landscapes"}
     report = Report(RESULTS / "tpe", "TPE with trials side by side", facts)
     report.table(f"True accuracy found, {_SEEDS} seeds", "tpe", HEADER, compare())
     return 0

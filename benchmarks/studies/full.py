@@ -1,4 +1,4 @@
-"""`python -m benchmarks.full`: the network `fast` on its full budget and all training images, tested once.
+"""`python -m benchmarks.studies.full`: the network `fast` on its full budget and all training images, tested once.
 
 It takes between one and two hours on two cores. What was interrupted goes on at the next call.
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks import machine
-from benchmarks.report import RESULTS, Report
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report
 from cifar.analysis.final_test import read_test_images
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
@@ -26,7 +26,7 @@ from cifar.trials.run import run_trial
 # The defaults of `fast` but for its size, its epochs, and images that move by 4 pixels, chosen by validation images
 # alone (results/README.md). The fourth such training; that file tells of all.
 _HPARAMS = Hparams(model="fast", width=128, epochs=28, translate=4)
-_CHECKPOINT = Path(__file__).parents[1] / "nni-experiments" / "full" / "checkpoint.pt"
+_CHECKPOINT = Path(__file__).parents[2] / "nni-experiments" / "full" / "checkpoint.pt"
 HEADER = [
     "width",
     "parameters",
@@ -65,7 +65,7 @@ class FullRun:
 def main() -> int:
     data_name = machine.choose_data()
     dataset = datasets.load(data_name)
-    facts = machine.describe("python -m benchmarks.full", data_name)
+    facts = machine.describe("python -m benchmarks.studies.full", data_name)
     run = train(dataset, data_name)
     Report(RESULTS / "full", "The network fast on its full budget", facts).table(
         "All training images, none held out", "runs", HEADER, [run]
@@ -88,7 +88,7 @@ def train(dataset: Dataset, data_name: str) -> FullRun:
         raise SystemExit(f"the training ended {result.status}: {result.reason}")
     assert isinstance(trained.model, Network)
     model = SavedModel(trained.model, _HPARAMS, dataset.classes, {}, {})
-    accuracy = read_test_images(RESULTS, [model], test, "benchmarks.full").accuracy
+    accuracy = read_test_images(RESULTS, [model], test, "benchmarks.studies.full").accuracy
     seconds = [epoch.seconds for epoch in trained.history]
     losses = [epoch.train_loss for epoch in trained.history]
     return FullRun(

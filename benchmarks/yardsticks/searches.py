@@ -1,4 +1,4 @@
-"""`python -m benchmarks.searches`: a whole search here beside Ray Tune and Optuna, from command to end.
+"""`python -m benchmarks.yardsticks.searches`: a whole search here beside Ray Tune and Optuna, from command to end.
 
 NNI's random tuner draws the configurations from search_space.json, the others are given the same ones; each trains two
 at a time, for two epochs, on the same images.
@@ -19,12 +19,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks import machine
-from benchmarks.report import RESULTS, Report
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report
 from cifar.data import datasets
 from cifar.trials import store
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _EXPERIMENTS = _ROOT / "nni-experiments"
 _TOOLS = {"Ray Tune": "ray", "Optuna": "optuna"}
 _CONFIGURATIONS = 12
@@ -96,7 +96,7 @@ def _with_peer(
     reference_seconds: float,
 ) -> Search:
     with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "-m", "benchmarks.peers", _TOOLS[tool], trainer, data_name, directory]
+        command = [sys.executable, "-m", "benchmarks.yardsticks.peers", _TOOLS[tool], trainer, data_name, directory]
         seconds, quiet, _ = _time(command, json.dumps(configurations))
         accuracies = json.loads((Path(directory) / "accuracies.json").read_text())
     return Search(f"{tool}, {trainer}'s trainer", seconds, accuracies, quiet, reference_seconds)

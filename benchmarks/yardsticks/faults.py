@@ -1,4 +1,4 @@
-"""`python -m benchmarks.faults FILE`: the table of what `make test-faults` injected, from what its tests noted in FILE.
+"""`python -m benchmarks.yardsticks.faults FILE`: what `make test-faults` injected, from its tests' notes in FILE.
 
 A test notes a fault once all that it asserts has held: no result lost, none wrong, nothing left behind.
 """
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks import machine
-from benchmarks.report import RESULTS, Report
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report
 from cifar.errors import RequestError
 
 HEADER = ["fault", "outcome", "times injected", "lost results", "figures"]
@@ -34,7 +34,7 @@ class Fault:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.yardsticks.faults", description=__doc__)
     parser.add_argument("file", type=Path, metavar="FILE", help="that $CIFAR_FAULTS named while the tests ran")
     faults = read(parser.parse_args().file)
     facts = machine.describe("make test-faults", "digits")

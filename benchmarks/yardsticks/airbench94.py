@@ -1,4 +1,4 @@
-"""`python -m benchmarks.yardstick`: fast beside airbench94, the public record script, on the same images.
+"""`python -m benchmarks.yardsticks.airbench94`: fast beside airbench94, the public record script, on the same images.
 
 Each has its own recipe, at the same width, batch, epochs and learning rate. On a GPU they train ten times, on all but
 the test images, which judge them (results/yardstick-gpu). On a CPU once, judged by the validation images, and three
@@ -25,9 +25,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks import machine
-from benchmarks.accuracy import standard_error
-from benchmarks.report import RESULTS, Report
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report, standard_error
 from cifar.analysis import test_log
 from cifar.data import datasets
 from cifar.data.datasets import Dataset, Splits
@@ -94,7 +93,9 @@ def main() -> int:
     dataset, test = datasets.load(data_name), datasets.load_test(data_name)
     images = Images.test(dataset, test) if _GPU else Images.validation(dataset)
     stem = RESULTS / ("yardstick-gpu" if _GPU else "yardstick")
-    report = Report(stem, "Beside airbench94", machine.describe("python -m benchmarks.yardstick", data_name))
+    report = Report(
+        stem, "Beside airbench94", machine.describe("python -m benchmarks.yardsticks.airbench94", data_name)
+    )
     if _GPU:  # its libraries load their kernels, and choose among them, at the first use
         compare(Images.validation(dataset), _OWN, seeds=1)
     for name, (recipe, seeds) in _CASES.items():
@@ -116,7 +117,9 @@ def compare(images: Images, recipe: Hparams, seeds: int) -> list[Runs]:
             airbench.own.append(own)
             if images.judge is not images.dataset:
                 read = [ours.accuracies[-1], mirrored, own]
-                test_log.append(RESULTS, "benchmarks.yardstick, beside airbench94", [seed], images.judge, read)
+                test_log.append(
+                    RESULTS, "benchmarks.yardsticks.airbench94, beside airbench94", [seed], images.judge, read
+                )
     return [ours, airbench]
 
 

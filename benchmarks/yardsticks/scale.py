@@ -1,4 +1,4 @@
-"""`python -m benchmarks.scale`: what NNI's manager does for a trial and for a metric, in its own seconds of computing.
+"""`python -m benchmarks.yardsticks.scale`: the seconds that NNI's manager computes for a trial and a metric.
 
 Two searches of trials that train nothing, with few and with many metrics each; from their difference follows what a
 metric costs, and from that how many workers one manager feeds.
@@ -19,11 +19,11 @@ from typing import Any
 import psutil
 import yaml
 
-from benchmarks import machine
-from benchmarks.report import RESULTS, Report
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report
 from cifar.system import processes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _TRIALS, _AT_ONCE = 60, 4
 _FEW, _MANY = 1, 200  # metrics of each trial
 _BUSY = 0.5  # of one core: beyond it answers come late
@@ -78,7 +78,7 @@ def rounded(workers: int) -> str:
 
 
 def main() -> int:
-    facts = machine.describe("python -m benchmarks.scale", "digits")
+    facts = machine.describe("python -m benchmarks.yardsticks.scale", "digits")
     report = Report(RESULTS / "scale", "What one manager feeds", facts)
     loads = [measure(_FEW), measure(_MANY)]
     header = ["metrics of each trial", "trials", "manager, ms per trial", "tuner, ms per trial", "seconds per trial"]

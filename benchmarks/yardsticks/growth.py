@@ -12,8 +12,8 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 
-from benchmarks import machine
-from benchmarks.contenders import Contender, Work
+from benchmarks.shared import machine
+from benchmarks.shared.contenders import Contender, Work
 from cifar.training.hparams import Hparams
 from cifar.training.models import layer_sizes
 

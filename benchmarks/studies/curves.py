@@ -1,4 +1,4 @@
-"""`python -m benchmarks.curves`: accuracy over time of the four networks, each trained with its own recipe.
+"""`python -m benchmarks.studies.curves`: accuracy over time of the four networks, each trained with its own recipe.
 
 It takes 20 minutes on two cores. The test images are not read.
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks import machine
-from benchmarks.report import RESULTS, Report
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.training.hparams import Hparams
@@ -57,7 +57,7 @@ class Curve:
 def main() -> int:
     data_name = machine.choose_data()
     dataset = datasets.load(data_name)
-    facts = machine.describe("python -m benchmarks.curves", data_name)
+    facts = machine.describe("python -m benchmarks.studies.curves", data_name)
     report = Report(RESULTS / "curves", "Accuracy over time", facts)
     curves = list[Curve]()
     report.table("All cores for one training", "curves", HEADER, _kept(measure(dataset), curves))

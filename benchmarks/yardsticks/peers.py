@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.tutorial import Tutorial
+from benchmarks.shared.tutorial import Tutorial
 from cifar.data import datasets
 from cifar.training import device
 from cifar.training.hparams import Hparams
@@ -94,7 +94,7 @@ def search_with_optuna(
     for number in range(len(configurations)):
         study.enqueue_trial({"number": number})
     (directory / "configurations.json").write_text(json.dumps(configurations))
-    worker = [sys.executable, "-m", "benchmarks.peers", "optuna-worker", trainer, data_name, str(directory)]
+    worker = [sys.executable, "-m", "benchmarks.yardsticks.peers", "optuna-worker", trainer, data_name, str(directory)]
     one_core = os.environ | {"OMP_NUM_THREADS": "1"}  # as Ray Tune sees to by itself
     workers = [subprocess.Popen(worker, env=one_core) for _ in range(AT_ONCE)]
     assert [process.wait() for process in workers] == [0] * AT_ONCE

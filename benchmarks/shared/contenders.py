@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.tutorial import Tutorial
+from benchmarks.shared.tutorial import Tutorial
 from cifar.data import datasets
 from cifar.data.datasets import Dataset, Splits, batches
 from cifar.training import device
@@ -39,7 +39,7 @@ class Contender:
     def __init__(self, way: str, work: Work, at_once: int = 1) -> None:
         arguments = [way, work.data_name, json.dumps(asdict(work.hparams)), str(work.steps), str(at_once)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.contenders", *arguments],
+            [sys.executable, "-m", "benchmarks.shared.contenders", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.accuracy`: after the same epochs, the tutorial's loop beside `cifar`, over several seeds.
+"""`python -m benchmarks.studies.accuracy`: the tutorial's loop beside `cifar` after the same epochs, several seeds.
 
 Nothing is timed: it may run on a machine that is busy.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
+from statistics import fmean
 
 import torch
 from tqdm import tqdm
 
-from benchmarks import machine
-from benchmarks.report import RESULTS, Report
-from benchmarks.tutorial import Tutorial
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report, standard_error
+from benchmarks.shared.tutorial import Tutorial
 from cifar.data import datasets
 from cifar.data.datasets import Dataset, Splits
 from cifar.training.hparams import Hparams
@@ -70,7 +70,7 @@ class Compared:
 def main() -> int:
     data_name = machine.choose_data()
     datasets.load(data_name)
-    facts = machine.describe("python -m benchmarks.accuracy", data_name)
+    facts = machine.describe("python -m benchmarks.studies.accuracy", data_name)
     report = Report(RESULTS / "accuracy", "Accuracy beside the tutorial's loop", facts)
     compared = (compare(case, data_name) for case in CASES)
     report.table("Validation accuracy after two epochs", "accuracy", HEADER, compared)
@@ -101,10 +101,6 @@ def _ours(hparams: Hparams, images: Dataset, splits: Splits) -> float:
     model = new_model(hparams, images)
     *_, last = train(model, new_optimizer(model, hparams), hparams, images, splits)
     return last.metrics.accuracy
-
-
-def standard_error(values: list[float]) -> float:
-    return stdev(values) / math.sqrt(len(values))
 
 
 if __name__ == "__main__":

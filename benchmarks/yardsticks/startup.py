@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks import machine
+from benchmarks.shared import machine
 
 _BARE = "import torch, nni"
 # The trial as it is, ended after its first step; under an experiment it imports nni at the same point.

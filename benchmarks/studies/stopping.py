@@ -1,4 +1,4 @@
-"""`python -m benchmarks.stopping DIRECTORY...`: what Medianstop would have saved, and cost, in experiments without it.
+"""`python -m benchmarks.studies.stopping DIRECTORY...`: what Medianstop would have saved and cost there.
 
 NNI's own assessor hears the curves of trials that ran to their end, one trial after the other.
 """
@@ -14,9 +14,9 @@ from pathlib import Path
 from nni.algorithms.hpo.medianstop_assessor import MedianstopAssessor
 from nni.assessor import AssessResult
 
-from benchmarks import machine
-from benchmarks.report import RESULTS, Report
-from benchmarks.tuners import tuner_of
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report
+from benchmarks.studies.tuners import tuner_of
 from cifar.trials import store
 
 HEADER = ["experiment", "start_step", "trials stopped", "epochs run", "best without stopping", "best with it"]
@@ -48,7 +48,7 @@ class Replay:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.stopping", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.stopping", description=__doc__)
     parser.add_argument("experiments", nargs="+", type=Path, metavar="DIRECTORY", help="of a stopped experiment")
     options = parser.parse_args()
     for path in options.experiments:
@@ -57,7 +57,7 @@ def main() -> int:
     experiments = {_title(directory): curves_of(directory) for directory in options.experiments}
     data_name = machine.choose_data()
     ids = " ".join(directory.name for directory in options.experiments)
-    facts = machine.describe(f"python -m benchmarks.stopping {ids}", data_name)
+    facts = machine.describe(f"python -m benchmarks.studies.stopping {ids}", data_name)
     report = Report(RESULTS / "stopping", "Early stopping, replayed", facts)
     report.table("Medianstop against none", "stopping", HEADER, replays(experiments))
     return 0

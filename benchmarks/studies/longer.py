@@ -1,4 +1,4 @@
-"""`python -m benchmarks.longer`: trainings longer than fast's own, to choose the one of benchmarks/full.py.
+"""`python -m benchmarks.studies.longer`: trainings longer than fast's own, to choose the one of full.py.
 
 In long ones the network comes to know its training images by heart. By how many pixels to move them is asked on a CPU
 (half an hour on two cores); on a GPU also which width and epochs the same time should buy (three minutes on an H100;
@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from tqdm import tqdm
 
-from benchmarks import machine
-from benchmarks.report import RESULTS, Report
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report
 from cifar.analysis.statistics import correct, mean
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
@@ -57,7 +57,7 @@ class Trained:
 def main() -> int:
     data_name = machine.choose_data()
     dataset = datasets.load(data_name)
-    facts = machine.describe("python -m benchmarks.longer", data_name)
+    facts = machine.describe("python -m benchmarks.studies.longer", data_name)
     report = Report(RESULTS / ("longer-gpu" if _GPU else "longer"), "The network fast in a longer training", facts)
     report.table("By the validation images", "longer", HEADER, compare(dataset))
     return 0
