@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
+import zipfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from cifar import __version__
@@ -19,7 +24,8 @@ from cifar.system.files import new_file, read_tensors
 from cifar.training.hparams import Hparams
 from cifar.training.models import build_model
 
-_FORMAT = "cifar model 1"
+_FORMAT = "cifar model 2"
+_FORMER_FORMAT = "cifar model 1"  # version 0.1 wrote it with torch.save
 _INPUT = {"image_size": SIZE, "mean": 0.5, "standard_deviation": 0.5}
 
 
@@ -35,9 +41,9 @@ class SavedModel:
 
 
 def save(path: Path, network: nn.Module, hparams: Hparams, dataset: Dataset, accuracy: dict[str, float]) -> None:
-    content = {
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    facts = {
         "format": _FORMAT,
-        "weights": {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()},
         "hparams": asdict(hparams),
         "classes": list(dataset.classes),
         **_INPUT,
@@ -47,12 +53,14 @@ def save(path: Path, network: nn.Module, hparams: Hparams, dataset: Dataset, acc
         "versions": {"python": platform.python_version(), "cifar-nni": __version__}
         | {name: version(name) for name in ("torch", "numpy")},
     }
+    text = json.dumps(facts)
     with new_file(path) as temporary:
-        torch.save(content, temporary)
+        # "pt" tells other readers of safetensors that torch wrote the tensors. The format has no checksum of its own.
+        save_file(tensors, temporary, {"format": "pt", "cifar": text, "checksum": _checksum(text, tensors)})
 
 
 def load(path: Path) -> SavedModel:
-    """The model in a file, on the CPU. No code in the file is executed; RequestError where it is damaged or foreign."""
+    """The model in a file, on the CPU; RequestError where the file is damaged or foreign. It can hold no code."""
     content = _read(path)
     try:
         hparams = Hparams.from_params(content["hparams"])
@@ -66,15 +74,37 @@ def load(path: Path) -> SavedModel:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """The facts, and the tensors as `weights`."""
     try:
-        content = read_tensors(path)
+        with path.open("rb") as file:
+            is_former = zipfile.is_zipfile(file)
+        content = read_tensors(path) if is_former else _read_safetensors(path)
     except OSError as error:
         raise RequestError(f"{path}: {error.strerror}") from None
-    except Exception as error:  # as read_tensors says
+    except Exception as error:  # a damaged file raises nearly anything
         raise RequestError(f"{path} is no model file, or a damaged one ({type(error).__name__})") from None
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise RequestError(f"{path} is no model file of this project: its format is not {_FORMAT!r}")
+    expected = _FORMER_FORMAT if is_former else _FORMAT
+    if not isinstance(content, dict) or content.get("format") != expected:
+        raise RequestError(f"{path} is no model file of this project: its format is not {expected!r}")
     return content
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+    if metadata["checksum"] != _checksum(metadata["cifar"], tensors):
+        raise ValueError("its content does not match its checksum")
+    facts: dict[str, Any] = json.loads(metadata["cifar"])
+    return facts | {"weights": tensors}
+
+
+def _checksum(text: str, tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _check(content: dict[str, Any], network: nn.Module) -> None:

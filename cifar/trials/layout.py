@@ -13,7 +13,7 @@ RESULT = "result.json"
 STDERR = "trial.stderr"  # NNI's
 # Of a repeated training alone:
 TRAINING = "training.json"
-MODEL = "model.pt"
+MODEL = "model.safetensors"
 FAILURE = "failed.json"
 
 
@@ -71,7 +71,7 @@ def answer(experiment: Path) -> Path:
 
 
 def best_model(experiment: Path) -> Path:
-    return experiment / "best.pt"
+    return experiment / "best.safetensors"
 
 
 def test_log(experiment: Path) -> Path:

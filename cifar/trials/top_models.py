@@ -20,7 +20,7 @@ def save_top_k(experiment: Path, trial_id: str, accuracy: float, save: Callable[
     models = layout.models(experiment)
     models.mkdir(exist_ok=True)
     with FileLock(models / ".lock"):
-        offered = models / f"{accuracy:.6f}-{trial_id}.pt"
+        offered = models / f"{accuracy:.6f}-{trial_id}.safetensors"
         if known := find(experiment, trial_id):  # of an earlier start
             known.unlink()
         if offered in sorted([*best(experiment), offered], reverse=True)[:KEPT]:
@@ -41,10 +41,10 @@ def _drop_others(experiment: Path) -> None:
 
 
 def best(experiment: Path) -> list[Path]:
-    """The kept model files, the best first."""
-    return sorted(layout.models(experiment).glob("[01].*-*.pt"), reverse=True)
+    """The kept model files, the best first; version 0.1 called them *.pt."""
+    return sorted(layout.models(experiment).glob("[01].*-*.*"), reverse=True)
 
 
 def find(experiment: Path, trial_id: str) -> Path | None:
     """The kept model of a trial."""
-    return next(iter(layout.models(experiment).glob(f"[01].*-{trial_id}.pt")), None)
+    return next(iter(layout.models(experiment).glob(f"[01].*-{trial_id}.*")), None)

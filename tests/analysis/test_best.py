@@ -74,7 +74,7 @@ def test_the_leaders_are_trained_again_and_the_winner_is_tested_once(
     (reading,) = test_log.read(experiment)
     assert reading["trial"] == record["winner"]
     assert sum(reading["accuracies"]) / SEEDS == pytest.approx(test["mean"])
-    saved = model_file.load(experiment / "best.pt")
+    saved = model_file.load(experiment / "best.safetensors")
     assert saved.accuracy == {
         "validation": record["candidates"][record["winner"]]["mean"],
         "test": reading["accuracies"][0],
@@ -183,7 +183,7 @@ def test_what_was_left_damaged_is_trained_again(experiment: Path, trainings: lis
     best(experiment, "digits", BUDGET, None, force=False)
     first = json.loads((experiment / "best.json").read_text())
     trainings.clear()
-    for name in (damaged, f"{first['winner']}-final-seed1000/model.pt"):
+    for name in (damaged, f"{first['winner']}-final-seed1000/model.safetensors"):
         path = experiment / "confirmed" / name
         path.write_bytes(path.read_bytes()[:20])
     best(experiment, "digits", BUDGET, None, force=True)
@@ -248,7 +248,7 @@ def test_the_final_networks_may_train_longer_than_the_searchs(
     trial = {"accuracy": 0.8, "params": {"width": 4.0, "lr": 0.01}, "epochs": 1, "fingerprints": digits}
     experiment = fake.make(tmp_path / "made", [trial])
     assert best(experiment, "digits", Budget(2, final_epochs=3), None, force=False) == 0
-    saved = model_file.load(experiment / "best.pt")
+    saved = model_file.load(experiment / "best.safetensors")
     assert (saved.hparams.epochs, saved.hparams.images_per_epoch) == (3, 0)
     assert list(saved.accuracy) == ["test"]  # the validation accuracy is of other trainings
     assert "trained on the validation images too, for 3 epochs of all images" in capsys.readouterr().out

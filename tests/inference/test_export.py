@@ -22,8 +22,8 @@ def test_onnx_gives_what_pytorch_gives(tiny: Dataset, tmp_path: Path, network: s
     hparams = Hparams(model=network, width=8, seed=3, epochs=1)
     trained = new_model(hparams, tiny)
     [*train(trained, new_optimizer(trained, hparams), hparams, tiny, datasets.split(tiny))]
-    model_file.save(tmp_path / "model.pt", trained, hparams, tiny, {})
-    model = model_file.load(tmp_path / "model.pt")
+    model_file.save(tmp_path / "model.safetensors", trained, hparams, tiny, {})
+    model = model_file.load(tmp_path / "model.safetensors")
     export(model, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for images in (tiny.images[:1], tiny.images[:50]):

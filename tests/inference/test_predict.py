@@ -25,8 +25,8 @@ def model(tiny: Dataset, tmp_path: Path) -> SavedModel:
     network = new_model(hparams, tiny)
     *_, last = train(network, new_optimizer(network, hparams), hparams, tiny, datasets.split(tiny))
     assert last.metrics.accuracy == 1.0
-    model_file.save(tmp_path / "model.pt", network, hparams, tiny, {"validation": last.metrics.accuracy})
-    return model_file.load(tmp_path / "model.pt")
+    model_file.save(tmp_path / "model.safetensors", network, hparams, tiny, {"validation": last.metrics.accuracy})
+    return model_file.load(tmp_path / "model.safetensors")
 
 
 def picture(path: Path, brightness: int, mode: str = "RGB", size: tuple[int, int] = (50, 20)) -> Path:

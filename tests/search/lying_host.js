@@ -10,7 +10,7 @@ const HUGE = 2 ** 40;
 function listed(directory) {
   if (directory.endsWith("/tensorboard"))
     return behaviour === "climbs" ? ["/../../../../climbed", "..", ".hidden", "events.out.1"] : ["events.out.1"];
-  if (directory.endsWith("/models")) return behaviour === "climbs" ? ["x/../../../climbed-abcde.pt", "0.9-abcde.pt"] : [];
+  if (directory.endsWith("/models")) return behaviour === "climbs" ? ["x/../../../climbed-abcde.safetensors", "0.9-abcde.safetensors"] : [];
   return ["result.json", "authorized_keys"];
 }
 

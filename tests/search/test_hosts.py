@@ -153,7 +153,7 @@ def test_what_a_host_sends_stays_in_the_experiment(tmp_path: Path) -> None:
     assert fetched(experiment, "climbs") == "fetched"
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert written == {
-        "a/b/c/experiment/models/0.9-abcde.pt",
+        "a/b/c/experiment/models/0.9-abcde.safetensors",
         "a/b/c/experiment/trials/abcde/output/tensorboard/events.out.1",
         "a/b/c/experiment/environments/local-env/trials/abcde/result.json",
     }

@@ -42,7 +42,7 @@ def test_of_what_several_machines_kept_the_best_stay(tmp_path: Path) -> None:
     models = layout.models(tmp_path)
     models.mkdir()
     for number in range(8):
-        write(models / f"0.{number}00000-trial{number}.pt")
+        write(models / f"0.{number}00000-trial{number}.safetensors")
     top_models.drop_others(tmp_path)
     assert accuracies(tmp_path) == [0.7, 0.6, 0.5, 0.4, 0.3]
 
@@ -62,5 +62,5 @@ def test_trials_that_end_at_once_take_turns(tmp_path: Path) -> None:
         worker.join()
     everything = [random.Random(100 * worker + number).random() for worker in range(4) for number in range(20)]
     assert accuracies(tmp_path) == [round(value, 6) for value in sorted(everything, reverse=True)[: top_models.KEPT]]
-    leftovers = [path.name for path in layout.models(tmp_path).iterdir() if path.suffix != ".pt"]
+    leftovers = [path.name for path in layout.models(tmp_path).iterdir() if path.suffix != ".safetensors"]
     assert leftovers == [".lock"]

@@ -224,7 +224,7 @@ def test_a_finished_trial_leaves_what_a_kill_after_its_report_kept_it_from(
     assert read(output / "result.json") == before
     (model,) = top_models.best(experiment)
     accuracy = before["metrics"]["default"]
-    assert model.name == f"{accuracy:.6f}-TRIAL.pt"
+    assert model.name == f"{accuracy:.6f}-TRIAL.safetensors"
     predictions = load_predictions(output)
     assert predictions is not None
     assert float(predictions.correct.mean()) == pytest.approx(accuracy)

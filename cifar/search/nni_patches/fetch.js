@@ -18,7 +18,7 @@ async function fetchOutput(client, environment, id) {
   const sftp = await answered((done) => client.sftp(done));
   const fetch = (from, to, isWanted) => fetchFiles(sftp, from, path.join(experimentRoot, to), isWanted);
   try {
-    await fetch(`${root}/models`, "models", (name) => name.endsWith(`-${id}.pt`));
+    await fetch(`${root}/models`, "models", (name) => name.endsWith(`-${id}.safetensors`));
     await fetch(`${root}/${curves}`, curves, () => true);
     const trial = path.join("environments", "local-env", "trials", id);
     await fetch(`${environment}/trials/${id}`, trial, (name) => LEFT_BY_TRIALS.includes(name));
