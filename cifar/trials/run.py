@@ -49,43 +49,59 @@ def run_trial(
     Calls `on_epoch` with all epochs so far after each. With a checkpoint path, continues from what lies there. `report`
     gets the result instead, and the process ends, where another of the processes has run out of memory.
     """
-    trained: Trained | None = None  # one value, so that an interrupt finds a network and its figures, or neither
     checkpoint = Checkpoint(checkpoint_path, _identity(hparams, splits)) if checkpoint_path else None
+    training = _Training(hparams, checkpoint, processes)
 
     def finished(result: Result) -> Result:
         return replace(result, details=_details(hparams, dataset, splits, device, processes))
 
+    def failed(status: Status, reason: str) -> Result:
+        return finished(_failed(status, reason, training.history, dataset))
+
     def report_out_of_memory(reason: str) -> None:
         if report:
-            report(finished(_failed("out_of_memory", reason, _epochs(trained), dataset)))
+            report(failed("out_of_memory", reason))
 
     try:
         with processes.bounding_waits(report_out_of_memory), processes.naming_lost_peers():
-            dataset, splits = dataset.to(device), splits.to(device)
-            model = new_model(hparams, dataset)
-            optimizer = new_optimizer(model, hparams)
-            if checkpoint and (saved := checkpoint.restore(model, optimizer)):
-                history, predictions = saved
-                trained = Trained(copy.deepcopy(model), predictions.cpu(), history)
-            first_epoch = len(_epochs(trained)) + 1
-            for epoch in train(model, optimizer, hparams, dataset, splits, first_epoch, processes):
-                history = [*_epochs(trained), epoch.metrics]
-                trained = Trained(copy.deepcopy(model), epoch.predictions.cpu(), history)
-                if checkpoint and processes.is_main:  # before the report: should the manager be gone, nothing is lost
-                    checkpoint.save(model, optimizer, history, epoch.predictions)
-                on_epoch(history)
-            result = _ended("ok", "trained", trained)
+            training.run(dataset.to(device), splits.to(device), on_epoch)
     except Diverged as error:
-        result, trained = _failed("diverged", str(error), _epochs(trained), dataset), None
+        return failed("diverged", str(error)), None
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0]
         processes.tell_out_of_memory(reason)
-        result, trained = _failed("out_of_memory", reason, _epochs(trained), dataset), None
+        return failed("out_of_memory", reason), None
     except KeyboardInterrupt:
-        result = _ended("interrupted", "interrupted after", trained)
-    return finished(result), trained
+        return finished(_ended("interrupted", "interrupted after", training.trained)), training.trained
+    return finished(_ended("ok", "trained", training.trained)), training.trained
+
+
+class _Training:
+    """A trial's network on its way through the epochs."""
+
+    def __init__(self, hparams: Hparams, checkpoint: Checkpoint | None, processes: Processes) -> None:
+        self.hparams, self.checkpoint, self.processes = hparams, checkpoint, processes
+        self.trained: Trained | None = None  # one value, so that an interrupt finds a network and its figures, or none
+
+    @property
+    def history(self) -> list[EpochMetrics]:
+        return _epochs(self.trained)
+
+    def run(self, dataset: Dataset, splits: Splits, on_epoch: Callable[[list[EpochMetrics]], None]) -> None:
+        model = new_model(self.hparams, dataset)
+        optimizer = new_optimizer(model, self.hparams)
+        if self.checkpoint and (saved := self.checkpoint.restore(model, optimizer)):
+            history, predictions = saved
+            self.trained = Trained(copy.deepcopy(model), predictions.cpu(), history)
+        first_epoch = len(self.history) + 1
+        for epoch in train(model, optimizer, self.hparams, dataset, splits, first_epoch, self.processes):
+            history = [*self.history, epoch.metrics]
+            self.trained = Trained(copy.deepcopy(model), epoch.predictions.cpu(), history)
+            if self.checkpoint and self.processes.is_main:  # before the report: should the manager be gone, all is kept
+                self.checkpoint.save(model, optimizer, history, epoch.predictions)
+            on_epoch(history)
 
 
 def restored(
