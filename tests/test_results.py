@@ -130,7 +130,7 @@ def test_what_tpe_gains_over_random_search() -> None:
 def test_fast_beside_airbench94() -> None:
     for case, claim in (
         ("small", "{} ± {} of the validation images against {} ± {}, in {} seconds against {} ("),
-        ("own", "one run each: {} against {}, in {} seconds against {}. ("),
+        ("own", "one run each: {} against {}, in {} seconds against {}. On"),
     ):
         said = list[str]()
         for runs in figures("yardstick")[case]:
@@ -152,6 +152,16 @@ def test_fast_searched_on_a_gpu() -> None:
     reached = f"{float(best['accuracy']):.1%} ± {float(best['standard_error']):.1%} of the validation images"
     assert claim in " ".join(README.split())
     assert f"the best, of width {best['width']}, has {reached}" in " ".join(README.split())
+
+
+def test_fast_beside_airbench94_on_a_gpu_and_each_reading_of_test_images() -> None:
+    ours, other = figures("yardstick-gpu")["tested"]
+    said = [f"{fmean(runs['accuracies']):.2%} ± {standard_error(runs['accuracies']):.2%}" for runs in (ours, other)]
+    seconds = [f"{fmean(runs['seconds']):.1f}" for runs in (ours, other)]
+    assert f"{' against '.join(said)}, in {seconds[0]} seconds against {seconds[1]}" in " ".join(README.split())
+    readings = [json.loads(line) for line in (ROOT / "results/test-readings.jsonl").read_text().splitlines()]
+    logged = [reading["accuracies"] for reading in readings if "yardstick" in reading["trial"]]
+    assert logged == [list(three) for three in zip(ours["accuracies"], other["accuracies"], other["own"], strict=True)]
 
 
 def test_fast_on_its_full_budget() -> None:
