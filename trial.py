@@ -5,6 +5,10 @@ Alone, with no experiment running, it trains PyTorch's CIFAR-10 tutorial recipe 
 
 from __future__ import annotations
 
+from cifar.trials import warm_start
+
+warm_start.hand_over(__name__)  # under NNI, to a process that has imported what follows
+
 import argparse
 
 import torch

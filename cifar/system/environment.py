@@ -19,3 +19,7 @@ WORKER_PATCHES = "CIFAR_WORKER_PATCHES"  # JSON: "host:port" -> the directory of
 # From NNI's manager to a trial:
 RESTARTS = "CIFAR_RESTARTS"  # how often it has started the trial again
 GIVE_UP = "CIFAR_GIVE_UP"  # why the trial, killed too often, shall not begin
+
+# Of warm starts, see cifar/trials/warm_start.py:
+WARM = "CIFAR_WARM"  # the experiment whose trials this process forks
+COLD = "CIFAR_COLD"  # set: trials import everything themselves, to compare with

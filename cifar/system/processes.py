@@ -15,7 +15,9 @@ from typing import Literal
 
 import psutil
 
-Role = Literal["manager", "tuner", "trial"]
+from cifar.system import environment as names
+
+Role = Literal["manager", "tuner", "trial", "warm"]
 
 _TRIAL_STOP_SECONDS = 8.0  # what a trial may take to note where it stands; NNI itself gives it 5
 
@@ -104,6 +106,8 @@ def _role(process: psutil.Process, experiment: Path) -> Role | None:
         environment = process.environ()
     except (psutil.Error, ValueError, IndexError):  # it has just ended, or is another user's
         return None
+    if environment.get(names.WARM) == str(experiment):
+        return "warm"
     if environment.get("NNI_LOG_DIRECTORY") == str(experiment / "log"):
         return "tuner"
     return "trial" if environment.get("NNI_OUTPUT_DIR", "").startswith(f"{experiment}/") else None
