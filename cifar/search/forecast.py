@@ -35,13 +35,14 @@ from cifar.training.evaluation import evaluate
 from cifar.training.hparams import Hparams, command_hparams
 from cifar.training.steps import new_step
 from cifar.training.train import epoch_size, new_model, new_optimizer, train_batches
+from cifar.trials import warm_start
 from cifar.trials.run import is_out_of_memory
 from cifar.trials.top_models import KEPT
 
 _SAMPLES = 8  # configurations drawn from the space; the mean of so few is off by a third at times
 _SAMPLE_SECONDS = 0.25
 _EVALUATED_IMAGES = 512
-_HANDOVER_SECONDS = 1.0  # NNI looks for ended trials twice a second, and starts the next ones half a second later
+_HANDOVER_SECONDS = 0.5  # from a trial's last epoch to the next one's own code, results/warm.md
 _BYTES_PER_TRIAL = 64 * 1024  # logs, results and NNI's records
 _EXIT_SECONDS = 10.0
 _LEAST_GAIN = 1.05  # more trials at once must pay by this much: fewer teach the tuner more
@@ -169,9 +170,9 @@ def measure(space: dict[str, Any], command: str, data_name: str, concurrency: in
     biggest = largest(space, command)
     began = time.monotonic()
     with _imitated_trials(concurrency, (data_name, concurrency, biggest, samples(space, command))) as connections:
-        for connection in connections:
-            _receive(connection, biggest)
-        startup_seconds = time.monotonic() - began
+        preparing_seconds = fmean(_receive(connection, biggest) for connection in connections)
+        is_warm = warm_start.is_possible() and processes_per_trial(command) == 1
+        startup_seconds = preparing_seconds if is_warm else time.monotonic() - began  # with all imports
         for connection in connections:
             connection.send("go")  # all at once, since side by side is what is measured
         measured = [_receive(connection, biggest) for connection in connections]
@@ -214,11 +215,12 @@ def _imitate(
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a word
     end_with(parent)
     try:
+        began = time.monotonic()
         dataset = datasets.load(data_name)
         splits = datasets.split(dataset)
         claim = device.claim(concurrency, f"forecast-{parent}")
         dataset, splits = dataset.to(claim.device), splits.to(claim.device)
-        connection.send(None)
+        connection.send(time.monotonic() - began)
         connection.recv()
         torch.set_num_threads(claim.threads(biggest))
         step_seconds = _step_seconds(biggest, dataset, splits, at_most_seconds=0)

@@ -46,10 +46,15 @@ def hand_over(module: str) -> None:
             print(f"no warm start, the trial imports everything itself: {error}", file=sys.stderr)
 
 
+def is_possible() -> bool:
+    """Whether trials of one process start warm on this machine: on Linux, unless the user wants them cold."""
+    return hasattr(os, "pidfd_open") and environment.COLD not in os.environ
+
+
 def _can_be_warm() -> bool:
     under_nni = "NNI_TRIAL_JOB_ID" in os.environ and "RANK" not in os.environ
     plainly_started = sys.orig_argv[1:2] == sys.argv[:1]  # options of the interpreter's would be lost
-    return under_nni and plainly_started and hasattr(os, "pidfd_open") and environment.COLD not in os.environ
+    return is_possible() and under_nni and plainly_started
 
 
 def _run_warm() -> None:

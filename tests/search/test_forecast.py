@@ -112,7 +112,7 @@ def test_the_kept_models_need_disk_too() -> None:
 
 def test_a_trial_takes_no_longer_than_it_may() -> None:
     assert throughput(2, 60).cut_off(None) == throughput(2, 60)
-    assert throughput(2, 60).cut_off(9).trial_seconds == 10  # and a second until the next one
+    assert throughput(2, 60).cut_off(9).trial_seconds == 9.5  # and half a second until the next one
     assert throughput(2, 60).cut_off(900) == throughput(2, 60)
 
 

@@ -71,3 +71,14 @@ def test_a_patch_corrects_a_class_once_its_module_is_loaded(name: str, tmp_path:
     )
     run = subprocess.run([node(), "-e", script], capture_output=True, text=True, check=True)
     assert run.stdout == "2\n"
+
+
+def test_the_manager_looks_for_ended_trials_twenty_times_a_second(tmp_path: Path) -> None:
+    nnis = tmp_path / "nnimanager.js"
+    nnis.write_text(
+        "exports.NNIManager = class { async initTrainingService() { this.pollInterval = 0.5; return 'service'; } };"
+    )
+    script = f"require({str(PATCHES / 'poll.js')!r}); const manager = new (require({str(nnis)!r}).NNIManager)();"
+    script += "manager.initTrainingService().then((service) => console.log(service, manager.pollInterval));"
+    run = subprocess.run([node(), "-e", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "service 0.05\n"
