@@ -106,7 +106,13 @@ def test_a_trial_that_is_killed_whenever_it_starts_gives_up_and_says_so(
     record(5)
 
 
-VICTIMS: dict[processes.Role | Literal["search"], int] = {"trial": 50, "manager": 15, "tuner": 15, "search": 20}
+VICTIMS: dict[processes.Role | Literal["search"], int] = {
+    "trial": 40,
+    "warm": 10,
+    "manager": 15,
+    "tuner": 15,
+    "search": 20,
+}
 KILLS, TRIALS = 100, 40
 
 
