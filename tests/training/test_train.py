@@ -375,7 +375,7 @@ def interrupted_at(dataset: Dataset, splits: datasets.Splits, line: int | None) 
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal count
-        if frame.f_code is not run.run_trial.__code__:
+        if frame.f_code not in (run.run_trial.__code__, run._Training.run.__code__):
             return None
         if event == "line":
             count += 1
