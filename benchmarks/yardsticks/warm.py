@@ -170,7 +170,9 @@ def _searches(name: str, runs: list[tuple[float, bool, list[_Times]]]) -> Search
 def _memory(name: str, at_once: int) -> Memory:
     """Of trials that all train, half a minute after the first began."""
     command = [*_SEARCH, *_LONG, "--concurrency", str(at_once)]
-    search = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=_ROOT, env=_environment(name))
+    search = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=_ROOT, env=_environment(name)
+    )
     try:
         directory = _directory("".join(_lines_until_it_runs(search)))
         while len(list(directory.glob(f"environments/*/trials/*/{layout.CHECKPOINT}"))) < at_once:
