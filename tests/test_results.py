@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.shared.report import standard_error
 from benchmarks.studies import accuracy, curves, full, ingredients, longer, stopping, tpe, tuners
-from benchmarks.yardsticks import airbench94, growth, memory, processes, scale, searches, speed, startup
+from benchmarks.yardsticks import airbench94, growth, memory, processes, scale, searches, speed, startup, warm
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -164,6 +164,17 @@ def test_fast_beside_airbench94_on_a_gpu_and_each_reading_of_test_images() -> No
     assert logged == [list(three) for three in zip(ours["accuracies"], other["accuracies"], other["own"], strict=True)]
 
 
+def test_warm_trials() -> None:
+    cold, forked = (warm.Searches(**record) for record in figures("warm")["searches"])
+    memory_of = [warm.Memory(**record) for record in figures("warm")["memory"]]
+    megabytes = [one.together for one in memory_of if one.at_once == 4]
+    said = (
+        f"{forked.beside_training:.1f} s so, where it takes {cold.beside_training:.1f} s if",
+        f"take {megabytes[1] / 1000:.1f} GB of memory instead of {megabytes[0] / 1000:.1f}",
+    )
+    assert all(claim in " ".join(README.split()) for claim in said)
+
+
 def test_fast_on_its_full_budget() -> None:
     (run,) = (full.FullRun(**record) for record in figures("full")["runs"])
     width, _, _, epochs, minutes, _, accuracy = run.cells()
@@ -216,6 +227,10 @@ def test_how_many_workers_one_manager_feeds() -> None:
         ("searches", "searches", searches.Search),
         ("stopping", "stopping", stopping.Replay),
         ("tpe", "tpe", tpe.Found),
+        ("warm", "searches", warm.Searches),
+        ("warm", "phases", warm.Phases),
+        ("warm", "memory", warm.Memory),
+        ("yardstick-gpu", "tested", airbench94.Runs),
         ("yardstick", "own", airbench94.Runs),
         ("yardstick", "small", airbench94.Runs),
     ],

@@ -75,9 +75,12 @@ class Memory:
     client: float
     warm_process: float
 
+    @property
+    def together(self) -> float:
+        return self.at_once * (self.trial + self.client) + self.warm_process
+
     def cells(self) -> list[str]:
-        together = self.at_once * (self.trial + self.client) + self.warm_process
-        values = (self.trial, self.client, self.warm_process, together)
+        values = (self.trial, self.client, self.warm_process, self.together)
         return [self.name, str(self.at_once), *(f"{value:,.0f} MB" for value in values)]
 
 
