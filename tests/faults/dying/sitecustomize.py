@@ -100,9 +100,23 @@ _MOMENTS: dict[str, Callable[[str], None]] = {
     "after the final report": lambda death: _after("cifar.trials.nni_trial", "NniTrial.report_final", death),
 }
 
-if os.environ.get("NNI_TRIAL_JOB_ID") and "CIFAR_TEST_DEATHS" in os.environ:
-    sys.path.insert(0, os.environ["NNI_CODE_DIR"])
-    _deaths = os.environ["CIFAR_TEST_DEATHS"].split(",")
-    _moment, _, _signal = _deaths[int(os.environ["NNI_TRIAL_SEQ_ID"]) % len(_deaths)].partition(":")
-    if _moment.startswith("always") or not Path(os.environ["NNI_OUTPUT_DIR"], "died").exists():
-        _MOMENTS[_moment](_signal)
+
+def _prepare() -> None:
+    """Let this process, a trial's, die at its moment."""
+    deaths = os.environ["CIFAR_TEST_DEATHS"].split(",")
+    moment, _, signal_name = deaths[int(os.environ["NNI_TRIAL_SEQ_ID"]) % len(deaths)].partition(":")
+    if moment.startswith("always") or not Path(os.environ["NNI_OUTPUT_DIR"], "died").exists():
+        _MOMENTS[moment](signal_name)
+
+
+def _prepare_forked(become: Callable[..., None]) -> Callable[..., None]:
+    def becoming(request: Any) -> None:
+        become(request)
+        _prepare()
+
+    return becoming
+
+
+if "CIFAR_WARM" in os.environ and "CIFAR_TEST_DEATHS" in os.environ:  # the process that forks the trials
+    sys.path.insert(0, str(Path.cwd()))
+    _wrap("cifar.trials.warm_wire", "Request.become", _prepare_forked)
