@@ -150,7 +150,7 @@ def kill_one(chance: random.Random, search: Search) -> str:
             time.sleep(0.05)
         with contextlib.suppress(psutil.NoSuchProcess):
             chance.choice(found).send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
-    if victim != "trial":
+    if victim not in ("trial", "warm"):
         search.process.wait(120)
         wait_until_gone(search.experiments.parent)
     return victim
