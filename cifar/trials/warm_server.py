@@ -106,14 +106,12 @@ class _Server:
         connection, _ = self.listener.accept()
         try:
             connection.settimeout(_REQUEST_SECONDS)
-            request = Request.receive(connection) if user_of(connection) == os.getuid() else None
-            if request is None:
-                connection.close()
-                return None
-            return self._fork(request, connection)
+            if user_of(connection) == os.getuid():
+                return self._fork(Request.receive(connection), connection)
         except (OSError, ValueError, TypeError):  # its client has gone, or was none
-            connection.close()
-            return None
+            pass
+        connection.close()
+        return None
 
     def _fork(self, request: Request, connection: socket.socket) -> Request | None:
         outdated = _code() != self.code
@@ -127,7 +125,7 @@ class _Server:
             self._forget(connection)
             return request
         else:
-            self._begin(_Trial(pid, os.pidfd_open(pid), connection))
+            self._begin(_Trial(pid, _end_of(pid), connection))
         for file in request.files:
             os.close(file)
         return None
@@ -174,6 +172,17 @@ class _Server:
         with contextlib.suppress(OSError):
             trial.connection.send(f"{os.waitstatus_to_exitcode(status)}\n".encode())
         trial.connection.close()
+
+
+def _end_of(pid: int) -> int:
+    """A descriptor that can be read when this child has ended. OSError where there is none: the child is killed then,
+    since its client will run the trial itself."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 _Code = dict[str, tuple[int, int]]

@@ -124,6 +124,7 @@ def _try_connect(path: Path) -> socket.socket | None:
         connection.close()
         return None
     if user_of(connection) != os.getuid():
+        connection.close()
         raise PermissionError(f"{path.name} is another user's")
     return connection
 

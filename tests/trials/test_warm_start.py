@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +22,7 @@ from fake_manager import Manager, parameters
 
 from cifar.inference import model_file
 from cifar.system import environment, processes
-from cifar.trials import layout
+from cifar.trials import layout, warm_server, warm_start
 
 # Runs one command after another, as NNI's manager would, and ends with its input.
 STARTER = """
@@ -216,3 +219,70 @@ def test_a_socket_that_a_killed_process_left_is_removed(experiment: Experiment) 
     experiment.warm()[0].kill()
     assert experiment.run("second", *QUICK, OMP_NUM_THREADS="1") == 0  # under another name
     assert len(list(experiment.directory.glob("cache/*/claims-*/warm-*.socket"))) == 1
+
+
+AS_ANOTHER = """
+import os, socket, sys
+one = socket.socket(socket.AF_UNIX)
+if sys.argv[1] == "serve":
+    one.bind(sys.argv[2])
+    os.chmod(sys.argv[2], 0o666)
+os.setuid(65534)
+if sys.argv[1] == "serve":
+    one.listen()
+    print("ready", flush=True)
+    one.accept()
+else:
+    one.connect(sys.argv[2])
+    try:
+        one.sendall(b'{"arguments": ["trial.py", "--help"], "environment": {}, "directory": "/"}\\n')
+        print(one.recv(1))
+    except ConnectionError:
+        print(b"")
+"""
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user")
+
+
+@as_root
+def test_a_socket_of_another_user_is_not_trusted(short_path: Path) -> None:
+    path = short_path / "warm-0.socket"
+    with another_user("serve", path) as another:
+        assert another.stdout and another.stdout.readline() == "ready\n"
+        with pytest.raises(PermissionError, match=r"warm-0\.socket is another user's"):
+            warm_start._try_connect(path)
+
+
+@as_root
+def test_another_user_gets_no_trial(short_path: Path) -> None:
+    """Also where the modes of folder and socket, which keep others away, have been changed."""
+    path = short_path / "warm-0.socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        path.chmod(0o666)
+        listener.listen()
+        manager = subprocess.Popen(["sleep", "60"])
+        server = warm_server._Server(path, manager.pid, listener, warm_server._code())
+        with another_user("connect", path) as another:
+            assert server._accept() is None
+            assert another.communicate()[0] == "b''\n"
+        assert not server.trials
+        manager.kill()
+        manager.wait()
+        server._retire()
+        server.selector.close()
+
+
+@contextlib.contextmanager
+def another_user(does: str, path: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", AS_ANOTHER, does, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as another:
+        yield another
+        another.kill()
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder that every user may open, with a path that is short enough for a socket's."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o777)
+        yield Path(directory)
