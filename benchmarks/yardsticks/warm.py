@@ -171,7 +171,7 @@ def _searches(name: str, runs: list[tuple[float, bool, list[_Times]]]) -> Search
 
 
 def _memory(name: str, at_once: int) -> Memory:
-    """Of trials that all train, half a minute after the first began."""
+    """Of trials that all train, each after its first epoch."""
     command = [*_SEARCH, *_LONG, "--concurrency", str(at_once)]
     search = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=_ROOT, env=_environment(name)
