@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
 import re
 import shlex
@@ -22,6 +23,13 @@ from cifar.trials import store
 # Each command imports what it needs when it runs: PyTorch and NNI take seconds, a leaderboard needs neither.
 if TYPE_CHECKING:
     from cifar.search.plan import Request
+
+
+def program() -> NoReturn:
+    """What the shell calls `cifar`."""
+    code = main()
+    atexit._run_exitfuncs()
+    processes.leave(code)
 
 
 def main() -> int:
@@ -158,24 +166,33 @@ def _add_export(command: argparse.ArgumentParser) -> None:
 
 
 def run_search(options: argparse.Namespace) -> int:
-    from cifar.search.prepare import prepare_new, prepare_resumed, prepare_view
-    from cifar.search.run import search, view
-
-    request = _request(options)
     if options.ui_only:
-        with prepare_view(request, options.ui_only) as shown:
-            return view(shown)
-    prepared = prepare_resumed(request, options.resume) if options.resume else prepare_new(request)
+        return run_view(options)
+    with processes.spawner("cifar.search.forecast"):  # first: it imports beside the imports here
+        from cifar.search.prepare import prepare_new, prepare_resumed
+        from cifar.search.run import search
+
+        request = _request(options)
+        prepared = prepare_resumed(request, options.resume) if options.resume else prepare_new(request)
     config = [] if options.config == Path("config.yml") else ["--config", str(options.config)]
     resume_command = shlex.join(["cifar", "search", *config, "--resume", prepared.id])
     with prepared:
         return search(prepared, options.keep_open, resume_command)
 
 
-def run_doctor(options: argparse.Namespace) -> int:
-    from cifar.search.doctor import doctor
+def run_view(options: argparse.Namespace) -> int:
+    from cifar.search.prepare import prepare_view
+    from cifar.search.run import view
 
-    return doctor(_request(options))
+    with prepare_view(_request(options), options.ui_only) as shown:
+        return view(shown)
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    with processes.spawner("cifar.search.forecast"):
+        from cifar.search.doctor import doctor
+
+        return doctor(_request(options))
 
 
 def run_trials(options: argparse.Namespace) -> int:
@@ -280,4 +297,4 @@ def _request(options: argparse.Namespace) -> Request:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from benchmarks.shared import machine
 from benchmarks.shared.report import RESULTS, Report
 from cifar.data import datasets
+from cifar.system.processes import leave
 from cifar.training import distributed
 from cifar.training.hparams import Hparams
 from cifar.training.train import new_model, new_optimizer, train
@@ -120,6 +121,6 @@ def work(asked: str) -> None:
 if __name__ == "__main__":
     if "RANK" in os.environ:
         work(sys.argv[1])
-        distributed.leave(0)
+        leave(0)
     else:
         sys.exit(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from cifar.analysis.kept_trainings import KeptTrainings, Training, Validated
 from cifar.data import datasets
 from cifar.data.datasets import Dataset, Splits
 from cifar.inference.model_file import SavedModel
-from cifar.system.processes import end_with, spawned
+from cifar.system.processes import spawned
 from cifar.training import device
 from cifar.training.hparams import Hparams
 from cifar.trials import layout
@@ -64,7 +63,7 @@ class Trainer:
         """Run the missing trainings, as many at once as the search did; failures are left to later callers."""
         missing = [training for training in trainings if not self.kept.has(training)]
         helpers = min(self.at_once, len(missing)) - 1
-        arguments = (os.getpid(), self.directory, self.dataset.name, self.dataset.fingerprint, self.at_once, missing)
+        arguments = (self.directory, self.dataset.name, self.dataset.fingerprint, self.at_once, missing)
         with spawned(_help, [arguments] * helpers, _STOP_SECONDS) as helping:
             self.train_missing(missing)
             for helper in helping:
@@ -119,11 +118,8 @@ class Trainer:
         return trained, result.seconds
 
 
-def _help(
-    parent: int, directory: Path, data_name: str, fingerprint: str, at_once: int, trainings: Sequence[Training]
-) -> None:
+def _help(directory: Path, data_name: str, fingerprint: str, at_once: int, trainings: Sequence[Training]) -> None:
     """In a process of its own: take part in the trainings."""
-    end_with(parent)
     dataset = datasets.load(data_name)
     if dataset.fingerprint != fingerprint:
         return  # the folder has changed: what it holds now is another experiment's

@@ -29,7 +29,7 @@ from cifar.data import datasets
 from cifar.data.datasets import Dataset, Splits
 from cifar.errors import RequestError
 from cifar.search.search_space import sampled_values
-from cifar.system.processes import end_with, spawned
+from cifar.system.processes import spawned
 from cifar.training import device, models
 from cifar.training.evaluation import evaluate
 from cifar.training.hparams import Hparams, command_hparams
@@ -213,7 +213,6 @@ def _imitate(
 ) -> None:
     """In its own process: get ready as a trial does, wait for the others, then measure."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a word
-    end_with(parent)
     try:
         began = time.monotonic()
         dataset = datasets.load(data_name)

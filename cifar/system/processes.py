@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
-from typing import Literal
+from typing import Any, Literal, NoReturn
 
 import psutil
 
@@ -40,17 +43,42 @@ def end(experiment: Path, at_once: bool = False) -> None:
 
 
 @contextlib.contextmanager
+def spawner(module: str) -> Iterator[None]:
+    """While the block lasts, a process that has imported `module` forks what `spawned` starts, in milliseconds.
+
+    It begins to import at once, beside this process.
+    """
+    if sys.platform != "linux":  # elsewhere the systems' own libraries may not be forked
+        yield
+        return
+    multiprocessing.set_forkserver_preload([module])
+    resource_tracker.ensure_running()  # it would lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # an interrupted import would print where it was
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield
+    finally:
+        os.kill(_server()._forkserver_pid, signal.SIGKILL)  # it would first import all the rest
+        _server()._stop()  # or else hold its memory for hours
+        multiprocessing.set_forkserver_preload([])
+
+
+@contextlib.contextmanager
 def spawned(
     target: Callable[..., None], arguments: Iterable[tuple[object, ...]], stop_seconds: float
 ) -> Iterator[list[BaseProcess]]:
-    """Processes of this program that run `target` afresh, one for each tuple of arguments.
+    """Processes of this program that run `target` afresh, one for each tuple of arguments; they end with this one.
 
     At the block's end they are interrupted, and killed where they have not ended within `stop_seconds`.
     """
+    context: Any = multiprocessing.get_context("forkserver" if _server()._forkserver_pid else "spawn")
     started = list[BaseProcess]()
     try:
         for some in arguments:
-            process = multiprocessing.get_context("spawn").Process(target=target, args=some, daemon=True)
+            process: BaseProcess = context.Process(target=_run, args=(target, some), daemon=True)
             process.start()
             started.append(process)
         yield started
@@ -62,6 +90,23 @@ def spawned(
             child.join(stop_seconds)
             child.kill()
             child.join()
+
+
+def _server() -> Any:
+    return forkserver._forkserver
+
+
+def _run(target: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    target(*arguments)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -81,6 +126,15 @@ def end_with(parent: int) -> None:
         os._exit(1)
 
     Thread(target=watch, daemon=True).start()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process without the interpreter's own end, which takes up to a second: all that was imported is taken
+    apart. And where several processes train, threads of PyTorch's may abort it."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _send(number: signal.Signals, processes: list[psutil.Process], wait_seconds: float = 5.0) -> None:

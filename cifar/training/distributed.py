@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from cifar.system.processes import end_with
+from cifar.system.processes import end_with, leave
 
 T = TypeVar("T")
 
@@ -166,15 +164,6 @@ def process_group() -> Iterator[Processes]:
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
     yield Processes(rank, world_size, store)
     dist.destroy_process_group()  # not after an error: it might wait for processes that have ended
-
-
-def leave(code: int) -> NoReturn:
-    """End this process without the interpreter's own end, which takes up to a second: all that was imported is taken
-    apart. And where several processes train, threads of PyTorch's may abort it."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _raise_peer_lost(*_: object) -> None:

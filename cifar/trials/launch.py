@@ -11,7 +11,8 @@ from typing import NoReturn
 
 from cifar import console
 from cifar.errors import RequestError
-from cifar.training.distributed import PeerLost, leave, process_group
+from cifar.system.processes import leave
+from cifar.training.distributed import PeerLost, process_group
 from cifar.trials import nni_client
 from cifar.trials.nni_client import ManagerGone
 from cifar.trials.nni_trial import KilledTooOften, NniTrial

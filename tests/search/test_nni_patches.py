@@ -82,3 +82,46 @@ def test_the_manager_looks_for_ended_trials_twenty_times_a_second(tmp_path: Path
     script += "manager.initTrainingService().then((service) => console.log(service, manager.pollInterval));"
     run = subprocess.run([node(), "-e", script], capture_output=True, text=True, check=True)
     assert run.stdout == "service 0.05\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "ends"),
+    [
+        ("{ tuner: { name: 'TPE' }, assessor: { name: 'Medianstop' } }", True),
+        ("{ tuner: { name: 'Random' } }", True),
+        ("{ tuner: { name: '_custom', className: 'my.Tuner' } }", False),
+        ("{ tuner: { name: 'TPE' }, assessor: { className: 'my.Assessor' } }", False),
+        ("{ advisor: { name: 'BOHB' } }", False),
+    ],
+)
+def test_at_the_end_the_tuner_is_not_waited_for_where_it_is_nnis_own(tmp_path: Path, config: str, ends: bool) -> None:
+    nnis = tmp_path / "nnimanager.js"
+    nnis.write_text(
+        "exports.NNIManager = class { async stopExperimentTopHalf() {"
+        "  await new Promise((done) => setTimeout(done, 200)); this.dispatcherPid = undefined; return 'stopped'; } };"
+    )
+    script = (
+        f"require({str(PATCHES / 'stop.js')!r}); const {{ NNIManager }} = require({str(nnis)!r});"
+        "const tuner = require('child_process').spawn('sleep', ['0.5']);"
+        f"const manager = Object.assign(new NNIManager(), {{ config: {config}, dispatcherPid: tuner.pid }});"
+        "tuner.on('exit', (code, signal) => console.log(signal));"
+        "manager.stopExperimentTopHalf().then((said) => console.log(said));"
+    )
+    run = subprocess.run([node(), "-e", script], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == (["SIGTERM", "stopped"] if ends else ["stopped", "null"])
+
+
+@pytest.mark.parametrize(("platform", "asks"), [("local", False), ("remote", True)])
+def test_what_machine_this_is_nobody_is_asked_where_the_manager_runs_the_trials(
+    tmp_path: Path, platform: str, asks: bool
+) -> None:
+    nnis = tmp_path / "keeper.js"
+    nnis.write_text(
+        "const part = () => ({ start: async () => console.log('part') });"
+        "exports.TrialKeeper = class { scheduler = part(); channels = part(); envId = 'here';"
+        f" platform = {platform!r}; async start() {{ console.log('asked'); return {{ id: 'here' }}; }} }};"
+    )
+    script = f"require({str(PATCHES / 'platform.js')!r}); const keeper = new (require({str(nnis)!r}).TrialKeeper)();"
+    script += "keeper.start().then((told) => console.log(told.id));"
+    run = subprocess.run([node(), "-e", script], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == (["asked", "here"] if asks else ["part", "part", "here"])

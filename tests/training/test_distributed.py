@@ -78,8 +78,8 @@ def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_trial_leaves_without_the_interpreters_end_and_all_it_said_is_there() -> None:
     script = (
-        "import atexit; from cifar.training import distributed; atexit.register(print, 'abort', end='')\n"
-        "print('said', end=''); distributed.leave(3)"
+        "import atexit; from cifar.system.processes import leave; atexit.register(print, 'abort', end='')\n"
+        "print('said', end=''); leave(3)"
     )
     run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (3, "said", "")
