@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Named after the Python, so that another PYTHON installs anew.
 INSTALLED := $(VENV)/.installed-$(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
 
-.PHONY: help install demo test test-slow test-faults test-remote audit bench bench-quick bench-searches check format lock clean
+.PHONY: help install demo test test-slow test-faults test-remote audit bench bench-quick bench-searches bench-gpu check format lock clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -47,6 +47,9 @@ bench-quick: install  ## less of it (about 5 minutes)
 bench-searches: install  ## whole searches beside Ray Tune and Optuna, which it installs (about 40 minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
 	$(BIN)/python -m benchmarks.yardsticks.searches
+
+bench-gpu: install  ## what a GPU does for trials: speed, first seconds, trials per hour, searches (about 10 minutes)
+	$(BIN)/python -m benchmarks.yardsticks.gpu
 
 check: install  ## lint, format and types
 	$(BIN)/ruff check .

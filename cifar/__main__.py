@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import contextlib
 import logging
 import re
 import shlex
@@ -168,15 +169,20 @@ def _add_export(command: argparse.ArgumentParser) -> None:
 def run_search(options: argparse.Namespace) -> int:
     if options.ui_only:
         return run_view(options)
-    with processes.spawner("cifar.search.forecast"):  # first: it imports beside the imports here
-        from cifar.search.prepare import prepare_new, prepare_resumed
-        from cifar.search.run import search
+    with contextlib.ExitStack() as held:
+        with processes.spawner("cifar.search.forecast"):  # first: it imports beside the imports here
+            from cifar.search.prepare import prepare_new, prepare_resumed
+            from cifar.search.run import search
+            from cifar.system import gpus, mps
 
-        request = _request(options)
-        prepared = prepare_resumed(request, options.resume) if options.resume else prepare_new(request)
-    config = [] if options.config == Path("config.yml") else ["--config", str(options.config)]
-    resume_command = shlex.join(["cifar", "search", *config, "--resume", prepared.id])
-    with prepared:
+            request = _request(options)
+            shared = held.enter_context(mps.started(gpus.list_gpus()))
+            if options.resume:
+                prepared = held.enter_context(prepare_resumed(request, shared, options.resume))
+            else:
+                prepared = held.enter_context(prepare_new(request, shared))
+        config = [] if options.config == Path("config.yml") else ["--config", str(options.config)]
+        resume_command = shlex.join(["cifar", "search", *config, "--resume", prepared.id])
         return search(prepared, options.keep_open, resume_command)
 
 

@@ -21,7 +21,7 @@ from benchmarks.shared import machine
 from benchmarks.shared.contenders import Contender, Work
 from benchmarks.shared.tutorial import Pictures, Tutorial
 from benchmarks.studies import accuracy, curves, full, ingredients, longer, stopping, tuners
-from benchmarks.yardsticks import airbench94, faults, growth, memory, peers, searches, speed, startup
+from benchmarks.yardsticks import airbench94, faults, gpu, growth, memory, peers, searches, speed, startup
 from cifar.analysis import test_log
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
@@ -297,3 +297,31 @@ def test_the_yardstick_trains_on_training_images_and_is_judged_by_validation_ima
         assert len(runs.seconds) == len(misjudged.accuracies) == 2
         assert min(runs.accuracies) > 0.6
         assert max(misjudged.accuracies) < 0.4
+
+
+def test_without_a_gpu_its_benchmark_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main() == 2
+    assert capsys.readouterr().err == "error: this machine shows no GPU, which make bench-gpu measures\n"
+
+
+def test_the_first_seconds_and_the_rates_of_a_device_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = gpu.first_seconds_alone("digits")
+    assert all(seconds > 0 for seconds in vars(first).values())
+    monkeypatch.setitem(gpu._SPACE, "width", {"_type": "choice", "_value": [1]})
+    [alone] = gpu.rates("digits", [1])
+    assert alone.without.trials_per_hour > 0
+    assert alone.with_mps is None
+    assert alone.cells()[-2:] == ["no MPS", ""]
+    assert len(gpu.Rates(alone.without, alone.without).cells()) == len(gpu.RATES)
+
+
+@pytest.mark.slow
+def test_a_search_is_timed_from_command_to_end() -> None:
+    config = gpu._net_config() | {"trialCommand": "python trial.py --epochs 1"}
+    timed = gpu.search("digits", "digits", config, trials=2, at_once=2)
+    assert timed.seconds > 0
+    assert timed.cells()[:3] == ["digits", "2", "2"]

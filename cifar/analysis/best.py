@@ -7,6 +7,7 @@ test images.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,9 @@ from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.inference.model_file import SavedModel
+from cifar.system import mps
 from cifar.system.files import read_json, write_json
+from cifar.system.gpus import list_gpus
 from cifar.training.hparams import Hparams
 from cifar.trials import layout, store
 from cifar.trials.leaderboard import params_text
@@ -91,8 +94,10 @@ def best(experiment: Path, data_name: str, budget: Budget, second_test: str | No
     directory = layout.confirmed(experiment)
     directory.mkdir(exist_ok=True)
     try:
-        with FileLock(directory / ".lock", timeout=0):
-            at_once = int(store.read_config(experiment).get("trialConcurrency", 1))
+        at_once = int(store.read_config(experiment).get("trialConcurrency", 1))
+        gpus = list_gpus() if at_once > 1 else []
+        with FileLock(directory / ".lock", timeout=0), mps.started(gpus) as shared:
+            os.environ.update(shared)
             trainer = Trainer(directory, dataset, at_once, (len(trials) + 1) * budget.seeds)
             seeds = new_seeds(searched, budget.seeds)
             return _confirm(experiment, trainer, trials, seeds, budget, tests)

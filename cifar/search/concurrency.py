@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from cifar.errors import RequestError
 from cifar.search import forecast
 from cifar.search.forecast import Throughput
 from cifar.search.remote import hosts
@@ -14,18 +16,34 @@ from cifar.system import durations
 from cifar.system.durations import duration_text
 
 
-def choose_concurrency(
-    config: Any, data: str, infos: Sequence[HostInfo], auto: bool, trials: int | None, seconds_used: float = 0.0
-) -> int:
-    """Measure how fast trials will be and say how long all will take; returns how many are to run at once.
+@dataclass(frozen=True)
+class Choice:
+    """How many trials run at once, and the variables by which they find an MPS, {} where it does not pay."""
 
-    That is the config's number, or where `auto` leaves it open, the fewest that pay.
+    concurrency: int
+    mps: dict[str, str]
+
+
+def choose_concurrency(
+    config: Any,
+    data: str,
+    infos: Sequence[HostInfo],
+    auto: bool,
+    mps: dict[str, str],
+    trials: int | None,
+    seconds_used: float = 0.0,
+) -> Choice:
+    """Measure how fast trials will be, with this MPS and without, and say how long all will take.
+
+    As many are to run at once as the config says, or where `auto` leaves it open, the fewest that pay.
     """
     if (number := forecast.processes_per_trial(config.trial_command)) > 1:
         print(f"trials of {number} processes each are not measured: how long they take will show", file=sys.stderr)
-        return int(config.trial_concurrency)
+        return Choice(int(config.trial_concurrency), {})
     print(f"measuring how fast {'the hosts are' if infos else 'this machine is'}", file=sys.stderr)
-    throughput = _measure(config, data, infos, auto)
+    throughput, used = _measure(config, data, infos, auto), dict[str, str]()
+    if mps and not infos and (config.trial_concurrency > 1 or auto):
+        throughput, used = _better_with(mps, throughput, config, data, auto)
     max_seconds = durations.seconds(config.max_experiment_duration)
     left = None if max_seconds is None else max(0.0, max_seconds - seconds_used)
     most = durations.seconds(config.max_trial_duration)
@@ -33,17 +51,34 @@ def choose_concurrency(
         needed = duration_text(throughput.trial_seconds)
         print(f"maxTrialDuration will end trials early: a mean one needs {needed}", file=sys.stderr)
     print(forecast_line(throughput.cut_off(most), trials, left), file=sys.stderr)
-    return throughput.concurrency
+    return Choice(throughput.concurrency, used)
 
 
 def _measure(config: Any, data: str, infos: Sequence[HostInfo], auto: bool) -> Throughput:
-    space, command, concurrency = config.search_space, config.trial_command, config.trial_concurrency
     if infos:
-        measured = hosts.measure(infos, space, command, concurrency)
+        measured = hosts.measure(infos, config.search_space, config.trial_command, config.trial_concurrency)
         return forecast.together([Throughput(**numbers) for numbers in measured])
-    if auto:
-        return forecast.best(list(forecast.throughputs(space, command, data, forecast.concurrencies())))
-    return next(forecast.throughputs(space, command, data, [concurrency]))
+    return _measure_here(config, data, auto, {})
+
+
+def _measure_here(config: Any, data: str, auto: bool, mps: dict[str, str]) -> Throughput:
+    numbers = forecast.concurrencies() if auto else [config.trial_concurrency]
+    return forecast.best(list(forecast.throughputs(config.search_space, config.trial_command, data, numbers, mps)))
+
+
+def _better_with(
+    mps: dict[str, str], without: Throughput, config: Any, data: str, auto: bool
+) -> tuple[Throughput, dict[str, str]]:
+    """The better of the throughput without an MPS and the one with it, and the variables that it takes."""
+    try:
+        with_it = _measure_here(config, data, auto, mps)
+    except RequestError as error:
+        print(f"trials do without MPS: {error}", file=sys.stderr)
+        return without, {}
+    pays = forecast.pays(with_it, without)
+    gain = f"{with_it.trials_per_hour / without.trials_per_hour:.1f} times the trials per hour"
+    print(f"MPS, by which trials share a GPU, {'is used' if pays else 'is not used'}: {gain}", file=sys.stderr)
+    return (with_it, mps) if pays else (without, {})
 
 
 def forecast_line(throughput: Throughput, trials: int | None, max_seconds: float | None) -> str:

@@ -15,10 +15,11 @@ import re
 import resource
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,11 @@ def concurrencies() -> list[int]:
     return sorted({*(2**power for power in range(cores.bit_length())), cores})
 
 
+def pays(new: Throughput, old: Throughput) -> bool:
+    """Whether a throughput is clearly better than another."""
+    return new.trials_per_hour > old.trials_per_hour * _LEAST_GAIN
+
+
 def best(throughputs: list[Throughput]) -> Throughput:
     """The throughput with the fewest trials at once of those that hardly miss the most trials per hour."""
     most = max(throughput.trials_per_hour for throughput in throughputs)
@@ -133,16 +139,21 @@ def best(throughputs: list[Throughput]) -> Throughput:
 
 
 def throughputs(
-    space: dict[str, Any], command: str, data_name: str, concurrencies: Sequence[int]
+    space: dict[str, Any],
+    command: str,
+    data_name: str,
+    concurrencies: Sequence[int],
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Throughput]:
     """One for each of `concurrencies`, in rising order, until more at once no longer fit or are clearly slower.
 
-    Raises RequestError where the largest configuration fits not once.
+    The imitated trials get `variables` in their environment. Raises RequestError where the largest configuration fits
+    not once.
     """
     most = 0.0
     for number in concurrencies:
         try:
-            throughput = measure(space, command, data_name, number)
+            throughput = measure(space, command, data_name, number, variables)
         except DoesNotFit as error:
             if not most:
                 raise RequestError(str(error)) from None
@@ -165,11 +176,18 @@ def together(throughputs: Sequence[Throughput]) -> Throughput:
     )
 
 
-def measure(space: dict[str, Any], command: str, data_name: str, concurrency: int) -> Throughput:
+def measure(
+    space: dict[str, Any],
+    command: str,
+    data_name: str,
+    concurrency: int,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Throughput:
     """Imitate `concurrency` trials at once. Raises DoesNotFit."""
     biggest = largest(space, command)
     began = time.monotonic()
-    with _imitated_trials(concurrency, (data_name, concurrency, biggest, samples(space, command))) as connections:
+    arguments = (dict(variables), data_name, concurrency, biggest, samples(space, command))
+    with _imitated_trials(concurrency, arguments) as connections:
         preparing_seconds = fmean(_receive(connection, biggest) for connection in connections)
         is_warm = warm_start.is_possible() and processes_per_trial(command) == 1
         startup_seconds = preparing_seconds if is_warm else time.monotonic() - began  # with all imports
@@ -209,9 +227,16 @@ def _receive(connection: Connection, biggest: Hparams) -> Any:
 
 
 def _imitate(
-    connection: Connection, parent: int, data_name: str, concurrency: int, biggest: Hparams, sampled: list[Hparams]
+    connection: Connection,
+    parent: int,
+    variables: dict[str, str],
+    data_name: str,
+    concurrency: int,
+    biggest: Hparams,
+    sampled: list[Hparams],
 ) -> None:
     """In its own process: get ready as a trial does, wait for the others, then measure."""
+    os.environ.update(variables)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a word
     try:
         began = time.monotonic()

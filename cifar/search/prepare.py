@@ -49,21 +49,21 @@ class Prepared:
         return Path(self.config.experiment_working_directory) / self.id
 
 
-def prepare_new(request: Request) -> Prepared:
-    """A new experiment. RequestError with every problem at once."""
+def prepare_new(request: Request, mps: dict[str, str]) -> Prepared:
+    """A new experiment; `mps` are the variables of an MPS that it may use. RequestError with every problem at once."""
     planned = plan(request)
     images, images_claim = datasets.hold(planned.data)
     command, variables = _equip(planned, images)
     ready = config.changed(planned.config, trial_command=command)
     trials = ready.max_trial_number
-    concurrency = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, trials)
-    ready = config.changed(ready, trial_concurrency=concurrency)
+    choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, mps, trials)
+    ready = config.changed(ready, trial_concurrency=choice.concurrency)
     experiment_id = new_id()
     claim = locks.try_claim(f"experiment-{experiment_id}")
     assert claim is not None  # nobody else knows the id
     facts = SearchFacts(planned.data, _relative(config.space_file(request.config_path), ready))
     claims = (claim, planned.port_claim, images_claim)
-    return Prepared(ready, "create", experiment_id, variables, planned.port, request.host, claims, facts)
+    return Prepared(ready, "create", experiment_id, variables | choice.mps, planned.port, request.host, claims, facts)
 
 
 def _relative(path: Path | None, loaded: Any) -> str | None:
@@ -71,7 +71,7 @@ def _relative(path: Path | None, loaded: Any) -> str | None:
     return None if path is None else os.path.relpath(path, loaded.experiment_working_directory)
 
 
-def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
+def prepare_resumed(request: Request, mps: dict[str, str], experiment_id: str) -> Prepared:
     """One more run of an experiment that was stopped or cut off. RequestError with every problem at once.
 
     Ends what a killed manager left: its tuner would drive the new one out, its trials write into the same files.
@@ -89,11 +89,11 @@ def prepare_resumed(request: Request, experiment_id: str) -> Prepared:
     variables[environment.UNFIT_TRIALS] = ",".join(_unfit(trials, planned.config))
     ready = config.changed(planned.config, trial_command=command)
     remaining, used = count_remaining(ready, trials), store.read_seconds(directory)
-    concurrency = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, remaining, used)
-    ready = config.changed(ready, trial_concurrency=concurrency, seed_moved_by=len(trials))
+    choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, mps, remaining, used)
+    ready = config.changed(ready, trial_concurrency=choice.concurrency, seed_moved_by=len(trials))
     database.write_config(directory, ready.json())
     claims = (claim, planned.port_claim, images_claim)
-    return Prepared(ready, "resume", directory.name, variables, planned.port, request.host, claims, facts)
+    return Prepared(ready, "resume", directory.name, variables | choice.mps, planned.port, request.host, claims, facts)
 
 
 def prepare_view(request: Request, experiment_id: str) -> Prepared:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from experiments import ROOT
 
 from cifar.errors import RequestError
 from cifar.search import forecast
-from cifar.search.concurrency import forecast_line
+from cifar.search.concurrency import Choice, choose_concurrency, forecast_line
 from cifar.search.forecast import DoesNotFit, Throughput
 from cifar.system import places
 
@@ -58,12 +59,12 @@ def test_more_trials_at_once_must_pay() -> None:
 
 def test_no_more_is_measured_than_pays_or_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = {1: throughput(1, 100), 2: throughput(2, 190), 4: throughput(4, 150), 8: throughput(8, 400)}
-    monkeypatch.setattr(forecast, "measure", lambda _space, _command, _data, number: measured[number])
+    monkeypatch.setattr(forecast, "measure", lambda _space, _command, _data, number, _variables: measured[number])
     assert [r.concurrency for r in forecast.throughputs({}, "", "", [1, 2, 4, 8])] == [1, 2, 4]
 
 
 def test_what_does_not_fit_once_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure(_space: object, _command: str, _data: str, number: int) -> Throughput:
+    def measure(_space: object, _command: str, _data: str, number: int, _variables: object) -> Throughput:
         if number > fits:
             raise DoesNotFit("the largest configuration does not fit")
         return throughput(number, 100 * number)
@@ -100,6 +101,58 @@ def test_what_ends_an_imitated_trial_before_it_begins_is_said(monkeypatch: pytes
         RequestError, match=r"a trial cannot begin: .* must be a folder of yours that nobody else may open"
     ):
         forecast.measure(SPACE, "python trial.py", "digits", 1)
+
+
+@dataclass
+class Config:
+    """What choosing how many trials run at once reads of a config."""
+
+    trial_concurrency: int
+    search_space: dict[str, Any] = field(default_factory=dict)
+    trial_command: str = "python trial.py"
+    max_experiment_duration: str | None = None
+    max_trial_duration: str | None = None
+
+
+MPS = {"CUDA_MPS_PIPE_DIRECTORY": "/of/its/own"}
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "auto", "per_hour_with", "choice"),
+    [
+        (4, False, 100, Choice(4, MPS)),
+        (4, False, 26, Choice(4, {})),  # too little a gain
+        (4, False, None, Choice(4, {})),  # it fails
+        (1, False, 1000, Choice(1, {})),  # nobody to share with
+        (1, True, 100, Choice(4, MPS)),
+        (1, True, 20, Choice(2, {})),
+    ],
+)
+def test_trials_share_a_gpu_by_mps_where_measuring_says_that_it_pays(
+    monkeypatch: pytest.MonkeyPatch, concurrency: int, auto: bool, per_hour_with: float | None, choice: Choice
+) -> None:
+    def measure(_space: object, _command: str, _data: str, number: int, variables: Mapping[str, str]) -> Throughput:
+        if not variables:
+            return throughput(number, {1: 60, 2: 100, 4: 100}[number])
+        assert variables == MPS
+        if per_hour_with is None:
+            raise DoesNotFit("no memory")
+        return throughput(number, per_hour_with * number)
+
+    monkeypatch.setattr(forecast, "measure", measure)
+    monkeypatch.setattr(forecast, "concurrencies", lambda: [1, 2, 4])
+    assert choose_concurrency(Config(concurrency), "digits", [], auto, MPS, 10) == choice
+    assert not choose_concurrency(Config(concurrency), "digits", [], auto, {}, 10).mps
+
+
+def test_an_imitated_trial_gets_the_variables_that_trials_will_have(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as there:
+        there.setenv("XDG_CACHE_HOME", str(tmp_path))
+        places.claims().chmod(0o777)
+    with pytest.raises(RequestError, match="nobody else may open"):
+        forecast.measure(SPACE, "python trial.py", "digits", 1, {"XDG_CACHE_HOME": str(tmp_path)})
 
 
 def test_the_kept_models_need_disk_too() -> None:
