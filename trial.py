@@ -18,6 +18,7 @@ from cifar.training import device
 from cifar.training.evaluation import class_accuracies, evaluate
 from cifar.training.hparams import Hparams, add_arguments, given_arguments
 from cifar.training.train import EpochMetrics
+from cifar.trials.intervals import wilson
 from cifar.trials.launch import launch
 from cifar.trials.nni_trial import NniTrial
 from cifar.trials.result import Result
@@ -77,8 +78,8 @@ def test_accuracy(model: torch.nn.Module, data_name: str, on: torch.device) -> s
     test = datasets.load_test(data_name).to(on)
     index = torch.arange(len(test.labels), device=on)
     evaluation = evaluate(model, test, index)
-    standard_error = (evaluation.accuracy * (1 - evaluation.accuracy) / len(index)) ** 0.5
-    lines = [f"test accuracy {evaluation.accuracy:.1%} ± {standard_error:.1%} of {len(index):,} images; per class:"]
+    interval = wilson(evaluation.accuracy, len(index))
+    lines = [f"test accuracy {interval} (95 % interval) of {len(index):,} images; per class:"]
     lines += [f"  {name:<12} {share:6.1%}" for name, share in class_accuracies(evaluation, test, index).items()]
     return "\n".join(lines)
 

@@ -230,7 +230,7 @@ def test_tuners_are_compared_by_what_their_experiments_left(tmp_path: Path) -> N
     search = tuners.read(experiment)
     assert search.best_so_far == [0.5, 0.7, 0.7, 0.7, 0.8, 0.8]
     cells = search.cells()
-    assert cells[:5] == ["TPE", "made", "6", "1", "80.0% ± 1.3%"]
+    assert cells[:5] == ["TPE", "made", "6", "1", "80.0% ± 2.6%"]
     assert cells[6:] == ["55.0%", "70.0%, 70.0%, 80.0%"]
     tuners.plot([search, search], tmp_path / "tuners.png")
     assert (tmp_path / "tuners.png").stat().st_size > 10_000

@@ -14,6 +14,7 @@ import pytest
 from benchmarks.shared.report import standard_error
 from benchmarks.studies import accuracy, curves, full, ingredients, longer, stopping, tpe, tuners
 from benchmarks.yardsticks import airbench94, growth, memory, processes, scale, searches, speed, startup, warm
+from cifar.trials.intervals import wilson
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -57,7 +58,7 @@ def test_what_the_tuner_found_beside_random_search(name: str) -> None:
     for record in figures(f"{name}/tuners")["searches"]:
         search = tuners.Search(**record)
         line = told[search.name.replace("Random", "random")]
-        best, error = max(search.accuracies), search.standard_error
+        best, error = max(search.accuracies), search.margin
         assert line[:2] == [f"{search.minutes:.0f}", f"{100 * best:.1f} % ± {100 * error:.1f} %"]
         assert f"{100 * fmean(search.accuracies):.1f} %" in line
 
@@ -149,7 +150,7 @@ def test_fast_searched_on_a_gpu() -> None:
     told = " ".join((ROOT / "results/fast-gpu/README.md").read_text().split())
     (seconds,) = re.findall(rf"{len(ended)} trials ended within (\d+) seconds", told)
     claim = f"On an H100 {len(ended)} trials ended in {seconds} seconds, {len(early)} of them stopped early"
-    reached = f"{float(best['accuracy']):.1%} ± {float(best['standard_error']):.1%} of the validation images"
+    reached = f"{wilson(float(best['accuracy']), 5_000)} of the validation images"
     assert claim in " ".join(README.split())
     assert f"the best, of width {best['width']}, has {reached}" in " ".join(README.split())
 

@@ -42,7 +42,7 @@ class Search:
     minutes: float
     accuracies: list[float]
     configuration: str
-    standard_error: float  # of the best accuracy
+    margin: float  # of the best accuracy, as one network's: 95 %, from the validation images alone
 
     @property
     def best_so_far(self) -> list[float]:
@@ -56,7 +56,7 @@ class Search:
             self.experiment,
             str(count),
             f"{self.minutes:.0f}",
-            f"{max(self.accuracies):.1%} ± {self.standard_error:.1%}",
+            f"{max(self.accuracies):.1%} ± {self.margin:.1%}",
             self.configuration,
             f"{fmean(self.accuracies):.1%}",
             ", ".join(f"{value:.1%}" for value in steps),
@@ -94,7 +94,7 @@ def read(experiment: Path) -> Search:
         store.read_seconds(experiment) / 60,
         [trial.accuracy for trial in trials if trial.accuracy is not None],
         params_text(ranked[0]),
-        ranked[0].standard_error or 0.0,
+        ranked[0].interval.margin if ranked[0].interval else 0.0,
     )
 
 

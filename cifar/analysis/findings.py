@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from cifar.analysis.statistics import Interval, bootstrap_gain
+from cifar.analysis.statistics import bootstrap_gain
 from cifar.search import search_space
 from cifar.search.algorithms import TPE_STARTUP_JOBS
+from cifar.trials.intervals import Interval
 from cifar.trials.store import Trial, best_first
 
 Curves = Mapping[str, Sequence[Mapping[str, float]]]  # trial id -> metrics of each epoch

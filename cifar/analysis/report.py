@@ -23,7 +23,6 @@ from cifar.analysis import examples, figures, findings, test_log
 from cifar.analysis.best import read_answer
 from cifar.analysis.examples import Example
 from cifar.analysis.figures import Figure
-from cifar.analysis.statistics import Interval
 from cifar.data import datasets
 from cifar.errors import RequestError
 from cifar.inference import model_file
@@ -31,6 +30,7 @@ from cifar.inference.model_file import SavedModel
 from cifar.search.search_space import fits
 from cifar.system.files import new_file
 from cifar.trials import layout, store, top_models
+from cifar.trials.intervals import Interval
 from cifar.trials.leaderboard import accuracy_text, param_text, params_text, records
 from cifar.trials.predictions import confusion_matrix, load_predictions
 from cifar.trials.store import Trial, best_first
@@ -73,6 +73,7 @@ def _template() -> jinja2.Template:
         "as_json": _as_json,
         "points": _points,
         "short": param_text,
+        "interval": lambda record: Interval(record["accuracy"], record["low_95"], record["high_95"]),
     }
     return environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
 

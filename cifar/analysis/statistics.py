@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cifar.trials.intervals import Interval
 from cifar.trials.predictions import Predictions
 
 _CHANCE = 0.95  # that an interval covers the true mean
@@ -43,15 +44,6 @@ def mean(values: NDArray[np.float64]) -> Mean:
 def correct(predictions: Sequence[Predictions]) -> NDArray[np.float64]:
     """Seeds x images, 1 where right."""
     return np.stack([some.correct for some in predictions]).astype(np.float64)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its 95 % bootstrap interval; accuracies are fractions."""
-
-    value: float
-    low: float
-    high: float
 
 
 def bootstrap_gain(drawn: NDArray[np.float64], proposed: NDArray[np.float64]) -> tuple[Interval, Interval]:

@@ -12,8 +12,8 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 
 from cifar.analysis.findings import Curves
-from cifar.analysis.statistics import Interval
 from cifar.search import search_space
+from cifar.trials.intervals import Interval
 from cifar.trials.store import Trial, best_first
 
 _FORESTS = 20  # each grown on trials drawn anew, which shows how much the importances depend on the few there are

@@ -19,7 +19,7 @@ def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) 
     ranked, tied = best_first(trials), ties(trials, experiment)
     shown = ranked[:rows] if rows is not None else [*ranked, *_others(trials, ranked)]
     names = _param_names(shown)
-    table = plain_table(["No.", "trial", "accuracy", "tie", *names, "parameters", "epochs", "seconds", "ended"])
+    table = plain_table(["No.", "trial", "accuracy ± 95%", "tie", *names, "parameters", "epochs", "seconds", "ended"])
     table.align["ended"] = "l"
     for trial in shown:
         table.add_row(_row(trial, names, trial.id in tied))
@@ -61,7 +61,8 @@ def _record(trial: Trial, names: list[str], tie: bool) -> dict[str, Any]:
         "number": trial.number,
         "trial": trial.id,
         "accuracy": trial.accuracy,
-        "standard_error": trial.standard_error,
+        "low_95": trial.interval and trial.interval.low,
+        "high_95": trial.interval and trial.interval.high,
         "tie": tie,
         **{name: trial.params.get(name) for name in names},
         "parameters": _integer(metrics.get("parameters")),
@@ -91,10 +92,12 @@ def _row(trial: Trial, names: list[str], tie: bool) -> list[str]:
 def _summary(trials: list[Trial], tied: int) -> str:
     endings = Counter(trial.status for trial in trials)
     count = ", ".join(f"{number} {status}" for status, number in endings.most_common())
-    summary = f"{len(trials)} trials: {count or 'none has begun'}"
+    lines = [f"{len(trials)} trials: {count or 'none has begun'}"]
     if tied:
-        summary = f"=: the validation images do not tell these {tied} apart from the best\n{summary}"
-    return summary
+        lines.insert(0, f"=: the validation images do not tell these {tied} apart from the best")
+    if best_first(trials):
+        lines.insert(0, "±: the 95 % interval of that one network; with another seed it may lie outside")
+    return "\n".join(lines)
 
 
 def _param_names(trials: list[Trial]) -> list[str]:
@@ -121,7 +124,5 @@ def _ending(trial: Trial) -> str:
 
 
 def accuracy_text(trial: Trial) -> str:
-    """Accuracy and its standard error in per cent, or what stands in their place."""
-    if trial.accuracy is None or trial.standard_error is None:
-        return "none"
-    return f"{trial.accuracy:.1%} ± {trial.standard_error:.1%}"
+    """Accuracy and its 95 % interval, or what stands in their place."""
+    return "none" if trial.interval is None else str(trial.interval)

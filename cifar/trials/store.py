@@ -15,6 +15,7 @@ from cifar.system.durations import seconds
 from cifar.system.files import read_json
 from cifar.trials import database, layout
 from cifar.trials.database import UNENDED, naming_damage
+from cifar.trials.intervals import Interval, wilson
 from cifar.trials.result import checked
 
 _ERROR = re.compile(
@@ -75,12 +76,11 @@ class Trial:
         return float(metrics["default"]) if metrics and self.status != "interrupted" else None
 
     @property
-    def standard_error(self) -> float | None:
-        """Of the accuracy, from the number of validation images alone."""
+    def interval(self) -> Interval | None:
+        """The accuracy of this one network, by the number of validation images; another seed's may lie outside."""
         if self.accuracy is None or self.result is None:
             return None
-        images = int(self.result["data"]["val_images"])
-        return float((self.accuracy * (1 - self.accuracy) / images) ** 0.5)
+        return wilson(self.accuracy, int(self.result["data"]["val_images"]))
 
 
 def find(experiment_id: str | None, parent: Path) -> Path:

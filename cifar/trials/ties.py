@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cifar.trials import layout
+from cifar.trials.intervals import Interval
 from cifar.trials.predictions import Predictions, load_predictions
 from cifar.trials.store import Trial, best_first
 
@@ -33,18 +34,23 @@ def _behind(best: Trial, other: Trial) -> float:
 
 
 def _ties_with(best: Trial, best_predictions: Predictions | None, other: Trial, experiment: Path) -> bool:
-    """By their predictions; where these are gone, by their standard errors, which leaves more ties."""
+    """By their predictions; where these are gone, by their intervals, which leaves more ties."""
     predictions = load_predictions(layout.trial_directory(experiment, other.id))
     if best_predictions and predictions and len(best_predictions.labels) == len(predictions.labels):
         return is_tie(best_predictions, predictions)
-    return _behind(best, other) <= 1.96 * math.hypot(best.standard_error or 0.0, other.standard_error or 0.0)
+    return best.interval is None or other.interval is None or _may_be_equal(best.interval, other.interval)
+
+
+def _may_be_equal(better: Interval, other: Interval) -> bool:
+    """Robert G. Newcombe, "Interval estimation for the difference between independent proportions", 1998, method 10."""
+    return better.value - other.value <= math.hypot(better.value - better.low, other.high - other.value)
 
 
 def is_tie(best: Predictions, other: Predictions) -> bool:
     """Whether the other's accuracy lies within what chance does between two equally good trials on the same images.
 
     Only the images on which one is right and the other wrong say anything (McNemar's test, exact): far fewer than all,
-    so that pairs are told apart which each accuracy's own standard error would not tell apart.
+    so that pairs are told apart which each accuracy's own interval would not tell apart.
     """
     only_best = int(np.count_nonzero(best.correct & ~other.correct))
     only_other = int(np.count_nonzero(other.correct & ~best.correct))

@@ -13,6 +13,7 @@ import pytest
 
 from cifar.system.files import read_json
 from cifar.trials import database, store
+from cifar.trials.intervals import wilson
 from cifar.trials.layout import trial_directory
 from cifar.trials.leaderboard import leaderboard
 from cifar.trials.store import best_first, read_trials
@@ -60,7 +61,7 @@ def test_trials_are_what_they_wrote_else_what_nni_knows(experiment: Path) -> Non
     assert [trial.status for trial in trials] == ["ok", "stopped_early", "user_canceled", "diverged", "running"]
     assert [trial.ended for trial in trials] == [True, True, True, True, False]
     assert [trial.params["width"] for trial in trials] == [40.0, 41.0, 6.0, 43.0, 8.0]
-    assert trials[0].standard_error == pytest.approx(0.04)
+    assert trials[0].interval == wilson(0.8, 100)
 
 
 def test_a_trial_that_ended_by_a_slow_clock_before_it_began_has_ended(experiment: Path) -> None:
@@ -79,6 +80,8 @@ def test_the_leaderboard_ranks_what_was_measured_and_counts_the_rest(experiment:
         "No.",
         "trial",
         "accuracy",
+        "±",
+        "95%",
         "tie",
         "width",
         "lr",
@@ -87,7 +90,7 @@ def test_the_leaderboard_ranks_what_was_measured_and_counts_the_rest(experiment:
         "seconds",
         "ended",
     ]
-    assert lines[1].split() == ["1", "trial1", "90.0%", "±", "3.0%", "41", "0.1", "8", "1.5", "stopped_early"]
+    assert lines[1].split() == ["1", "trial1", "90.0%", "±", "7.4%", "41", "0.1", "8", "1.5", "stopped_early"]
     assert lines[-1] == "5 trials: 1 ok, 1 stopped_early, 1 user_canceled, 1 diverged, 1 running"
 
 
@@ -95,7 +98,7 @@ def test_searched_names_stand_in_the_table_beside_numbers(experiment: Path) -> N
     params = trial_directory(experiment, "trial1") / "params.json"
     params.write_text(json.dumps({"parameters": {"model": "wide", "lr": 0.1}}))
     lines = leaderboard(read_trials(experiment), experiment).splitlines()
-    assert lines[0].split()[4:7] == ["model", "lr", "width"]
+    assert lines[0].split()[6:9] == ["model", "lr", "width"]
     assert lines[1].split()[5:8] == ["wide", "0.1", "8"]  # no width of its own: the next is its epochs
 
 
