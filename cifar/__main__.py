@@ -134,6 +134,8 @@ def _add_best(command: argparse.ArgumentParser) -> None:
     final_epochs = "epochs of all images for the winner's final networks (default: what its trial had)"
     add("--seeds", type=int, default=3, help="trainings of each leading trial (default: 3)")
     add("--final-epochs", type=int, metavar="N", help=final_epochs)
+    add("--prefer", choices=["accuracy", "speed"], default="accuracy", help="of the winner (default: accuracy)")
+    add("--margin", type=float, default=0.5, metavar="POINTS", help="that speed may cost, in accuracy (default: 0.5)")
     add("--data", metavar="FOLDER", help="a further set of test images, reported beside the first")
     add("--force", action="store_true", help="again, where it has been done")
 
@@ -173,14 +175,12 @@ def run_search(options: argparse.Namespace) -> int:
         with processes.spawner("cifar.search.forecast"):  # first: it imports beside the imports here
             from cifar.search.prepare import prepare_new, prepare_resumed
             from cifar.search.run import search
-            from cifar.system import gpus, mps
 
             request = _request(options)
-            shared = held.enter_context(mps.started(gpus.list_gpus()))
             if options.resume:
-                prepared = held.enter_context(prepare_resumed(request, shared, options.resume))
+                prepared = held.enter_context(prepare_resumed(request, held, options.resume))
             else:
-                prepared = held.enter_context(prepare_new(request, shared))
+                prepared = held.enter_context(prepare_new(request, held))
         config = [] if options.config == Path("config.yml") else ["--config", str(options.config)]
         resume_command = shlex.join(["cifar", "search", *config, "--resume", prepared.id])
         return search(prepared, options.keep_open, resume_command)
@@ -212,13 +212,14 @@ def run_trials(options: argparse.Namespace) -> int:
 
 
 def run_best(options: argparse.Namespace) -> int:
-    from cifar.analysis.best import Budget, best
+    from cifar.analysis.best import Budget, Rule, best
     from cifar.search.facts import same_data
 
     directory = _experiment(options)
     _runs(directory)
     budget = Budget(options.seeds, options.final_epochs)
-    return best(directory, same_data(directory, None), budget, options.data, options.force)
+    rule = Rule(options.prefer, options.margin / 100)
+    return best(directory, same_data(directory, None), budget, options.data, options.force, rule)
 
 
 def run_report(options: argparse.Namespace) -> int:

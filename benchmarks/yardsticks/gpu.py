@@ -25,8 +25,9 @@ from benchmarks.shared import machine
 from benchmarks.shared.report import RESULTS, Report
 from benchmarks.yardsticks import speed
 from cifar.data import datasets
+from cifar.errors import RequestError
 from cifar.search import forecast
-from cifar.search.forecast import Throughput
+from cifar.search.forecast import DoesNotFit, Throughput
 from cifar.system import gpus, mps
 from cifar.training.hparams import Hparams
 from cifar.training.steps import new_step
@@ -142,10 +143,13 @@ def first_seconds(data_name: str) -> FirstSeconds:
 def rates(data_name: str, at_once: Sequence[int]) -> Iterator[Rates]:
     with mps.started(gpus.list_gpus()) as variables:
         for number in at_once:
-            without = forecast.measure(_SPACE, _COMMAND, data_name, number)
-            yield Rates(
-                without, forecast.measure(_SPACE, _COMMAND, data_name, number, variables) if variables else None
-            )
+            try:
+                without = forecast.measure(_SPACE, _COMMAND, data_name, number)
+                with_mps = forecast.measure(_SPACE, _COMMAND, data_name, number, variables) if variables else None
+            except (DoesNotFit, RequestError) as error:
+                print(f"{number} at once: {error}", file=sys.stderr)
+                return
+            yield Rates(without, with_mps)
 
 
 def searches(data_name: str, at_once: int) -> Iterator[Search]:

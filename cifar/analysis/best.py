@@ -19,7 +19,16 @@ from filelock import FileLock, Timeout
 from prettytable import PrettyTable
 
 from cifar.analysis import test_log
-from cifar.analysis.confirm import MOST_CANDIDATES, Candidate, decide, leading, new_seeds, with_seeds
+from cifar.analysis.confirm import (
+    MOST_CANDIDATES,
+    Candidate,
+    Confirmed,
+    Prefer,
+    decide,
+    leading,
+    new_seeds,
+    with_seeds,
+)
 from cifar.analysis.final_test import FinalTest, read_test_images, refuse_known, refuse_unfit
 from cifar.analysis.retrain import Failed, Trainer
 from cifar.analysis.statistics import Mean
@@ -34,6 +43,7 @@ from cifar.system.files import read_json, write_json
 from cifar.system.gpus import list_gpus
 from cifar.training.hparams import Hparams
 from cifar.trials import layout, store
+from cifar.trials.intervals import Interval, wilson
 from cifar.trials.leaderboard import params_text
 from cifar.trials.store import Trial
 
@@ -42,11 +52,29 @@ from cifar.trials.store import Trial
 class Answer:
     """Which configuration is best, what it was compared with, and what the test images say of it."""
 
-    candidates: list[Candidate]
-    winner: Candidate
-    tied: list[Candidate]
+    confirmed: Confirmed
+    rule: Rule
     finals: list[SavedModel]
     test_results: list[FinalTest]
+
+    @property
+    def winner(self) -> Candidate:
+        return self.confirmed.winner
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What wins: the highest mean, or the quickest of those that are not worse by `margin`, a fraction."""
+
+    prefer: Prefer = "accuracy"
+    margin: float = 0.005
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin <= 1:
+            raise RequestError(f"--margin must be from 0 to 100 points, got {100 * self.margin:g}")
+
+
+MOST_ACCURATE = Rule()
 
 
 @dataclass(frozen=True)
@@ -72,7 +100,14 @@ class Budget:
         return replace(hparams, epochs=self.final_epochs, images_per_epoch=0)
 
 
-def best(experiment: Path, data_name: str, budget: Budget, second_test: str | None, force: bool) -> int:
+def best(
+    experiment: Path,
+    data_name: str,
+    budget: Budget,
+    second_test: str | None,
+    force: bool,
+    rule: Rule = MOST_ACCURATE,
+) -> int:
     """Confirm the leading trials with new seeds, and test the winner; returns 1 where training fails."""
     if (layout.answer(experiment)).exists() and not force:
         raise RequestError(
@@ -95,12 +130,12 @@ def best(experiment: Path, data_name: str, budget: Budget, second_test: str | No
     directory.mkdir(exist_ok=True)
     try:
         at_once = int(store.read_config(experiment).get("trialConcurrency", 1))
-        gpus = list_gpus() if at_once > 1 else []
-        with FileLock(directory / ".lock", timeout=0), mps.started(gpus) as shared:
+        gpus = list_gpus()
+        with FileLock(directory / ".lock", timeout=0), mps.started(gpus if at_once > len(gpus) else []) as shared:
             os.environ.update(shared)
             trainer = Trainer(directory, dataset, at_once, (len(trials) + 1) * budget.seeds)
             seeds = new_seeds(searched, budget.seeds)
-            return _confirm(experiment, trainer, trials, seeds, budget, tests)
+            return _confirm(experiment, trainer, trials, seeds, budget, rule, tests)
     except Timeout:
         raise RequestError(f"another cifar best is at work on experiment {experiment.name}") from None
     except Failed as failure:
@@ -141,20 +176,22 @@ def _confirm(
     trials: Sequence[Trial],
     seeds: Sequence[int],
     budget: Budget,
+    rule: Rule,
     tests: Sequence[Dataset],
 ) -> int:
     candidates = _candidates(trainer, trials, seeds)
-    winner, tied = decide(candidates)
+    confirmed = decide(candidates, rule.margin, rule.prefer)
+    winner = confirmed.winner
     seeded = with_seeds(winner.trial, seeds)
     finals = trainer.final_models(winner.trial, [budget.of_finals(hparams) for hparams in seeded])
     trainer.progress.close()
     test_results = [read_test_images(experiment, finals, test, winner.trial.id) for test in tests]
-    answer = Answer(candidates, winner, tied, finals, test_results)
+    answer = Answer(confirmed, rule, finals, test_results)
     path = layout.best_model(experiment)
     _save_model(path, trainer.dataset, answer)
     write_json(layout.answer(experiment), _record(answer))
     print(_text(answer))
-    print(f"model: {path}\n{test_log.summary(experiment)}")
+    print(f"model: {path}, the first seed's, which alone has {_of_the_model(answer)}\n{test_log.summary(experiment)}")
     return 0
 
 
@@ -165,19 +202,23 @@ def _say(line: str) -> None:
 def _save_model(path: Path, dataset: Dataset, answer: Answer) -> None:
     """The first seed's network: to choose among them by the test images would flatter."""
     model = answer.finals[0]
-    tested = float(answer.test_results[0].predictions[0].correct.mean())
-    accuracy = {"validation": answer.winner.accuracy.value, "test": tested}
+    accuracy = {"validation": answer.confirmed.accuracy(answer.winner).value, "test": _of_the_model(answer).value}
     if not _trained_as_confirmed(answer):
         del accuracy["validation"]
     model_file.save(path, model.network, model.hparams, dataset, accuracy)
 
 
+def _of_the_model(answer: Answer) -> Interval:
+    """Of the one network that is kept, beside the mean of its configuration."""
+    of_first = answer.test_results[0].predictions[0]
+    return wilson(float(of_first.correct.mean()), len(of_first.labels))
+
+
 def _text(answer: Answer) -> str:
-    winner, tied = answer.winner, answer.tied
-    how = "better than the others" if len(tied) == 1 else f"tie of {len(tied)}: take the quickest to train"
+    winner = answer.winner
     lines = [
-        str(_candidates_table(answer.candidates)),
-        f"winner: trial {winner.trial.number} ({params_text(winner.trial)}), {how}",
+        str(_candidates_table(answer.confirmed)),
+        f"winner: trial {winner.trial.number} ({params_text(winner.trial)}), {_how_it_won(answer)}",
     ]
     longer = "" if _trained_as_confirmed(answer) else f", for {answer.finals[0].hparams.epochs} epochs of all images"
     for tested in answer.test_results:
@@ -190,18 +231,26 @@ def _text(answer: Answer) -> str:
     return "\n".join(lines)
 
 
+def _how_it_won(answer: Answer) -> str:
+    number = len(answer.confirmed.tied)
+    certainty = "better than each of the others" if number == 1 else f"{number} tie for first"
+    if answer.rule.prefer == "speed":
+        return f"the quickest that is not worse by {100 * answer.rule.margin:g} points; {certainty}"
+    return f"the highest mean; {certainty}"
+
+
 def _trained_as_confirmed(answer: Answer) -> bool:
     """Whether the final networks were trained as long as the networks by which the winner was chosen."""
     final = answer.finals[0].hparams
     return final == next(with_seeds(answer.winner.trial, [final.seed]))
 
 
-def _candidates_table(candidates: Sequence[Candidate]) -> PrettyTable:
-    table = plain_table(["No.", "trial", "in the search", "with new seeds", "seconds"])
-    for candidate in candidates:
-        trial = candidate.trial
+def _candidates_table(confirmed: Confirmed) -> PrettyTable:
+    table = plain_table(["No.", "trial", "in the search", "new seeds ± 95%", "tie", "seconds"])
+    for candidate, accuracy in zip(confirmed.candidates, confirmed.accuracies, strict=True):
+        trial, tie = candidate.trial, "=" if len(confirmed.tied) > 1 and candidate in confirmed.tied else ""
         found = f"{trial.accuracy or 0:.1%}"
-        table.add_row([trial.number, trial.id, found, str(candidate.accuracy), f"{candidate.seconds:.1f}"])
+        table.add_row([trial.number, trial.id, found, str(accuracy), tie, f"{candidate.seconds:.1f}"])
     return table
 
 
@@ -217,8 +266,12 @@ def _confusion_table(tested: FinalTest) -> PrettyTable:
 def _record(answer: Answer) -> dict[str, Any]:
     return {
         "winner": answer.winner.trial.id,
-        "tied": [candidate.trial.id for candidate in answer.tied],
-        "candidates": {candidate.trial.id: _mean_record(candidate.accuracy) for candidate in answer.candidates},
+        "rule": {"prefer": answer.rule.prefer, "margin": answer.rule.margin},
+        "tied": [candidate.trial.id for candidate in answer.confirmed.tied],
+        "candidates": {
+            candidate.trial.id: _mean_record(accuracy)
+            for candidate, accuracy in zip(answer.confirmed.candidates, answer.confirmed.accuracies, strict=True)
+        },
         "seeds": len(answer.test_results[0].predictions),
         "seconds": answer.winner.seconds,
         "final_epochs": answer.finals[0].hparams.epochs,

@@ -10,8 +10,12 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from cifar.analysis.statistics import Mean, correct, mean
+import numpy as np
+from numpy.typing import NDArray
+
+from cifar.analysis.statistics import Mean, correct, difference, mean, pooled_spread
 from cifar.errors import RequestError
 from cifar.training.hparams import Hparams
 from cifar.trials.predictions import Predictions
@@ -20,7 +24,6 @@ from cifar.trials.ties import ties
 
 MOST_CANDIDATES = 5
 _FIRST_SEED = 1000  # far from the seeds that most searches use
-_SAME_COST = 1.1  # seconds that differ by less say more of the machine than of what was trained
 
 
 @dataclass(frozen=True)
@@ -32,22 +35,48 @@ class Candidate:
     seconds: float  # of its quickest training, which was disturbed least
 
     @property
-    def accuracy(self) -> Mean:
-        return mean(correct(self.predictions))
+    def correct(self) -> NDArray[np.float64]:
+        """Seeds x images, 1 where right."""
+        return correct(self.predictions)
 
 
-def decide(candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
-    """The winner, and all candidates that tie with the best. The most accurate of the quickest of these wins."""
-    best = max(candidates, key=lambda candidate: candidate.accuracy.value)
-    tied = [other for other in candidates if other is best or not _is_worse(other, best)]
-    seconds = min(candidate.seconds for candidate in tied)
-    quickest = [candidate for candidate in tied if candidate.seconds <= _SAME_COST * seconds]
-    return max(quickest, key=lambda candidate: candidate.accuracy.value), tied
+Prefer = Literal["accuracy", "speed"]
 
 
-def _is_worse(other: Candidate, best: Candidate) -> bool:
-    difference = mean(correct(best.predictions) - correct(other.predictions))
-    return difference.value > difference.margin
+@dataclass(frozen=True)
+class Confirmed:
+    """What the new seeds say: each candidate's accuracy, those that tie with the best, and the winner."""
+
+    candidates: list[Candidate]
+    accuracies: list[Mean]
+    tied: list[Candidate]
+    winner: Candidate
+
+    def accuracy(self, candidate: Candidate) -> Mean:
+        return self.accuracies[self.candidates.index(candidate)]
+
+
+def decide(candidates: list[Candidate], margin: float, prefer: Prefer) -> Confirmed:
+    """The highest mean wins; for speed the quickest of the candidates that are shown not to be worse by `margin`.
+
+    How much seeds differ is pooled over the candidates. Each is compared with the best at a level that keeps the chance
+    of any false "worse" at 5 % (Bonferroni).
+    """
+    spread = pooled_spread([candidate.correct for candidate in candidates])
+    accuracies = [mean(candidate.correct, spread) for candidate in candidates]
+    best = candidates[int(np.argmax([accuracy.value for accuracy in accuracies]))]
+    others = [candidate for candidate in candidates if candidate is not best]
+    level = 0.05 / max(len(others), 1)
+    tied, as_good = [best], [best]
+    for other in others:
+        # One-sided, since the best is the best: each side of an interval of 1 - 2 level leaves out a chance of `level`.
+        behind = difference(best.correct, other.correct, spread, 1 - 2 * level)
+        if behind.value <= behind.margin:
+            tied.append(other)
+        if behind.value + behind.margin <= margin:
+            as_good.append(other)
+    winner = min(as_good, key=lambda candidate: candidate.seconds) if prefer == "speed" else best
+    return Confirmed(candidates, accuracies, tied, winner)
 
 
 def leading(trials: list[Trial], experiment: Path) -> list[Trial]:

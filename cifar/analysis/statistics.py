@@ -27,17 +27,53 @@ class Mean:
         return f"{self.value:.1%} ± {self.margin:.1%}"
 
 
-def mean(values: NDArray[np.float64]) -> Mean:
-    """The mean and its 95 % interval of seeds x images: 1 where right and 0 where wrong, or differences of such."""
+@dataclass(frozen=True)
+class SeedSpread:
+    """How much trainings with different seeds differ: the mean square between seeds, and its degrees of freedom."""
+
+    mean_square: float
+    freedom: int
+
+
+def pooled_spread(groups: Sequence[NDArray[np.float64]]) -> SeedSpread:
+    """Of several configurations, each seeds x images, with equally many of both: few seeds of one say little of it."""
+    squares = [values.shape[1] * values.mean(1).var(ddof=1) for values in groups if len(values) > 1]
+    return SeedSpread(float(np.mean(squares)) if squares else 0.0, sum(len(values) - 1 for values in groups))
+
+
+def mean(values: NDArray[np.float64], spread: SeedSpread | None = None) -> Mean:
+    """The mean and its 95 % interval of seeds x images: 1 where right and 0 where wrong.
+
+    `spread` is that of its own seeds where none is given. Of one seed it is that network's alone.
+    """
+    return _mean(values, spread or pooled_spread([values]), _CHANCE)
+
+
+def difference(
+    first: NDArray[np.float64], second: NDArray[np.float64], spread: SeedSpread, chance: float = _CHANCE
+) -> Mean:
+    """By how much the first of two configurations is better, judged by the same images; `spread` is that of either."""
+    return _mean(first - second, SeedSpread(2 * spread.mean_square, spread.freedom), chance)
+
+
+def _mean(values: NDArray[np.float64], spread: SeedSpread, chance: float) -> Mean:
+    """Analysis of variance with seeds and images both drawn at random.
+
+    Means over images differ by seeds and by what seeds and images have together, and means over seeds by images and the
+    same again: it is counted once.
+    """
     from scipy.stats import t
 
     seeds, images = values.shape
-    of_images = values.mean(0).std(ddof=1) / math.sqrt(images)
-    of_seeds = values.mean(1).std(ddof=1) / math.sqrt(seeds) if seeds > 1 else 0.0
-    error = math.hypot(of_images, of_seeds)
-    # Few seeds leave the error itself uncertain (Welch and Satterthwaite); thousands of images do not.
-    freedom = (seeds - 1) * (error / of_seeds) ** 4 if of_seeds > 0 else images - 1
-    margin = float(t.ppf((1 + _CHANCE) / 2, freedom) * error)
+    between_images = seeds * values.mean(0).var(ddof=1)
+    rest = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+    together = (rest**2).sum() / ((seeds - 1) * (images - 1)) if seeds > 1 else 0.0
+    parts = np.array([spread.mean_square, max(between_images - together, 0.0)]) / (seeds * images)
+    variance = parts.sum()
+    # Few seeds leave the variance itself uncertain (Welch and Satterthwaite); thousands of images do not.
+    uncertain = (parts**2 / [max(spread.freedom, 1), images - 1]).sum()
+    freedom = variance**2 / uncertain if uncertain > 0 else images - 1
+    margin = float(t.ppf((1 + chance) / 2, freedom) * math.sqrt(variance))
     return Mean(float(values.mean()), min(margin, 1.0))  # two seeds may leave all open
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,14 @@ class Prepared:
         return Path(self.config.experiment_working_directory) / self.id
 
 
-def prepare_new(request: Request, mps: dict[str, str]) -> Prepared:
-    """A new experiment; `mps` are the variables of an MPS that it may use. RequestError with every problem at once."""
+def prepare_new(request: Request, held: ExitStack) -> Prepared:
+    """A new experiment; an MPS of its own ends with `held`. RequestError with every problem at once."""
     planned = plan(request)
     images, images_claim = datasets.hold(planned.data)
     command, variables = _equip(planned, images)
     ready = config.changed(planned.config, trial_command=command)
     trials = ready.max_trial_number
-    choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, mps, trials)
+    choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, held, trials)
     ready = config.changed(ready, trial_concurrency=choice.concurrency)
     experiment_id = new_id()
     claim = locks.try_claim(f"experiment-{experiment_id}")
@@ -71,7 +72,7 @@ def _relative(path: Path | None, loaded: Any) -> str | None:
     return None if path is None else os.path.relpath(path, loaded.experiment_working_directory)
 
 
-def prepare_resumed(request: Request, mps: dict[str, str], experiment_id: str) -> Prepared:
+def prepare_resumed(request: Request, held: ExitStack, experiment_id: str) -> Prepared:
     """One more run of an experiment that was stopped or cut off. RequestError with every problem at once.
 
     Ends what a killed manager left: its tuner would drive the new one out, its trials write into the same files.
@@ -89,7 +90,7 @@ def prepare_resumed(request: Request, mps: dict[str, str], experiment_id: str) -
     variables[environment.UNFIT_TRIALS] = ",".join(_unfit(trials, planned.config))
     ready = config.changed(planned.config, trial_command=command)
     remaining, used = count_remaining(ready, trials), store.read_seconds(directory)
-    choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, mps, remaining, used)
+    choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, held, remaining, used)
     ready = config.changed(ready, trial_concurrency=choice.concurrency, seed_moved_by=len(trials))
     database.write_config(directory, ready.json())
     claims = (claim, planned.port_claim, images_claim)

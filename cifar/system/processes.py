@@ -52,12 +52,8 @@ def spawner(module: str) -> Iterator[None]:
         yield
         return
     multiprocessing.set_forkserver_preload([module])
-    resource_tracker.ensure_running()  # it would lift the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # an interrupted import would print where it was
-    try:
+    with _uninterrupted(), _one_thread():
         forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         yield
     finally:
@@ -79,7 +75,8 @@ def spawned(
     try:
         for some in arguments:
             process: BaseProcess = context.Process(target=_run, args=(target, some), daemon=True)
-            process.start()
+            with _uninterrupted():
+                process.start()
             started.append(process)
         yield started
     finally:
@@ -90,6 +87,29 @@ def spawned(
             child.join(stop_seconds)
             child.kill()
             child.join()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """What starts meanwhile is not interrupted before it wants to be: in its imports it would print where it was."""
+    resource_tracker.ensure_running()  # it would lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """What starts meanwhile may fork: numpy's linear algebra would start threads."""
+    name = "OPENBLAS_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name) if before is None else os.environ.update({name: before})
 
 
 def _server() -> Any:

@@ -20,11 +20,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from cifar.errors import RequestError
 from cifar.system import environment, places
 from cifar.trials import layout
-from cifar.trials.warm_wire import ACCEPTED, OUTDATED, Request, user_of
+from cifar.trials.warm_wire import ACCEPTED, REFUSED, Request, user_of
 
 _IMPORT_SECONDS = 120.0
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -58,24 +59,41 @@ def _can_be_warm() -> bool:
 
 
 def _run_warm() -> None:
-    for _ in range(2):  # the first may have imported code that has changed since
-        connection = _connected()
-        connection.settimeout(_IMPORT_SECONDS)
-        Request(sys.argv, dict(os.environ), str(Path.cwd())).send(connection)
-        answer = connection.recv(1)
-        if answer == ACCEPTED:
-            _follow(connection)
-        connection.close()
-        if answer != OUTDATED:
+    """End as the trial ends; returns where no warm process takes it. OSError where that cannot be tried."""
+    for _ in range(2):  # the first may have imported code that has changed since, and end
+        with _connected() as connection:
+            connection.settimeout(_IMPORT_SECONDS)
+            answer = _ask(connection)
+            if answer == ACCEPTED:
+                _follow(connection)
+        if answer == REFUSED:
             return
+    raise ConnectionError("the warm process ended before it took the trial")
 
 
-def _follow(connection: socket.socket) -> None:
+def _ask(connection: socket.socket) -> bytes:
+    """What the warm process answers; b"" where it has ended."""
+    try:
+        Request(sys.argv, dict(os.environ), str(Path.cwd())).send(connection)
+        return connection.recv(1)
+    except ConnectionError:
+        return b""
+
+
+def _follow(connection: socket.socket) -> NoReturn:
     """Pass signals on until the trial ends, then end as it ended."""
+
+    def pass_on(number: int, _: object) -> None:
+        with contextlib.suppress(OSError):  # it has ended, which shows below
+            connection.send(bytes([number]))
+
     connection.settimeout(None)
     for number in _PASSED_ON:
-        signal.signal(number, lambda number, _: connection.send(bytes([number])))
-    ending = connection.makefile().readline()
+        signal.signal(number, pass_on)
+    try:
+        ending = connection.makefile().readline()
+    except OSError:
+        ending = ""
     # Without a word the warm process was killed, and the trial with it: an accident, after which NNI is to restart it.
     code = int(ending) if ending else -signal.SIGKILL
     if code < 0:

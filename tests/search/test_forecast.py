@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from cifar.errors import RequestError
 from cifar.search import forecast
 from cifar.search.concurrency import Choice, choose_concurrency, forecast_line
 from cifar.search.forecast import DoesNotFit, Throughput
-from cifar.system import places
+from cifar.system import mps, places
+from cifar.system.gpus import Gpu
 
 SPACE: dict[str, Any] = json.loads((ROOT / "search_space.json").read_text())
 
@@ -131,6 +133,14 @@ MPS = {"CUDA_MPS_PIPE_DIRECTORY": "/of/its/own"}
 def test_trials_share_a_gpu_by_mps_where_measuring_says_that_it_pays(
     monkeypatch: pytest.MonkeyPatch, concurrency: int, auto: bool, per_hour_with: float | None, choice: Choice
 ) -> None:
+    started = list[int]()
+
+    @contextlib.contextmanager
+    def start(gpus: Sequence[Gpu]) -> Iterator[dict[str, str]]:
+        started.append(len(gpus))
+        yield MPS if gpus else {}
+        started.pop()
+
     def measure(_space: object, _command: str, _data: str, number: int, variables: Mapping[str, str]) -> Throughput:
         if not variables:
             return throughput(number, {1: 60, 2: 100, 4: 100}[number])
@@ -141,8 +151,20 @@ def test_trials_share_a_gpu_by_mps_where_measuring_says_that_it_pays(
 
     monkeypatch.setattr(forecast, "measure", measure)
     monkeypatch.setattr(forecast, "concurrencies", lambda: [1, 2, 4])
-    assert choose_concurrency(Config(concurrency), "digits", [], auto, MPS, 10) == choice
-    assert not choose_concurrency(Config(concurrency), "digits", [], auto, {}, 10).mps
+    monkeypatch.setattr(mps, "started", start)
+    monkeypatch.setattr("cifar.search.concurrency.list_gpus", lambda: [Gpu("GPU-1", "", 0)])
+    with contextlib.ExitStack() as held:
+        assert choose_concurrency(Config(concurrency), "digits", [], auto, held, 10) == choice
+        assert started == ([1] if choice.mps else [])  # where it does not pay it has ended already
+    assert not started
+
+
+def test_where_each_trial_has_a_gpu_no_mps_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "measure", lambda *arguments: throughput(arguments[3], 100))
+    monkeypatch.setattr(mps, "why_not", lambda gpus: pytest.fail("it was") if gpus else "no GPU")
+    monkeypatch.setattr("cifar.search.concurrency.list_gpus", lambda: [Gpu(f"GPU-{n}", "", 0) for n in range(4)])
+    with contextlib.ExitStack() as held:
+        assert choose_concurrency(Config(4), "digits", [], False, held, 10) == Choice(4, {})
 
 
 def test_an_imitated_trial_gets_the_variables_that_trials_will_have(

@@ -23,6 +23,7 @@ from fake_manager import Manager, parameters
 from cifar.inference import model_file
 from cifar.system import environment, processes
 from cifar.trials import layout, warm_server, warm_start
+from cifar.trials.warm_wire import REFUSED
 
 # Runs one command after another, as NNI's manager would, and ends with its input.
 STARTER = """
@@ -174,6 +175,37 @@ def test_a_killed_warm_process_takes_trial_and_client_with_it_and_another_one_fo
     until(lambda: not processes.is_alive(trial), seconds=2)
     assert experiment.run("second", *QUICK) == 0
     assert len(experiment.warm()) == 1
+
+
+def test_a_client_whose_signal_the_warm_process_no_longer_reads_ends_and_does_not_begin_anew(
+    experiment: Experiment,
+) -> None:
+    client, trial = started(experiment, "first")
+    (warm,) = experiment.warm()
+    warm.suspend()
+    client.send_signal(signal.SIGINT)
+    time.sleep(0.3)  # it has passed it on by then
+    warm.kill()
+    assert experiment.code() == -signal.SIGKILL
+    until(lambda: not processes.is_alive(trial), seconds=2)
+    assert "no warm start" not in experiment.output("first").read_text()
+
+
+@pytest.mark.parametrize("ended", [1, 2])
+def test_a_warm_process_that_ends_before_it_takes_a_trial_is_replaced_once(
+    monkeypatch: pytest.MonkeyPatch, ended: int
+) -> None:
+    """Its code is outdated, or it cannot import it."""
+    theirs, ours = zip(*[socket.socketpair() for _ in range(2)], strict=True)
+    left = iter(ours)
+    monkeypatch.setattr(warm_start, "_connected", lambda: next(left))
+    for number, one in enumerate(theirs):
+        one.close() if number < ended else one.sendall(REFUSED)
+    with pytest.raises(ConnectionError, match="ended before it took") if ended == 2 else contextlib.nullcontext():
+        warm_start._run_warm()
+    assert not list(left)
+    for one in theirs:
+        one.close()
 
 
 def test_a_stop_reaches_the_trial_which_notes_where_it_stands(experiment: Experiment) -> None:

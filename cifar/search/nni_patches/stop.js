@@ -6,7 +6,7 @@ require("./when_loaded.js")("NNIManager", (manager) => {
     const stopped = stopExperimentTopHalf.call(this); // which waits, once it has told the tuner
     const { tuner, assessor, advisor } = this.config;
     const areNnisOwn = !advisor && [tuner, assessor].every((one) => !one || (one.name && !one.className));
-    if ( this.dispatcherPid > 0) kill(this.dispatcherPid);
+    if (areNnisOwn && this.dispatcherPid > 0) kill(this.dispatcherPid);
     return stopped;
   };
 });
