@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from cifar.trials.run import Trained
 
 logger = logging.getLogger(__name__)
 
-_RECORD_TIMEOUT = 10.0  # seconds; the record appears within 50 ms of the trial's start
+_ANSWER_SECONDS = 10.0  # seconds; the record appears within 50 ms of the trial's start
 _HURRY = 1.0  # second: NNI kills a trial five seconds after it told it to stop
 
 
@@ -108,10 +109,15 @@ class NniTrial:
         return self.processes.broadcast(lambda: nni_client.directory() / layout.CHECKPOINT if self.speaks else None)
 
     def concurrency(self) -> int:
-        """How many trials the experiment runs at once on this machine; 1 outside NNI or without its answer."""
-        profile = nni_client.ask("experiment") if self.speaks else None
-        if not profile:
+        """How many trials the experiment runs at once on this machine; 1 outside NNI.
+
+        Raises ManagerGone without its answer: another number of threads would round otherwise, unnoticed.
+        """
+        if not self.speaks:
             return 1
+        profile = _until_answered(lambda: nni_client.ask("experiment"))
+        if not profile:
+            raise ManagerGone
         machines = profile["params"]["trainingService"].get("machineList", [""])
         return math.ceil(int(profile["params"]["trialConcurrency"]) / len(machines))
 
@@ -172,11 +178,20 @@ def _was_restarted() -> bool:
 
 def _recorded() -> Any:
     """The parameter record that the manager keeps for this trial, None where it cannot be had."""
-    deadline = time.monotonic() + _RECORD_TIMEOUT
+    return _until_answered(_ask_record)
+
+
+def _ask_record() -> Any:
+    job = nni_client.ask_job()
+    return json.loads(job["hyperParameters"][0]) if job and job.get("hyperParameters") else None
+
+
+def _until_answered(ask: Callable[[], Any]) -> Any:
+    """The manager's answer, None where it gives none for too long."""
+    deadline = time.monotonic() + _ANSWER_SECONDS
     while time.monotonic() < deadline:
-        job = nni_client.ask_job()
-        if job and job.get("hyperParameters"):
-            return json.loads(job["hyperParameters"][0])
+        if answer := ask():
+            return answer
         time.sleep(0.05)
     return None
 

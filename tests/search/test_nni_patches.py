@@ -125,3 +125,35 @@ def test_what_machine_this_is_nobody_is_asked_where_the_manager_runs_the_trials(
     script += "keeper.start().then((told) => console.log(told.id));"
     run = subprocess.run([node(), "-e", script], capture_output=True, text=True, check=True)
     assert run.stdout.split() == (["asked", "here"] if asks else ["part", "part", "here"])
+
+
+def test_the_tuner_hears_of_a_result_before_it_hears_that_the_trial_has_ended(tmp_path: Path) -> None:
+    """It has heard of the result when it answers what was requested after it."""
+    nnis = tmp_path / "nnis.js"
+    nnis.write_text(
+        "const server = new (class { emitter = new (require('events').EventEmitter)(); sent = [];"
+        " sendCommand(type, content) { this.sent.push(type === 'EN' ? JSON.parse(content).trial_job_id : type); }"
+        " onCommand(listener) { this.emitter.on('command', listener); } })();"
+        "exports.getTunerServer = () => server;"
+    )
+    script = f"""
+    require({str(PATCHES / "order.js")!r});
+    const server = require({str(nnis)!r}).getTunerServer();
+    const heard = [];
+    server.onCommand((type) => heard.push(type));
+    const final = (trial) => server.sendCommand('ME', JSON.stringify({{ type: 'FINAL', trial_job_id: trial }}));
+    const end = (trial) => server.sendCommand('EN', JSON.stringify({{ trial_job_id: trial, event: 'SUCCEEDED' }}));
+    const request = (jobs) => server.sendCommand('GE', String(jobs));
+    const answer = () => server.emitter.emit('command', 'TR', '');
+    request(2); answer(); answer();
+    server.sendCommand('ME', JSON.stringify({{ type: 'PERIODICAL', trial_job_id: 'failed' }}));
+    end('failed'); request(1);                // it has no result that could come too late
+    final('first'); end('first'); request(1);
+    answer();                                 // to what was requested before the result
+    server.sent.push('|'); answer();
+    final('last'); server.sent.push('|'); end('last');
+    server.sendCommand('TE');                 // the end of all: nobody waits, the timer keeps nothing alive
+    console.log(server.sent.join(' '), heard.length);
+    """
+    run = subprocess.run([node(), "-e", script], capture_output=True, text=True, check=True, timeout=10)
+    assert run.stdout == "GE ME failed GE ME GE | first ME | TE 4\n"

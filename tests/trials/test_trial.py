@@ -21,6 +21,7 @@ from cifar.system.files import read_json
 from cifar.training.hparams import Hparams
 from cifar.trials import layout, nni_client, top_models
 from cifar.trials.launch import recording_errors
+from cifar.trials.nni_client import ManagerGone
 from cifar.trials.nni_trial import NniTrial
 from cifar.trials.predictions import load_predictions
 from cifar.trials.result import Result
@@ -172,6 +173,21 @@ def test_a_manager_that_is_gone_leaves_an_interrupted_trial(managers: list[Manag
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
     assert read(tmp_path / "result.json")["status"] == "interrupted"
+
+
+def test_a_manager_that_goes_before_it_says_how_many_trials_run_at_once_leaves_an_interrupted_trial(
+    managers: list[Manager], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself the trial would take all cores for its own, and round otherwise than those of the other starts."""
+    managers.append(Manager(*[parameters(0)] * 2))
+    for name, value in managers[0].environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    nni = NniTrial()
+    assert nni.concurrency() == 2
+    monkeypatch.setattr("cifar.trials.nni_trial._ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(nni_client, "ask", lambda path: None)
+    with pytest.raises(ManagerGone):
+        nni.concurrency()
 
 
 @pytest.mark.parametrize("last", [False, True])
