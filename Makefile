@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[report,export,tensorboard,bench,dev]'
 	touch $@
 
-demo: install   ## a whole search on the embedded digits, with its table (about 2 minutes)
+demo: install   ## a whole search on the embedded digits, with its table (about a minute)
 	$(BIN)/cifar search --data digits --max-trials 20
 
 test: install   ## the tests (about 11 minutes)

@@ -13,7 +13,7 @@ import argparse
 
 import torch
 
-from cifar.data import datasets
+from cifar.data import datasets, test_log
 from cifar.training import device
 from cifar.training.evaluation import class_accuracies, evaluate
 from cifar.training.hparams import Hparams, add_arguments, given_arguments
@@ -47,8 +47,8 @@ def main(nni: NniTrial) -> Result:
     nni.report_final(result)
     nni.save_artifacts(result, trained, hparams, dataset, splits)
     nni.say(f"{result.status}: {result.reason}")
-    if nni.is_absent and trained and result.status == "ok":
-        nni.say(test_accuracy(trained.model, options.data, claim.device))
+    if nni.is_absent and nni.processes.is_main and trained and result.status == "ok" and options.test:
+        nni.say(test_accuracy(trained.model, hparams, options.data, claim.device))
     return result
 
 
@@ -62,6 +62,7 @@ def parse_arguments() -> argparse.Namespace:
         default=datasets.default_data(),
         help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)",
     )
+    parser.add_argument("--no-test", dest="test", action="store_false", help="alone: leave the test images unread")
     add_arguments(parser)
     return parser.parse_args()
 
@@ -73,15 +74,16 @@ def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
     )
 
 
-def test_accuracy(model: torch.nn.Module, data_name: str, on: torch.device) -> str:
-    """The only place where a trial reads test images: without NNI, after training has ended."""
+def test_accuracy(model: torch.nn.Module, hparams: Hparams, data_name: str, on: torch.device) -> str:
+    """The only place where a trial reads test images: without NNI, after training has ended. It is written down."""
     test = datasets.load_test(data_name).to(on)
     index = torch.arange(len(test.labels), device=on)
     evaluation = evaluate(model, test, index)
     interval = wilson(evaluation.accuracy, len(index))
     lines = [f"test accuracy {interval} (95 % interval) of {len(index):,} images; per class:"]
     lines += [f"  {name:<12} {share:6.1%}" for name, share in class_accuracies(evaluation, test, index).items()]
-    return "\n".join(lines)
+    test_log.append(test, "python trial.py", [hparams.seed], [evaluation.accuracy])
+    return "\n".join([*lines, test_log.count(test)])
 
 
 if __name__ == "__main__":

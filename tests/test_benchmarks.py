@@ -22,12 +22,12 @@ from benchmarks.shared.contenders import Contender, Work
 from benchmarks.shared.tutorial import Pictures, Tutorial
 from benchmarks.studies import accuracy, curves, full, ingredients, longer, stopping, tuners
 from benchmarks.yardsticks import airbench94, faults, gpu, growth, memory, peers, searches, speed, startup
-from cifar.analysis import test_log
-from cifar.data import datasets
+from cifar.data import datasets, test_log
 from cifar.data.datasets import Dataset
 from cifar.training.hparams import RECIPES, Hparams
 from cifar.training.models import build_model
 from cifar.training.train import new_model
+from cifar.trials import layout
 
 
 def test_the_tutorials_network_begins_as_ours(tiny: Dataset) -> None:
@@ -215,7 +215,7 @@ def test_a_full_run_that_is_cut_off_before_its_test_is_tested_once(
     assert (run.width, run.translate) == (4, 1)
     assert len(run.seconds) == len(run.losses) == 2
     assert run.losses[1] < run.losses[0]
-    (reading,) = test_log.read(tmp_path)
+    (reading,) = test_log.read(layout.test_log(tmp_path))
     assert reading["accuracies"] == [run.test_accuracy]
     assert len(run.cells()) == len(full.HEADER)
 

@@ -27,12 +27,12 @@ from tqdm import tqdm
 
 from benchmarks.shared import machine
 from benchmarks.shared.report import RESULTS, Report, standard_error
-from cifar.analysis import test_log
-from cifar.data import datasets
+from cifar.data import datasets, test_log
 from cifar.data.datasets import Dataset, Splits
 from cifar.training.evaluation import evaluate
 from cifar.training.hparams import Hparams
 from cifar.training.train import new_model, new_optimizer, train
+from cifar.trials import layout
 
 _GPU = torch.cuda.is_available()
 _OWN = Hparams(model="fast")
@@ -117,9 +117,8 @@ def compare(images: Images, recipe: Hparams, seeds: int) -> list[Runs]:
             airbench.own.append(own)
             if images.judge is not images.dataset:
                 read = [ours.accuracies[-1], mirrored, own]
-                test_log.append(
-                    RESULTS, "benchmarks.yardsticks.airbench94, beside airbench94", [seed], images.judge, read
-                )
+                what = "benchmarks.yardsticks.airbench94, beside airbench94"
+                test_log.append(images.judge, what, [seed], read, layout.test_log(RESULTS))
     return [ours, airbench]
 
 

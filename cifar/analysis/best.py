@@ -18,7 +18,6 @@ import numpy as np
 from filelock import FileLock, Timeout
 from prettytable import PrettyTable
 
-from cifar.analysis import test_log
 from cifar.analysis.confirm import (
     MOST_CANDIDATES,
     Candidate,
@@ -33,7 +32,7 @@ from cifar.analysis.final_test import FinalTest, read_test_images, refuse_known,
 from cifar.analysis.retrain import Failed, Trainer
 from cifar.analysis.statistics import Mean
 from cifar.console import plain_table
-from cifar.data import datasets
+from cifar.data import datasets, test_log
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.inference import model_file
@@ -114,7 +113,7 @@ def best(
             f"experiment {experiment.name} has its answer, {layout.answer(experiment)}; --force replaces it, "
             "and reads the test images once more"
         )
-    test_log.read(experiment)  # damaged, it is to be mended before anything is added
+    test_log.read(layout.test_log(experiment))  # damaged, it is to be mended before anything is added
     searched = store.read_trials(experiment)
     leaders, dataset = leading(searched, experiment), datasets.load(data_name)
     trials = leaders[:MOST_CANDIDATES]
@@ -191,7 +190,8 @@ def _confirm(
     _save_model(path, trainer.dataset, answer)
     write_json(layout.answer(experiment), _record(answer))
     print(_text(answer))
-    print(f"model: {path}, the first seed's, which alone has {_of_the_model(answer)}\n{test_log.summary(experiment)}")
+    print(f"model: {path}, the first seed's, which alone has {_of_the_model(answer)}")
+    print("\n".join([test_log.summary(layout.test_log(experiment)), *map(test_log.count, tests)]))
     return 0
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cifar.analysis import test_log
 from cifar.analysis.statistics import Mean, correct, mean
+from cifar.data import test_log
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
 from cifar.training.evaluation import evaluate
+from cifar.trials import layout
 from cifar.trials.predictions import Predictions, confusion_matrix
 
 
@@ -48,7 +49,8 @@ def read_test_images(experiment: Path, models: Sequence[SavedModel], test: Datas
     predictions = [evaluate(network, test, everything).predictions.numpy() for network in networks]
     tested = FinalTest(test_log.name_of(test), models[0].classes, [Predictions(some, labels) for some in predictions])
     accuracies = [float(predictions.correct.mean()) for predictions in tested.predictions]
-    test_log.append(experiment, trial_id, [model.hparams.seed for model in models], test, accuracies)
+    seeds = [model.hparams.seed for model in models]
+    test_log.append(test, trial_id, seeds, accuracies, layout.test_log(experiment))
     return tested
 
 

@@ -19,11 +19,11 @@ import yaml
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from cifar.analysis import examples, figures, findings, test_log
+from cifar.analysis import examples, figures, findings
 from cifar.analysis.best import read_answer
 from cifar.analysis.examples import Example
 from cifar.analysis.figures import Figure
-from cifar.data import datasets
+from cifar.data import datasets, test_log
 from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.inference.model_file import SavedModel
@@ -130,7 +130,7 @@ def _about_model(experiment: Path, trials: list[Trial], data_name: str) -> dict[
         "facts": [
             *_found(experiment, trials),
             *_confirmed(trials, confirmed),
-            f"{test_log.summary(experiment).capitalize()}.",
+            f"{test_log.summary(layout.test_log(experiment)).capitalize()}.",
         ],
         "seeds": confirmed and confirmed["seeds"],
         "confusions": _of_tests(confirmed) if confirmed else _of_validation(experiment, trials, model),

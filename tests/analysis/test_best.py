@@ -14,13 +14,14 @@ import pytest
 from conftest import MakeFolder
 from filelock import FileLock
 
-from cifar.analysis import retrain, test_log
+from cifar.analysis import retrain
 from cifar.analysis.best import Budget, best
 from cifar.analysis.retrain import Trainer
-from cifar.data import datasets
+from cifar.data import datasets, test_log
 from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.training.hparams import Hparams
+from cifar.trials import layout
 from cifar.trials.result import Result
 from cifar.trials.run import run_trial
 
@@ -71,7 +72,7 @@ def test_the_leaders_are_trained_again_and_the_winner_is_tested_once(
     assert sum(map(sum, test["confusion"])) == SEEDS * test["images"]
     right = sum(test["confusion"][label][label] for label in range(10))
     assert test["mean"] == pytest.approx(right / (SEEDS * test["images"]))
-    (reading,) = test_log.read(experiment)
+    (reading,) = test_log.read(layout.test_log(experiment))
     assert reading["trial"] == record["winner"]
     assert sum(reading["accuracies"]) / SEEDS == pytest.approx(test["mean"])
     saved = model_file.load(experiment / "best.safetensors")
@@ -91,7 +92,7 @@ def test_what_is_trained_is_not_trained_again_and_each_reading_counts(experiment
     best(experiment, "digits", BUDGET, None, force=True)
     assert trainings == []
     assert json.loads((experiment / "best.json").read_text()) == first
-    assert len(test_log.read(experiment)) == 2
+    assert len(test_log.read(layout.test_log(experiment))) == 2
 
 
 def test_after_an_interruption_it_goes_on(
@@ -105,7 +106,7 @@ def test_after_an_interruption_it_goes_on(
     monkeypatch.setattr(retrain, "run_trial", interrupted)
     with pytest.raises(KeyboardInterrupt):
         best(experiment, "digits", BUDGET, None, force=False)
-    assert test_log.read(experiment) == []
+    assert test_log.read(layout.test_log(experiment)) == []
     monkeypatch.setattr(retrain, "run_trial", counted)
     assert best(experiment, "digits", BUDGET, None, force=False) == 0
     assert len(trainings) == 6
@@ -155,7 +156,7 @@ def test_another_folder_is_tested_beside_the_first(experiment: Path, make_folder
     assert second["images"] == 5
     of_each_class = [sum(row) // SEEDS for row in second["confusion"]]
     assert of_each_class == [0, 2, 0, 0, 0, 0, 0, 3, 0, 0]  # numbered as in the model
-    assert len(test_log.read(experiment)) == 2
+    assert len(test_log.read(layout.test_log(experiment))) == 2
 
 
 def test_a_leader_that_diverges_with_another_seed_is_no_winner(

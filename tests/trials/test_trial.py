@@ -42,8 +42,17 @@ def test_alone_it_trains_and_prints_the_accuracy_of_each_class() -> None:
     assert lines[0].endswith(" images/s")
     assert lines[2] == "ok: trained 2 epochs"
     assert lines[3].startswith("test accuracy ")
-    assert [line.split()[0] for line in lines[4:]] == list("0123456789")
+    assert [line.split()[0] for line in lines[4:14]] == list("0123456789")
+    assert lines[14].startswith("these test images were read ")
     assert run.stderr == ""
+
+
+def test_alone_it_leaves_the_test_images_unread_where_it_is_to(tmp_path: Path) -> None:
+    run = trial(*QUICK, "--no-test", CIFAR_CACHE=str(tmp_path))
+    assert run.stdout.splitlines()[-1] == "ok: trained 2 epochs"
+    assert not list(tmp_path.glob("test-readings/*"))
+    trial(*QUICK, CIFAR_CACHE=str(tmp_path))
+    assert len(list(tmp_path.glob("test-readings/*.jsonl"))) == 1
 
 
 def test_data_comes_from_the_environment_when_not_named() -> None:
