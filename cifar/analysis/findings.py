@@ -6,11 +6,11 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from cifar.analysis.statistics import bootstrap_gain
+from cifar.analysis.statistics import gains, holm
 from cifar.search import search_space
 from cifar.search.algorithms import TPE_STARTUP_JOBS
 from cifar.trials.intervals import Interval
@@ -18,6 +18,7 @@ from cifar.trials.store import Trial, best_first
 
 Curves = Mapping[str, Sequence[Mapping[str, float]]]  # trial id -> metrics of each epoch
 
+_End = Literal["lower", "upper"]
 _FEWEST = 5  # of which resampling can say something
 _EDGE = 0.1  # of a range, on its own scale
 
@@ -60,7 +61,7 @@ def tuner_gain(trials: Sequence[Trial], result_times: Mapping[str, int], tuner: 
     drawn, proposed = np.asarray(kinds[True]), np.asarray(kinds[False])
     if min(len(drawn), len(proposed)) < _FEWEST:
         return None
-    return TunerGain(len(drawn), len(proposed), *bootstrap_gain(drawn, proposed))
+    return TunerGain(len(drawn), len(proposed), *gains(drawn, proposed))
 
 
 def _known(trial: Trial, trials: Sequence[Trial], result_times: Mapping[str, int], lies: bool) -> int:
@@ -101,24 +102,54 @@ def _could_pass(best: float, stopped: Trial, finished: Sequence[Trial], curves: 
 
 
 def range_warnings(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A sentence for each parameter whose best values crowd at an end of its range: better ones may lie beyond."""
+    """A sentence for each parameter whose best values crowd at an end of its range: better ones may lie beyond.
+
+    The best fifth must lie at the end, and nearer to it than the other trials do, by a rank test of all parameters and
+    ends together.
+    """
     ranked = best_first(list(trials))
-    leading = ranked[: max(3, len(ranked) // 10)]
-    warnings = []
+    leading = max(_FEWEST, math.ceil(len(ranked) / 5))
+    crowds = dict[str, _Crowd]()
     for name, sampler in space.items():
-        places = [search_space.place(trial.params[name], sampler) for trial in leading if name in trial.params]
-        known = [place for place in places if place is not None]
-        if len(known) < 3:
-            continue
-        middle, (low, high) = float(np.median(known)), sampler["_value"][:2]
-        if middle <= _EDGE or middle >= 1 - _EDGE:
-            end, bound = ("lower", low) if middle <= _EDGE else ("upper", high)
-            values = ", ".join(f"{trial.params[name]:.3g}" for trial in leading)
-            warnings.append(
-                f"{name}: the best {len(leading)} trials ({values}) lie at the {end} end of the range, {bound}; "
-                "better values may lie beyond it"
-            )
-    return warnings
+        known = [place for trial in ranked if (place := _place(trial, name, sampler)) is not None]
+        if len(known) == len(ranked) >= leading + _FEWEST:
+            crowds |= {
+                f"{name} {end}": _Crowd(name, end, known[:leading], known[leading:]) for end in ("lower", "upper")
+            }
+    crowded = holm({key: crowd.chance for key, crowd in crowds.items()})
+    return [crowds[key].sentence(space) for key in crowds if key in crowded and crowds[key].is_at_the_end]
+
+
+def _place(trial: Trial, name: str, sampler: Mapping[str, Any]) -> float | None:
+    return search_space.place(trial.params[name], sampler) if name in trial.params else None
+
+
+@dataclass(frozen=True)
+class _Crowd:
+    """Where the best and the other trials lie in the range of a parameter, seen from one of its ends."""
+
+    name: str
+    end: _End
+    best: list[float]
+    others: list[float]
+
+    @property
+    def is_at_the_end(self) -> bool:
+        middle = float(np.median(self.best))
+        return middle <= _EDGE if self.end == "lower" else middle >= 1 - _EDGE
+
+    @property
+    def chance(self) -> float:
+        """That the best would lie so near to the end if the parameter meant nothing."""
+        from scipy.stats import mannwhitneyu
+
+        nearer = "less" if self.end == "lower" else "greater"
+        return float(mannwhitneyu(self.best, self.others, alternative=nearer).pvalue)
+
+    def sentence(self, space: Mapping[str, Mapping[str, Any]]) -> str:
+        bound = space[self.name]["_value"][self.end == "upper"]
+        where = f"lie at the {self.end} end of its range, {bound}"
+        return f"{self.name}: the best {len(self.best)} trials {where}, more than the others do; try values beyond it"
 
 
 def endings(trials: Sequence[Trial]) -> list[tuple[str, int, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,16 +82,42 @@ def correct(predictions: Sequence[Predictions]) -> NDArray[np.float64]:
     return np.stack([some.correct for some in predictions]).astype(np.float64)
 
 
-def bootstrap_gain(drawn: NDArray[np.float64], proposed: NDArray[np.float64]) -> tuple[Interval, Interval]:
-    """By how much the mean and the best of equally many of `proposed` are above those of `drawn`."""
+def gains(drawn: NDArray[np.float64], proposed: NDArray[np.float64]) -> tuple[Interval, Interval]:
+    """By how much the mean and the best of equally many of `proposed` are above those of `drawn`.
+
+    The intervals are those of resampling, about values that resampling does not bias.
+    """
     generator = np.random.default_rng(0)
     samples = [generator.choice(some, (_RESAMPLES, len(some))) for some in (drawn, proposed)]
-    means = samples[1].mean(1) - samples[0].mean(1)
     equally_many = min(len(drawn), len(proposed))
-    bests = samples[1][:, :equally_many].max(1) - samples[0][:, :equally_many].max(1)
-    return _interval(proposed.mean() - drawn.mean(), means), _interval(float(bests.mean()), bests)
+    means = [some.mean(1) for some in samples]
+    bests = [expected_best(some, equally_many) for some in samples]
+    best = expected_best(proposed, equally_many) - expected_best(drawn, equally_many)
+    return _interval(proposed.mean() - drawn.mean(), means[1] - means[0]), _interval(float(best), bests[1] - bests[0])
+
+
+def expected_best(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """The expected highest of `count` values drawn without replacement, along the last axis; it has no bias."""
+    total = values.shape[-1]
+    chances = np.array([math.comb(rank, count - 1) for rank in range(total)]) / math.comb(total, count)
+    return np.sort(values, axis=-1) @ chances
+
+
+def holm(chances: Mapping[str, float], level: float = 1 - _CHANCE) -> set[str]:
+    """Which of several tests reject, where any false rejection of all of them is to have a chance of `level` at most.
+
+    Sture Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    rejected = set[str]()
+    for left, (name, chance) in zip(
+        range(len(chances), 0, -1), sorted(chances.items(), key=lambda item: item[1]), strict=True
+    ):
+        if chance * left > level:
+            break
+        rejected.add(name)
+    return rejected
 
 
 def _interval(value: float, resampled: NDArray[np.float64]) -> Interval:
-    low, high = np.quantile(resampled, [0.025, 0.975])
+    low, high = np.quantile(resampled, [0.025, 0.975]) + (value - resampled.mean())
     return Interval(float(value), float(low), float(high))
