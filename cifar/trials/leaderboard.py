@@ -96,8 +96,15 @@ def _summary(trials: list[Trial], tied: int) -> str:
     if tied:
         lines.insert(0, f"=: the validation images do not tell these {tied} apart from the best")
     if best_first(trials):
+        lines.insert(0, _guessing(trials))
         lines.insert(0, "±: the 95 % interval of that one network; with another seed it may lie outside")
-    return "\n".join(lines)
+    return "\n".join(filter(None, lines))
+
+
+def _guessing(trials: list[Trial]) -> str:
+    """What all accuracies are to be measured by; "" where the trials of an earlier version do not say."""
+    shares = [trial.data["largest_class_share"] for trial in trials if "largest_class_share" in trial.data]
+    return f"guessing the largest class would get {shares[-1]:.1%}" if shares else ""
 
 
 def _param_names(trials: list[Trial]) -> list[str]:
@@ -120,6 +127,9 @@ def params_text(trial: Trial) -> str:
 
 def _ending(trial: Trial) -> str:
     """How it ended, and why where that does not go without saying."""
+    metrics = (trial.result or {}).get("metrics") or {}
+    if trial.status == "ok" and metrics.get("predicted_classes") == 1:
+        return "ok: every image gets the same class"
     return trial.status if trial.status == "ok" or not trial.reason else f"{trial.status}: {trial.reason}"
 
 

@@ -152,9 +152,13 @@ def _ended(status: Status, how: str, trained: Trained | None) -> Result:
     if trained is None:
         return Result(status, reason)
     best = max(history, key=lambda metrics: metrics.accuracy)
+    predicted_classes = len(trained.predictions.unique())
+    if predicted_classes == 1:
+        reason += "; it gives every image the same class"
     metrics = epoch_metrics(history) | {
         "best_accuracy": best.accuracy,
         "best_epoch": float(best.epoch),
+        "predicted_classes": float(predicted_classes),
         "epochs": float(len(history)),
         "parameters": float(parameter_count(trained.model)),
     }
@@ -186,6 +190,7 @@ def _details(
             "split_fingerprint": splits.fingerprint,
             "train_images": len(splits.train),
             "val_images": len(splits.val),
+            "largest_class_share": _largest_share(dataset.labels[splits.val.to(dataset.labels.device)]),
             "classes": len(dataset.classes),
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -195,3 +200,8 @@ def _details(
         "versions": {"python": platform.python_version(), "cifar-nni": __version__}
         | {name: version(name) for name in ("torch", "nni", "numpy")},
     }
+
+
+def _largest_share(labels: Tensor) -> float:
+    """What guessing the most frequent class would get."""
+    return float(labels.bincount().max()) / len(labels)

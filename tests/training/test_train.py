@@ -257,6 +257,18 @@ def test_a_finished_trial_reports_its_last_epoch_and_names_its_best(tiny: Datase
     assert result.details["hparams"] == {**FAST.__dict__}
 
 
+def test_a_network_that_gives_every_image_the_same_class_is_called_that(tiny: Dataset) -> None:
+    uneven = replace(tiny, labels=torch.cat([torch.zeros(90, dtype=torch.int64), torch.arange(30) % 3]))
+    constant = result_of(uneven, replace(FAST, lr=1e-6, epochs=1))
+    assert constant.metrics is not None
+    assert constant.metrics["predicted_classes"] == 1
+    assert constant.reason == "trained 1 epochs; it gives every image the same class"
+    data = constant.details["data"]
+    assert isinstance(data, dict)
+    assert data["largest_class_share"] == pytest.approx(100 / 120, abs=0.05)
+    assert result_of(tiny, FAST).reason == "trained 3 epochs"
+
+
 def test_a_diverged_trial_reports_chance(tiny: Dataset) -> None:
     result = result_of(tiny, replace(FAST, lr=1e30))
     assert result.status == "diverged"

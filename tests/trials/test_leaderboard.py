@@ -61,3 +61,17 @@ def test_no_trial_makes_an_empty_table(tmp_path: Path) -> None:
     experiment = fake.make(tmp_path / "made", [])
     assert leaderboard.as_csv([], experiment) == ""
     assert json.loads(leaderboard.as_json([], experiment)) == []
+
+
+def test_what_guessing_would_get_and_a_constant_answer_stand_in_the_table(tmp_path: Path) -> None:
+    experiment = fake.make(tmp_path / "made", [{"accuracy": 0.7}, {"accuracy": 0.6}])
+    assert "guessing" not in leaderboard.leaderboard(store.read_trials(experiment), experiment)  # of an earlier version
+    path = layout.trial_directory(experiment, "trial1") / layout.RESULT
+    result = json.loads(path.read_text())
+    result["metrics"]["predicted_classes"] = 1
+    result["data"]["largest_class_share"] = 0.6
+    path.write_text(json.dumps({name: value for name, value in result.items() if name != "checksum"}))
+    lines = leaderboard.leaderboard(store.read_trials(experiment), experiment).splitlines()
+    assert lines[1].rstrip().endswith("  ok")
+    assert lines[2].rstrip().endswith("ok: every image gets the same class")
+    assert "guessing the largest class would get 60.0%" in lines
