@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def program() -> NoReturn:
     """What the shell calls `cifar`."""
     code = main()
-    atexit._run_exitfuncs()
+    atexit._run_exitfuncs()  # multiprocessing's remove its directories
     processes.leave(code)
 
 

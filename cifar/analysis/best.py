@@ -235,7 +235,7 @@ def _how_it_won(answer: Answer) -> str:
     number = len(answer.confirmed.tied)
     certainty = "better than each of the others" if number == 1 else f"{number} tie for first"
     if answer.rule.prefer == "speed":
-        return f"the quickest that is not worse by {100 * answer.rule.margin:g} points; {certainty}"
+        return f"the quickest that is shown not to be worse by {100 * answer.rule.margin:g} points; {certainty}"
     return f"the highest mean; {certainty}"
 
 

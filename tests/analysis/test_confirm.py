@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from cifar.analysis.best import Rule
 from cifar.analysis.confirm import Candidate, Prefer, decide, new_seeds
 from cifar.analysis.statistics import mean, pooled_spread
+from cifar.errors import RequestError
 from cifar.trials.predictions import Predictions
 from cifar.trials.store import Trial
 
@@ -117,3 +119,9 @@ def test_seeds_that_the_search_has_used_are_not_new() -> None:
 
     assert new_seeds([with_seed(0), Trial("b", 1, "FAILED", {}, None)], 3) == [1000, 1001, 1002]
     assert new_seeds([with_seed(1000), with_seed(1002)], 3) == [1001, 1003, 1004]
+
+
+@pytest.mark.parametrize("margin", [-0.01, 1.5, float("nan")])
+def test_a_margin_that_no_accuracy_can_have_is_refused(margin: float) -> None:
+    with pytest.raises(RequestError, match="--margin must be from 0 to 100 points"):
+        Rule("speed", margin)

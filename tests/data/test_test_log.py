@@ -47,6 +47,12 @@ def test_where_it_cannot_be_entered_it_says_so(tiny: Dataset, tmp_path: Path, ca
     assert "this reading of the test images is not entered in" in caplog.text
 
 
+def test_a_damaged_log_costs_no_answer(tiny: Dataset) -> None:
+    test_log.append(tiny, "python trial.py", [3], [0.5])
+    test_log.of_images(tiny).write_text("no json\n")
+    assert test_log.count(tiny).startswith("how often these test images were read is not known: ")
+
+
 def test_a_damaged_log_is_named(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(json.dumps({"when": "now"}) + "\nno json\n")
     with pytest.raises(RequestError, match="log is damaged"):
