@@ -38,7 +38,7 @@ def main(nni: NniTrial) -> Result:
 
     def on_epoch(history: list[EpochMetrics]) -> None:
         nni.say(epoch_line(history[-1], hparams.epochs))
-        nni.report_epoch(len(history), epoch_metrics(history), last=len(history) == hparams.epochs)
+        nni.report_epoch(len(history), epoch_metrics(history, hparams.metric), last=len(history) == hparams.epochs)
 
     result, trained = run_trial(
         hparams, dataset, splits, claim.device, on_epoch, nni.checkpoint_path(), nni.processes, nni.report_final

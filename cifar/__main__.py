@@ -87,6 +87,7 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
     add("--config", type=Path, default=Path("config.yml"), help="default: config.yml; the options below override it")
     add("--data", help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)")
     add("--epochs", type=int, help="of every trial")
+    add("--metric", metavar="NAME", help="what is tuned: accuracy (default) or balanced_accuracy, for uneven classes")
     add("--max-trials", type=int, help="trials in all")
     add("--duration", help="no new trial after this time: 90s, 30m, 2h, 1d")
     add("--tuner", help="TPE, Random, GridSearch or Evolution")
@@ -212,7 +213,8 @@ def run_trials(options: argparse.Namespace) -> int:
 
 
 def run_best(options: argparse.Namespace) -> int:
-    from cifar.analysis.best import Budget, Rule, best
+    from cifar.analysis.best import Budget, best
+    from cifar.analysis.confirm import Rule
     from cifar.search.facts import same_data
 
     directory = _experiment(options)
@@ -294,6 +296,7 @@ def _request(options: argparse.Namespace) -> Request:
         duration=options.duration,
         concurrency=None if auto else options.concurrency,
         epochs=options.epochs,
+        metric=options.metric,
         seed=options.seed,
         no_early_stopping=options.no_early_stopping,
         gpus_per_trial=options.gpus_per_trial,

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from benchmarks.shared import machine
 from benchmarks.shared.report import RESULTS, Report
-from cifar.analysis.statistics import correct, mean
+from cifar.analysis.statistics import mean, scores
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.training.hparams import Hparams
@@ -73,7 +73,7 @@ def compare(dataset: Dataset) -> Iterator[Trained]:
         epochs = train(model, new_optimizer(model, hparams), hparams, dataset, splits)
         *_, last = tqdm(epochs, changes, hparams.epochs, file=sys.stderr, disable=None)
         seconds = time.perf_counter() - began
-        accuracy = mean(correct([Predictions(last.predictions.cpu().numpy(), labels)]))
+        accuracy = mean(scores([Predictions(last.predictions.cpu().numpy(), labels)]))
         yield Trained(changes, seconds, last.metrics.train_loss, accuracy.value, accuracy.margin)
 
 

@@ -1,106 +1,117 @@
 """Which configuration is best, and how sure is that.
 
-A trial that leads a search is partly lucky. So the leading trials, which the validation images cannot tell apart, are
-trained again with new seeds, and what is said of them rests on those alone.
+A trial that leads a search is partly lucky. So the leading trials, which the validation images cannot tell apart, and
+the recipe's defaults are trained again with new seeds, and what is said of them rests on those alone.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cifar.analysis.statistics import Mean, correct, difference, mean, pooled_spread
+from cifar.analysis.configurations import DEFAULTS, Configuration
+from cifar.analysis.statistics import Mean, SeedSpread, difference, mean, pooled_spread, scores
 from cifar.errors import RequestError
-from cifar.training.hparams import Hparams
 from cifar.trials.predictions import Predictions
-from cifar.trials.store import Trial, best_first
-from cifar.trials.ties import ties
-
-MOST_CANDIDATES = 5
-_FIRST_SEED = 1000  # far from the seeds that most searches use
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A leading trial's configuration, and how it did with each new seed."""
-
-    trial: Trial
-    predictions: list[Predictions]
-    seconds: float  # of its quickest training, which was disturbed least
-
-    @property
-    def correct(self) -> NDArray[np.float64]:
-        """Seeds x images, 1 where right."""
-        return correct(self.predictions)
-
 
 Prefer = Literal["accuracy", "speed"]
 
 
 @dataclass(frozen=True)
+class Rule:
+    """What wins: the highest mean, or the quickest of those that are not worse by `margin`, a fraction."""
+
+    prefer: Prefer = "accuracy"
+    margin: float = 0.005
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin <= 1:
+            raise RequestError(f"--margin must be from 0 to 100 points, got {100 * self.margin:g}")
+
+
+MOST_ACCURATE = Rule()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration, and how it did with each new seed."""
+
+    configuration: Configuration
+    predictions: list[Predictions]
+    seconds: float  # of its quickest training, which was disturbed least
+
+    @property
+    def id(self) -> str:
+        return self.configuration.id
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Seeds x images; their mean is what was tuned."""
+        return scores(self.predictions, self.configuration.hparams.metric)
+
+
+@dataclass(frozen=True)
 class Confirmed:
-    """What the new seeds say: each candidate's accuracy, those that tie with the best, and the winner."""
+    """What the new seeds say: each candidate's accuracy, those that tie with the best, and the winner.
+
+    `gain` is by how much the winner is better than the defaults; where these win, the best of the others. None where
+    one of both is missing.
+    """
 
     candidates: list[Candidate]
     accuracies: list[Mean]
     tied: list[Candidate]
     winner: Candidate
+    gain: Mean | None
 
     def accuracy(self, candidate: Candidate) -> Mean:
         return self.accuracies[self.candidates.index(candidate)]
 
+    @property
+    def ranked(self) -> list[Candidate]:
+        """The best first."""
+        return sorted(self.candidates, key=lambda candidate: -self.accuracy(candidate).value)
 
-def decide(candidates: list[Candidate], margin: float, prefer: Prefer) -> Confirmed:
-    """The highest mean wins; for speed the quickest of the candidates that are shown not to be worse by `margin`.
 
-    How much seeds differ is pooled over the candidates. Each is compared with the best at a level that keeps the chance
-    of any false "worse" at 5 % (Bonferroni).
+def decide(candidates: list[Candidate], rule: Rule = MOST_ACCURATE) -> Confirmed:
+    """The highest mean wins; for speed the quickest of the candidates that are shown not to be worse by the margin.
+
+    How much seeds differ is pooled over the candidates. All have equally many seeds and images, so that shrinking their
+    means would not change their order. Each is compared with the best at a level that keeps the chance of any false
+    "worse" at 5 %.
     """
-    spread = pooled_spread([candidate.correct for candidate in candidates])
-    accuracies = [mean(candidate.correct, spread) for candidate in candidates]
+    spread = pooled_spread([candidate.scores for candidate in candidates])
+    accuracies = [mean(candidate.scores, spread) for candidate in candidates]
     best = candidates[int(np.argmax([accuracy.value for accuracy in accuracies]))]
-    others = [candidate for candidate in candidates if candidate is not best]
-    level = 0.05 / max(len(others), 1)
     tied, as_good = [best], [best]
-    for other in others:
-        # One-sided, since the best is the best: each side of an interval of 1 - 2 level leaves out a chance of `level`.
-        behind = difference(best.correct, other.correct, spread, 1 - 2 * level)
+    for other in candidates:
+        if other is best:
+            continue
+        behind = difference(best.scores, other.scores, spread, len(candidates) - 1, "one")
         if behind.value <= behind.margin:
             tied.append(other)
-        if behind.value + behind.margin <= margin:
+        if behind.value + behind.margin <= rule.margin:
             as_good.append(other)
-    winner = min(as_good, key=lambda candidate: candidate.seconds) if prefer == "speed" else best
-    return Confirmed(candidates, accuracies, tied, winner)
+    winner = min(as_good, key=lambda candidate: candidate.seconds) if rule.prefer == "speed" else best
+    return Confirmed(candidates, accuracies, tied, winner, _gain(candidates, accuracies, winner, spread))
 
 
-def leading(trials: list[Trial], experiment: Path) -> list[Trial]:
-    """The best trial and all trials that tie with it. RequestError where none has finished."""
-    ranked = best_first(trials)
-    if not ranked:
-        raise RequestError(f"no trial of experiment {experiment.name} has finished: there is nothing to confirm")
-    tied = ties(trials, experiment)
-    return [trial for trial in ranked if trial.id in tied] or ranked[:1]
+def _gain(candidates: list[Candidate], accuracies: list[Mean], winner: Candidate, spread: SeedSpread) -> Mean | None:
+    """Its interval holds for all of the others at once, thus also for the one that was chosen as the best of them."""
+    values = {candidate.id: accuracy.value for candidate, accuracy in zip(candidates, accuracies, strict=True)}
+    others = [candidate for candidate in candidates if candidate.id != DEFAULTS]
+    defaults = next((candidate for candidate in candidates if candidate.id == DEFAULTS), None)
+    if defaults is None or not others:
+        return None
+    searched = max(others, key=lambda candidate: values[candidate.id]) if winner is defaults else winner
+    return difference(searched.scores, defaults.scores, spread, len(others))
 
 
-def new_seeds(trials: Sequence[Trial], count: int) -> list[int]:
-    """Seeds that none of a search's trials has used: being chosen is luck in the old ones."""
-    used = {(trial.result or {}).get("hparams", {}).get("seed") for trial in trials}
-    return list(itertools.islice((seed for seed in itertools.count(_FIRST_SEED) if seed not in used), count))
-
-
-def with_seeds(trial: Trial, seeds: Sequence[int]) -> Iterator[Hparams]:
-    """The trial's hyperparameters with each of the seeds."""
-    try:
-        hparams = Hparams.from_params((trial.result or {})["hparams"])
-    except (RequestError, KeyError, TypeError) as error:
-        raise RequestError(
-            f"trial {trial.number} was run by another version, which this one cannot repeat: {error}"
-        ) from None
-    for seed in seeds:
-        yield replace(hparams, seed=seed)
+def finalists(confirmed: Confirmed, leaders: int) -> list[Configuration]:
+    """The best of the searched configurations and the defaults, which meet again at the final budget."""
+    ranked = [candidate.configuration for candidate in confirmed.ranked]
+    best = [some.id for some in ranked if some.id != DEFAULTS][:leaders]
+    return [some for some in ranked if some.id in (*best, DEFAULTS)]

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cifar.analysis.statistics import Mean, correct, mean
+from cifar.analysis.statistics import Mean, mean, scores
 from cifar.data import test_log
-from cifar.data.datasets import Dataset
+from cifar.data.datasets import UNEVEN, Dataset
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
 from cifar.training.evaluation import evaluate
@@ -30,7 +30,20 @@ class FinalTest:
 
     @property
     def accuracy(self) -> Mean:
-        return mean(correct(self.predictions))
+        return mean(scores(self.predictions))
+
+    @property
+    def balanced_accuracy(self) -> Mean:
+        return mean(scores(self.predictions, "balanced_accuracy"))
+
+    @property
+    def guessing(self) -> float:
+        """The accuracy of always naming the largest class."""
+        return float(np.bincount(self.predictions[0].labels).max() / self.images)
+
+    @property
+    def is_uneven(self) -> bool:
+        return self.guessing * len(self.classes) >= UNEVEN
 
     @property
     def images(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cifar.data.datasets import Dataset, Splits
 from cifar.errors import RequestError
@@ -16,20 +16,22 @@ from cifar.training.hparams import Hparams
 from cifar.trials import layout
 from cifar.trials.predictions import Predictions, load_predictions, save_predictions
 from cifar.trials.run import Trained
-from cifar.trials.store import Trial
+
+# At the search's budget, at that of the final networks, and a final network: on the validation images too.
+Stage = Literal["search", "long", "final"]
 
 
 @dataclass(frozen=True)
 class Training:
-    """A trial's configuration with another seed; a final one trains on the validation images too."""
+    """A configuration with one of the new seeds."""
 
-    trial: Trial
+    configuration: str  # its id
     hparams: Hparams
-    final: bool = False
+    stage: Stage = "search"
 
     @property
     def name(self) -> str:
-        return f"{self.trial.id}-{'final-' if self.final else ''}seed{self.hparams.seed}"
+        return f"{self.configuration}-{'' if self.stage == 'search' else self.stage + '-'}seed{self.hparams.seed}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class KeptTrainings:
         return self._directory / training.name
 
     def has(self, training: Training) -> bool:
-        return (self.model(training) if training.final else self.validated(training)) is not None
+        return (self.model(training) if training.stage == "final" else self.validated(training)) is not None
 
     def save_validated(self, training: Training, trained: Trained, seconds: float) -> Validated:
         directory = self.directory(training)

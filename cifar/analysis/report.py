@@ -19,8 +19,9 @@ import yaml
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from cifar.analysis import answer as answers
 from cifar.analysis import examples, figures, findings
-from cifar.analysis.best import read_answer
+from cifar.analysis.configurations import DEFAULTS
 from cifar.analysis.examples import Example
 from cifar.analysis.figures import Figure
 from cifar.data import datasets, test_log
@@ -31,10 +32,11 @@ from cifar.search.search_space import fits
 from cifar.system.files import new_file
 from cifar.trials import layout, store, top_models
 from cifar.trials.intervals import Interval
-from cifar.trials.leaderboard import accuracy_text, param_text, params_text, records
+from cifar.trials.leaderboard import param_text, params_text, records
 from cifar.trials.predictions import confusion_matrix, load_predictions
+from cifar.trials.seed_noise import metric_of, seed_noise
 from cifar.trials.store import Trial, best_first
-from cifar.trials.ties import ties
+from cifar.trials.ties import interval, ties
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ def _template() -> jinja2.Template:
         "as_json": _as_json,
         "points": _points,
         "short": param_text,
-        "interval": lambda record: Interval(record["accuracy"], record["low_95"], record["high_95"]),
+        "interval": lambda record: Interval(record[record["tuned"]], record["low_95"], record["high_95"]),
     }
     return environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
 
@@ -99,6 +101,8 @@ def _about_search(experiment: Path, trials: list[Trial]) -> dict[str, Any]:
         "stopping": findings.stopping(trials, curves),
         "endings": findings.endings(trials),
         "records": records(trials, experiment),
+        "noise": seed_noise(trials, experiment),
+        "metric": metric_of(ranked[0]).replace("_", " "),
         "param_names": list(space),
         "versions": _versions(ranked[0]),
         "config": yaml.safe_dump(_reproducing(config), sort_keys=False),
@@ -125,11 +129,11 @@ def _versions(trial: Trial) -> str:
 
 
 def _about_model(experiment: Path, trials: list[Trial], data_name: str) -> dict[str, Any]:
-    confirmed, model = read_answer(experiment), _best_kept(experiment)
+    confirmed, model = answers.read(experiment), _best_kept(experiment)
     return {
         "facts": [
-            *_found(experiment, trials),
             *_confirmed(trials, confirmed),
+            *_found(experiment, trials),
             f"{test_log.summary(layout.test_log(experiment)).capitalize()}.",
         ],
         "seeds": confirmed and confirmed["seeds"],
@@ -150,25 +154,33 @@ def _best_kept(experiment: Path) -> SavedModel | None:
 
 
 def _found(experiment: Path, trials: list[Trial]) -> list[str]:
-    best, tied = best_first(trials)[0], ties(trials, experiment)
-    fact = f"Best in the search: trial {best.number} ({params_text(best)}), validation accuracy {accuracy_text(best)}."
-    return [fact, f"The validation images do not tell {len(tied)} trials apart, this one among them."][: 1 + bool(tied)]
+    best, noise = best_first(trials)[0], seed_noise(trials, experiment)
+    tied, metric = ties(trials, experiment, noise), metric_of(best).replace("_", " ")
+    accuracy = f"validation {metric} {interval(best, noise)}"
+    facts = [
+        f"Best in the search: trial {best.number} ({params_text(best)}), {accuracy}.",
+        f"{len(tied)} configurations, this one among them, are not shown to be worse than the best.",
+    ]
+    return facts[: 1 + bool(tied)]
 
 
 def _confirmed(trials: list[Trial], confirmed: Any) -> list[str]:
     if confirmed is None:
         return ["Not confirmed yet, and a search's best is partly luck: cifar best trains the leaders again."]
-    numbers, tied = {trial.id: trial.number for trial in trials}, len(confirmed["tied"])
-    winner = confirmed["winner"]
-    how = "better than the others" if tied == 1 else f"of {tied} that tie, the quickest to train"
+    numbers, winner = {trial.id: trial.number for trial in trials}, confirmed["winner"]
+    name = "the recipe's defaults" if winner == DEFAULTS else f"trial {numbers.get(winner, winner)}"
+    tied = len(confirmed["tied"])
+    how = "better than the others" if tied == 1 else f"one of {tied} that tie for first"
+    gain = answers.gain_text(confirmed)
     epochs = (
         f", after {confirmed['final_epochs']} epochs on the validation images too"
         if "final_epochs" in confirmed
         else ""
     )
     return [
-        f"Confirmed with {confirmed['seeds']} new seeds: trial {numbers.get(winner, winner)}, {how}; validation "
-        f"accuracy {_percent(confirmed['candidates'][winner])}.",
+        f"{gain[0].upper()}{gain[1:]}.",
+        f"Confirmed with {confirmed['seeds']} new seeds: {name}, {how}; validation accuracy "
+        f"{_percent(confirmed['candidates'][winner])} (95 % interval).",
         *(
             f"Test accuracy {_percent(test)} (95 % interval) of {test['images']:,} images of {test['data']}{epochs}."
             for test in confirmed["tests"]

@@ -10,17 +10,16 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from cifar.analysis.confirm import Candidate, with_seeds
-from cifar.analysis.kept_trainings import KeptTrainings, Training, Validated
+from cifar.analysis.configurations import Configuration
+from cifar.analysis.confirm import Candidate
+from cifar.analysis.kept_trainings import KeptTrainings, Stage, Training, Validated
 from cifar.data import datasets
 from cifar.data.datasets import Dataset, Splits
 from cifar.inference.model_file import SavedModel
 from cifar.system.processes import spawned
 from cifar.training import device
-from cifar.training.hparams import Hparams
 from cifar.trials import layout
 from cifar.trials.run import Trained, run_trial
-from cifar.trials.store import Trial
 
 _STOP_SECONDS = 8.0  # what a training may take to note where it stands
 
@@ -30,7 +29,7 @@ class Failed(Exception):
 
 
 class Trainer:
-    """Trains configurations of an experiment's trials again, below `directory`, and shows how far it is."""
+    """Trains configurations of an experiment again, below `directory`, and shows how far it is."""
 
     def __init__(self, directory: Path, dataset: Dataset, at_once: int, trainings: int) -> None:
         self.directory = directory
@@ -41,21 +40,31 @@ class Trainer:
         self.progress = tqdm(total=trainings, unit=" trainings", disable=None)
         self._shown = set[str]()
 
-    def candidates(self, trials: Sequence[Trial], seeds: Sequence[int]) -> Iterator[tuple[Trial, Candidate | Failed]]:
-        """Each trial's configuration, trained with each of the seeds and validated."""
-        trainings = {trial.id: [Training(trial, hparams) for hparams in with_seeds(trial, seeds)] for trial in trials}
-        self._train_ahead([training for of_trial in trainings.values() for training in of_trial])
-        for trial in trials:
-            try:
-                runs = [self._validated(training) for training in trainings[trial.id]]
-            except Failed as failure:
-                yield trial, failure
-            else:
-                yield trial, Candidate(trial, [run.predictions for run in runs], min(run.seconds for run in runs))
+    def expect(self, trainings: int) -> None:
+        """More trainings than was known so far."""
+        self.progress.total = (self.progress.total or 0) + trainings
+        self.progress.refresh()
 
-    def final_models(self, trial: Trial, hparams: Sequence[Hparams]) -> list[SavedModel]:
+    def candidates(
+        self, configurations: Sequence[Configuration], seeds: Sequence[int], stage: Stage = "search"
+    ) -> Iterator[tuple[Configuration, Candidate | Failed]]:
+        """Each configuration, trained with each of the seeds and validated."""
+        trainings = {
+            some.id: [Training(some.id, hparams, stage) for hparams in some.with_seeds(seeds)]
+            for some in configurations
+        }
+        self._train_ahead([training for some in trainings.values() for training in some])
+        for some in configurations:
+            try:
+                runs = [self._validated(training) for training in trainings[some.id]]
+            except Failed as failure:
+                yield some, failure
+            else:
+                yield some, Candidate(some, [run.predictions for run in runs], min(run.seconds for run in runs))
+
+    def final_models(self, configuration: Configuration, seeds: Sequence[int]) -> list[SavedModel]:
         """Networks trained on the validation images too: how good they are, only test images can say."""
-        trainings = [Training(trial, some, final=True) for some in hparams]
+        trainings = [Training(configuration.id, hparams, "final") for hparams in configuration.with_seeds(seeds)]
         self._train_ahead(trainings)
         return [self._final_model(training) for training in trainings]
 
@@ -77,7 +86,7 @@ class Trainer:
             directory = self.kept.directory(training)
             directory.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(Timeout, Failed), FileLock(directory / ".lock", timeout=0):
-                if training.final:
+                if training.stage == "final":
                     self._final_model(training)
                 else:
                     self._validated(training)

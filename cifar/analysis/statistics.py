@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cifar.trials.intervals import Interval
+from cifar.trials.intervals import CHANCE, Interval, Sides, dunnett
 from cifar.trials.predictions import Predictions
 
-_CHANCE = 0.95  # that an interval covers the true mean
 _RESAMPLES = 10_000
 
 
@@ -46,24 +45,30 @@ def mean(values: NDArray[np.float64], spread: SeedSpread | None = None) -> Mean:
 
     `spread` is that of its own seeds where none is given. Of one seed it is that network's alone.
     """
-    return _mean(values, spread or pooled_spread([values]), _CHANCE)
+    return _mean(values, spread or pooled_spread([values]), lambda freedom: dunnett(1, freedom))
 
 
 def difference(
-    first: NDArray[np.float64], second: NDArray[np.float64], spread: SeedSpread, chance: float = _CHANCE
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    spread: SeedSpread,
+    comparisons: int = 1,
+    sides: Sides = "two",
 ) -> Mean:
-    """By how much the first of two configurations is better, judged by the same images; `spread` is that of either."""
-    return _mean(first - second, SeedSpread(2 * spread.mean_square, spread.freedom), chance)
+    """By how much the first of two configurations is better, judged by the same images; `spread` is that of either.
+
+    Of several comparisons with a common other one all intervals hold together, with a chance of 95 %.
+    """
+    doubled = SeedSpread(2 * spread.mean_square, spread.freedom)
+    return _mean(first - second, doubled, lambda freedom: dunnett(comparisons, freedom, sides))
 
 
-def _mean(values: NDArray[np.float64], spread: SeedSpread, chance: float) -> Mean:
+def _mean(values: NDArray[np.float64], spread: SeedSpread, quantile: Callable[[float], float]) -> Mean:
     """Analysis of variance with seeds and images both drawn at random.
 
     Means over images differ by seeds and by what seeds and images have together, and means over seeds by images and the
     same again: it is counted once.
     """
-    from scipy.stats import t
-
     seeds, images = values.shape
     between_images = seeds * values.mean(0).var(ddof=1)
     rest = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
@@ -73,13 +78,13 @@ def _mean(values: NDArray[np.float64], spread: SeedSpread, chance: float) -> Mea
     # Few seeds leave the variance itself uncertain (Welch and Satterthwaite); thousands of images do not.
     uncertain = (parts**2 / [max(spread.freedom, 1), images - 1]).sum()
     freedom = variance**2 / uncertain if uncertain > 0 else images - 1
-    margin = float(t.ppf((1 + chance) / 2, freedom) * math.sqrt(variance))
+    margin = quantile(round(float(freedom), 1)) * math.sqrt(variance)
     return Mean(float(values.mean()), min(margin, 1.0))  # two seeds may leave all open
 
 
-def correct(predictions: Sequence[Predictions]) -> NDArray[np.float64]:
-    """Seeds x images, 1 where right."""
-    return np.stack([some.correct for some in predictions]).astype(np.float64)
+def scores(predictions: Sequence[Predictions], metric: str = "accuracy") -> NDArray[np.float64]:
+    """Seeds x images; their mean is the metric, an accuracy or a balanced one."""
+    return np.stack([some.scores(metric) for some in predictions])
 
 
 def gains(drawn: NDArray[np.float64], proposed: NDArray[np.float64]) -> tuple[Interval, Interval]:
@@ -103,7 +108,7 @@ def expected_best(values: NDArray[np.float64], count: int) -> NDArray[np.float64
     return np.sort(values, axis=-1) @ chances
 
 
-def holm(chances: Mapping[str, float], level: float = 1 - _CHANCE) -> set[str]:
+def holm(chances: Mapping[str, float], level: float = 1 - CHANCE) -> set[str]:
     """Which of several tests reject, where any false rejection of all of them is to have a chance of `level` at most.
 
     Sture Holm, "A simple sequentially rejective multiple test procedure", 1979.

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from cifar.console import plain_table
 from cifar.data import datasets, sources
-from cifar.data.datasets import Dataset
+from cifar.data.datasets import UNEVEN, Dataset
 from cifar.data.images import SIZE, decode_files
 from cifar.errors import RequestError
 from cifar.system import places
@@ -52,6 +52,7 @@ def describe(data_name: str, preview: Path | None, force: bool) -> int:
         raise RequestError(f"--preview must end like a picture, as in grid.png, got {str(preview)!r}")
     train, test = datasets.load(data_name), datasets.load_test(data_name)
     print(_counts(train, test))
+    print(_guessing(train))
     findings = list(find(data_name, train, test))
     print("\n".join(findings) or "nothing is wrong with the pictures")
     if preview:
@@ -70,6 +71,17 @@ def _counts(train: Dataset, test: Dataset) -> PrettyTable:
         table.add_row([name, everything - held_out, held_out, tested])
     table.add_row(["all", len(train.labels) - validated.sum(), validated.sum(), len(test.labels)])
     return table
+
+
+def _guessing(train: Dataset) -> str:
+    """What all accuracies are to be measured by."""
+    validated = np.bincount(train.labels[datasets.split(train).val].numpy(), minlength=len(train.classes))
+    largest = train.classes[int(validated.argmax())]
+    share = validated.max() / validated.sum()
+    text = f"guessing the largest class, {largest}, would get {share:.1%} of the images to validate on"
+    if share * len(train.classes) < UNEVEN:
+        return text
+    return f"{text}: --metric balanced_accuracy makes a search count each class alike"
 
 
 def find(data_name: str, train: Dataset, test: Dataset) -> Iterator[str]:

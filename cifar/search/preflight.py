@@ -120,7 +120,9 @@ def _name_problems(space: Any) -> Iterator[str]:
         return
     known = [spec.name for spec in fields(Hparams)]
     for name, sampler in space.items():
-        if present_name(name) not in known:
+        if present_name(name) == "metric":
+            yield "search space: metric must be the same for all trials, or they would not compare: give it as --metric"
+        elif present_name(name) not in known:
             yield f"search space: unknown hyperparameter {name!r}; known are {', '.join(known)}"
         elif problem := sampler_problem(sampler):
             yield f"search space: {name} {problem}"

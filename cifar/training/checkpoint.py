@@ -14,7 +14,7 @@ from cifar.system.files import new_file, read_tensors
 from cifar.training.optimizers import Optimizer
 from cifar.training.train import EpochMetrics
 
-_FORMAT = 2  # raise this when what a checkpoint holds changes
+_FORMAT = 3  # raise this when what a checkpoint holds changes
 
 logger = logging.getLogger(__name__)
 

@@ -16,10 +16,14 @@ _BATCH = 512
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss, accuracy as a fraction, and the predicted label of each image."""
+    """Mean loss, accuracies as fractions, and the predicted label of each image.
+
+    The balanced accuracy is the mean of the accuracies of the classes that have images.
+    """
 
     loss: float
     accuracy: float
+    balanced_accuracy: float
     predictions: Tensor
 
 
@@ -27,8 +31,15 @@ def evaluate(model: nn.Module, dataset: Dataset, index: Tensor, processes: Proce
     """The evaluation of the images at `index`, of which several processes take a shard each."""
     total, predictions = _predict(model, dataset, processes.shard(index))
     total, predictions = processes.all_reduce(total), processes.all_gather(predictions)
-    accuracy = (predictions == dataset.labels[index].cpu()).double().mean().item()
-    return Evaluation(total.item() / len(index), accuracy, predictions)
+    labels = dataset.labels[index].cpu()
+    correct = (predictions == labels).double()
+    return Evaluation(total.item() / len(index), correct.mean().item(), _balanced(correct, labels), predictions)
+
+
+def _balanced(correct: Tensor, labels: Tensor) -> float:
+    images = labels.bincount()
+    right = labels.bincount(correct, minlength=len(images))
+    return (right / images)[images > 0].mean().item()
 
 
 @torch.inference_mode()

@@ -15,6 +15,8 @@ from cifar.errors import RequestError
 # Channels of each network's first convolution as its authors wrote it; `width` replaces this number.
 WIDTHS = {"net": 6, "wide": 64, "lenet": 16, "fast": 64}
 
+METRICS = ("accuracy", "balanced_accuracy")
+
 # Where a network has other defaults than the tutorial's recipe.
 RECIPES: dict[str, dict[str, object]] = {name: {"width": width} for name, width in WIDTHS.items()}
 RECIPES["fast"] |= {
@@ -136,6 +138,11 @@ class Hparams:
         "decay per step of the exponential average to which the parameters return; 0: no average",
     )
     tta_flip: bool = _hparam(False, _flag, "classify an image by the mean logits of itself and its mirror image")
+    metric: str = _hparam(
+        "accuracy",
+        _one_of(*METRICS),
+        "what is tuned of the validation images: accuracy, or balanced_accuracy, the mean of the classes' accuracies",
+    )
     seed: int = _hparam(0, _integer(0, 2**32 - 1), "seed of initial parameters, and of the order and views of images")
 
     def __post_init__(self) -> None:

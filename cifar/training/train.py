@@ -28,14 +28,19 @@ _WHITENING_IMAGES = 5_000
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One epoch's figures; accuracies are fractions, and loss and accuracy are the validation images'."""
+    """One epoch's figures; accuracies are fractions, and loss and accuracies are the validation images'."""
 
     epoch: int  # from 1
     train_loss: float
     loss: float
     accuracy: float
+    balanced_accuracy: float
     images_per_second: float  # of training, evaluation not counted
     seconds: float  # of this epoch, evaluation counted
+
+    def of(self, metric: str) -> float:
+        """The figure that is tuned, by its name in the hyperparameters."""
+        return self.balanced_accuracy if metric == "balanced_accuracy" else self.accuracy
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ def train(
         if not math.isfinite(val.loss):
             raise Diverged(f"validation loss is {val.loss} after epoch {epoch}")
         seconds = time.perf_counter() - began
-        metrics = EpochMetrics(epoch, train_loss, val.loss, val.accuracy, images_per_second, seconds)
+        accuracies = val.accuracy, val.balanced_accuracy
+        metrics = EpochMetrics(epoch, train_loss, val.loss, *accuracies, images_per_second, seconds)
         yield Epoch(metrics, val.predictions)
 
 

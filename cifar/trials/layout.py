@@ -66,6 +66,11 @@ def confirmed(experiment: Path) -> Path:
     return experiment / "confirmed"
 
 
+def best_seconds(experiment: Path) -> Path:
+    """How long `cifar best` has trained for it so far."""
+    return confirmed(experiment) / "seconds.json"
+
+
 def answer(experiment: Path) -> Path:
     return experiment / "best.json"
 

@@ -10,20 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from cifar.console import plain_table
+from cifar.data.datasets import UNEVEN
+from cifar.trials.intervals import Interval
+from cifar.trials.seed_noise import SeedNoise, metric_of, seed_noise
 from cifar.trials.store import Trial, best_first
-from cifar.trials.ties import ties
+from cifar.trials.ties import interval, ties
 
 
 def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) -> str:
     """The trials as text, those with an accuracy first, or the best `rows` of these; and how all of them ended."""
-    ranked, tied = best_first(trials), ties(trials, experiment)
+    ranked, noise = best_first(trials), seed_noise(trials, experiment)
+    tied = ties(trials, experiment, noise)
     shown = ranked[:rows] if rows is not None else [*ranked, *_others(trials, ranked)]
-    names = _param_names(shown)
-    table = plain_table(["No.", "trial", "accuracy ± 95%", "tie", *names, "parameters", "epochs", "seconds", "ended"])
+    names, other = _param_names(shown), _other_accuracy(ranked)
+    tuned = metric_of(ranked[0]) if ranked else "accuracy"
+    head = [f"{_words(tuned)} ± 95%", "tie", *([_words(other)] if other else []), *names]
+    table = plain_table(["No.", "trial", *head, "parameters", "epochs", "seconds", "ended"])
     table.align["ended"] = "l"
     for trial in shown:
-        table.add_row(_row(trial, names, trial.id in tied))
-    summary = _summary(trials, len(tied))
+        table.add_row(_row(trial, names, trial.id in tied, noise, other))
+    summary = _summary(trials, len(tied), noise)
     if rows is not None and len(ranked) > rows:
         summary += f"; the best {rows} are shown"
     return f"{table}\n{summary}" if shown else summary
@@ -31,9 +37,10 @@ def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) 
 
 def records(trials: list[Trial], experiment: Path) -> list[dict[str, Any]]:
     """One flat record per trial, those with an accuracy first; None for what a trial does not have."""
-    ranked, tied = best_first(trials), ties(trials, experiment)
-    names = _param_names(trials)
-    return [_record(trial, names, trial.id in tied) for trial in [*ranked, *_others(trials, ranked)]]
+    ranked, noise = best_first(trials), seed_noise(trials, experiment)
+    tied, names = ties(trials, experiment, noise), _param_names(trials)
+    listed = [*ranked, *_others(trials, ranked)]
+    return [_record(trial, names, trial.id in tied, interval(trial, noise)) for trial in listed]
 
 
 def _others(trials: list[Trial], ranked: list[Trial]) -> list[Trial]:
@@ -54,15 +61,17 @@ def as_csv(trials: list[Trial], experiment: Path) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def _record(trial: Trial, names: list[str], tie: bool) -> dict[str, Any]:
+def _record(trial: Trial, names: list[str], tie: bool, bounds: Interval | None) -> dict[str, Any]:
     result = trial.result or {}
     metrics = result.get("metrics") or {}
     return {
         "number": trial.number,
         "trial": trial.id,
-        "accuracy": trial.accuracy,
-        "low_95": trial.interval and trial.interval.low,
-        "high_95": trial.interval and trial.interval.high,
+        "accuracy": metrics.get("accuracy", trial.accuracy),
+        "balanced_accuracy": metrics.get("balanced_accuracy"),
+        "tuned": metric_of(trial),
+        "low_95": bounds and bounds.low,
+        "high_95": bounds and bounds.high,
         "tie": tie,
         **{name: trial.params.get(name) for name in names},
         "parameters": _integer(metrics.get("parameters")),
@@ -73,14 +82,16 @@ def _record(trial: Trial, names: list[str], tie: bool) -> dict[str, Any]:
     }
 
 
-def _row(trial: Trial, names: list[str], tie: bool) -> list[str]:
+def _row(trial: Trial, names: list[str], tie: bool, noise: SeedNoise, other: str | None) -> list[str]:
     result = trial.result or {}
-    parameters = _integer((result.get("metrics") or {}).get("parameters"))
+    metrics = result.get("metrics") or {}
+    parameters = _integer(metrics.get("parameters"))
     return [
         str(trial.number),
         trial.id,
-        accuracy_text(trial),
+        str(interval(trial, noise) or "none"),
         "=" if tie else "",
+        *([_share(metrics.get(other))] if other else []),
         *(param_text(trial.params.get(name, "")) for name in names),
         "" if parameters is None else f"{parameters:,}",
         str(result.get("epochs", "")),
@@ -89,15 +100,15 @@ def _row(trial: Trial, names: list[str], tie: bool) -> list[str]:
     ]
 
 
-def _summary(trials: list[Trial], tied: int) -> str:
+def _summary(trials: list[Trial], tied: int, noise: SeedNoise) -> str:
     endings = Counter(trial.status for trial in trials)
     count = ", ".join(f"{number} {status}" for status, number in endings.most_common())
     lines = [f"{len(trials)} trials: {count or 'none has begun'}"]
     if tied:
-        lines.insert(0, f"=: the validation images do not tell these {tied} apart from the best")
+        lines.insert(0, f"=: these {tied} configurations are not shown to be worse than the best")
     if best_first(trials):
         lines.insert(0, _guessing(trials))
-        lines.insert(0, "±: the 95 % interval of that one network; with another seed it may lie outside")
+        lines.insert(0, f"±: the 95 % interval of a configuration, over images and seeds ({noise})")
     return "\n".join(filter(None, lines))
 
 
@@ -105,6 +116,24 @@ def _guessing(trials: list[Trial]) -> str:
     """What all accuracies are to be measured by; "" where the trials of an earlier version do not say."""
     shares = [trial.data["largest_class_share"] for trial in trials if "largest_class_share" in trial.data]
     return f"guessing the largest class would get {shares[-1]:.1%}" if shares else ""
+
+
+def _other_accuracy(ranked: list[Trial]) -> str | None:
+    """Which accuracy stands beside the one that was tuned, where uneven classes make them differ."""
+    if not ranked or "balanced_accuracy" not in (ranked[0].result or {}).get("metrics", {}):
+        return None
+    data = ranked[0].data
+    if data.get("largest_class_share", 0.0) * data.get("classes", 0) < UNEVEN:
+        return None
+    return "accuracy" if metric_of(ranked[0]) == "balanced_accuracy" else "balanced_accuracy"
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
 
 
 def _param_names(trials: list[Trial]) -> list[str]:
@@ -134,5 +163,5 @@ def _ending(trial: Trial) -> str:
 
 
 def accuracy_text(trial: Trial) -> str:
-    """Accuracy and its 95 % interval, or what stands in their place."""
-    return "none" if trial.interval is None else str(trial.interval)
+    """The accuracy of its network, or what stands in its place."""
+    return "none" if trial.accuracy is None else f"{trial.accuracy:.1%}"

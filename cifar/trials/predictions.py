@@ -27,6 +27,14 @@ class Predictions:
         right: NDArray[np.bool_] = self.predicted == self.labels
         return right
 
+    def scores(self, metric: str) -> NDArray[np.float64]:
+        """A figure per image whose mean is the metric: 0 where wrong, 1 where right, balanced more in small classes."""
+        if metric != "balanced_accuracy":
+            return self.correct.astype(np.float64)
+        images = np.bincount(self.labels)
+        weights = len(self.labels) / (np.count_nonzero(images) * np.maximum(images, 1))
+        return self.correct * weights[self.labels]
+
 
 def save_predictions(directory: Path, predictions: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
     with new_file(directory / layout.PREDICTIONS) as temporary, temporary.open("wb") as file:

@@ -74,8 +74,9 @@ def run_trial(
         processes.tell_out_of_memory(reason)
         return failed("out_of_memory", reason), None
     except KeyboardInterrupt:
-        return finished(_ended("interrupted", "interrupted after", training.trained)), training.trained
-    return finished(_ended("ok", "trained", training.trained)), training.trained
+        interrupted = _ended("interrupted", "interrupted after", training.trained, hparams.metric)
+        return finished(interrupted), training.trained
+    return finished(_ended("ok", "trained", training.trained, hparams.metric)), training.trained
 
 
 class _Training:
@@ -123,13 +124,15 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
 
 
-def epoch_metrics(history: list[EpochMetrics]) -> dict[str, float]:
-    """The last epoch under NNI's names: `default` is the validation accuracy, which the tuner maximises.
+def epoch_metrics(history: list[EpochMetrics], metric: str) -> dict[str, float]:
+    """The last epoch under NNI's names: `default` is the figure of the validation images that the tuner maximises.
 
     The others are rounded to what they mean, since NNI's page shows every digit.
     """
     return {
-        "default": history[-1].accuracy,
+        "default": history[-1].of(metric),
+        "accuracy": history[-1].accuracy,
+        "balanced_accuracy": history[-1].balanced_accuracy,
         "loss": round(history[-1].loss, 4),
         "train_loss": round(history[-1].train_loss, 4),
         "images_per_second": round(history[-1].images_per_second, 1),
@@ -146,17 +149,17 @@ def _identity(hparams: Hparams, splits: Splits) -> dict[str, object]:
     return asdict(hparams) | {"split_fingerprint": splits.fingerprint}
 
 
-def _ended(status: Status, how: str, trained: Trained | None) -> Result:
+def _ended(status: Status, how: str, trained: Trained | None, metric: str) -> Result:
     """The last epoch is the result; the best one stands beside it, for choosing by it would flatter."""
     history, reason = _epochs(trained), f"{how} {len(_epochs(trained))} epochs"
     if trained is None:
         return Result(status, reason)
-    best = max(history, key=lambda metrics: metrics.accuracy)
+    best = max(history, key=lambda metrics: metrics.of(metric))
     predicted_classes = len(trained.predictions.unique())
     if predicted_classes == 1:
         reason += "; it gives every image the same class"
-    metrics = epoch_metrics(history) | {
-        "best_accuracy": best.accuracy,
+    metrics = epoch_metrics(history, metric) | {
+        "best_accuracy": best.of(metric),
         "best_epoch": float(best.epoch),
         "predicted_classes": float(predicted_classes),
         "epochs": float(len(history)),
@@ -190,7 +193,7 @@ def _details(
             "split_fingerprint": splits.fingerprint,
             "train_images": len(splits.train),
             "val_images": len(splits.val),
-            "largest_class_share": _largest_share(dataset.labels[splits.val.to(dataset.labels.device)]),
+            **_class_shares(dataset.labels[splits.val.to(dataset.labels.device)]),
             "classes": len(dataset.classes),
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -202,6 +205,12 @@ def _details(
     }
 
 
-def _largest_share(labels: Tensor) -> float:
-    """What guessing the most frequent class would get."""
-    return float(labels.bincount().max()) / len(labels)
+def _class_shares(labels: Tensor) -> dict[str, float]:
+    """What guessing the most frequent class would get, and by how many images a balanced accuracy is as good as judged:
+    a class of few makes it uncertain."""
+    images = labels.bincount().double()
+    images = images[images > 0]
+    return {
+        "largest_class_share": (images.max() / images.sum()).item(),
+        "balanced_images": (len(images) ** 2 / (1 / images).sum()).item(),
+    }

@@ -71,7 +71,7 @@ class Trial:
 
     @property
     def accuracy(self) -> float | None:
-        """Validation accuracy that the tuner was told, as a fraction."""
+        """The validation images' figure that the tuner was told, an accuracy or a balanced one, as a fraction."""
         metrics = self.result and self.result["metrics"]
         return float(metrics["default"]) if metrics and self.status != "interrupted" else None
 
@@ -80,7 +80,8 @@ class Trial:
         """The accuracy of this one network, by the number of validation images; another seed's may lie outside."""
         if self.accuracy is None or self.result is None:
             return None
-        return wilson(self.accuracy, int(self.result["data"]["val_images"]))
+        balanced = self.result.get("hparams", {}).get("metric") == "balanced_accuracy"
+        return wilson(self.accuracy, self.result["data"]["balanced_images" if balanced else "val_images"])
 
 
 def find(experiment_id: str | None, parent: Path) -> Path:

@@ -1,80 +1,83 @@
-"""Which trials the validation images cannot tell apart from the best."""
+"""Which configurations may be as good as the best one: chance in seeds and in images, and in being the best of many."""
 
 from __future__ import annotations
 
-import itertools
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cifar.trials import layout
-from cifar.trials.intervals import Interval
+from cifar.trials.intervals import Interval, dunnett
 from cifar.trials.predictions import Predictions, load_predictions
+from cifar.trials.seed_noise import SeedNoise, metric_of, seed_noise
 from cifar.trials.store import Trial, best_first
 
-_LEVEL = 0.05  # how often two equally good trials are told apart by chance
 
+def ties(trials: list[Trial], experiment: Path, noise: SeedNoise | None = None) -> set[str]:
+    """Trials whose configurations are not shown to be worse than that of the best one, which is among them if any are.
 
-def ties(trials: list[Trial], experiment: Path) -> set[str]:
-    """Trials that these validation images cannot tell apart from the best one, which is among them if there are any."""
+    Each is compared with the best (Hsu's comparison): together all comparisons call an equal one worse in at most 5 %.
+    """
     ranked = best_first(trials)
-    if not ranked:
+    if len(ranked) < 2:
         return set()
-    best = ranked[0]
-    predictions = load_predictions(layout.trial_directory(experiment, best.id))
-    # Of thousands of trials, few need a look into their files.
-    near = itertools.takewhile(lambda trial: not predictions or may_tie(predictions, _behind(best, trial)), ranked)
-    tied = {trial.id for trial in near if _ties_with(best, predictions, trial, experiment)}
+    rule = _Rule(ranked, experiment, noise or seed_noise(trials, experiment))
+    tied = {trial.id for trial in ranked if rule.ties(trial)}
     return tied if len(tied) > 1 else set()
 
 
-def _behind(best: Trial, other: Trial) -> float:
-    return (best.accuracy or 0.0) - (other.accuracy or 0.0)
+def interval(trial: Trial, noise: SeedNoise) -> Interval | None:
+    """Of a trial's configuration: over seeds, whose noise is known from elsewhere, and over images."""
+    own = trial.interval
+    if own is None:
+        return None
+    seeds = dunnett(1, noise.freedom) * math.sqrt(noise.variance)
+    low, high = math.hypot(own.value - own.low, seeds), math.hypot(own.high - own.value, seeds)
+    return Interval(own.value, max(0.0, own.value - low), min(1.0, own.value + high))
 
 
-def _ties_with(best: Trial, best_predictions: Predictions | None, other: Trial, experiment: Path) -> bool:
-    """By their predictions; where these are gone, by their intervals, which leaves more ties."""
-    predictions = load_predictions(layout.trial_directory(experiment, other.id))
-    if best_predictions and predictions and len(best_predictions.labels) == len(predictions.labels):
-        return is_tie(best_predictions, predictions)
-    return best.interval is None or other.interval is None or _may_be_equal(best.interval, other.interval)
+@dataclass
+class _Rule:
+    """How far behind the best one a configuration may be."""
 
+    ranked: list[Trial]
+    experiment: Path
+    noise: SeedNoise
 
-def _may_be_equal(better: Interval, other: Interval) -> bool:
-    """Robert G. Newcombe, "Interval estimation for the difference between independent proportions", 1998, method 10."""
-    return better.value - other.value <= math.hypot(better.value - better.low, other.high - other.value)
+    def __post_init__(self) -> None:
+        self.best = self.ranked[0]
+        self.quantile = dunnett(len(self.ranked) - 1, self.noise.freedom, "one")
+        self.metric = metric_of(self.best)
+        self.scores = self._scores(self.best)
 
+    def ties(self, trial: Trial) -> bool:
+        """Of thousands of trials few need a look into their files: chance in images is small, and has a bound."""
+        behind = (self.best.accuracy or 0.0) - (trial.accuracy or 0.0)
+        if trial is self.best or behind <= self._reach(0.0):
+            return True
+        return behind <= self._reach(self._most()) and behind <= self._reach(self._image_variance(trial))
 
-def is_tie(best: Predictions, other: Predictions) -> bool:
-    """Whether the other's accuracy lies within what chance does between two equally good trials on the same images.
+    def _reach(self, image_variance: float) -> float:
+        return self.quantile * math.sqrt(2 * self.noise.variance + image_variance)
 
-    Only the images on which one is right and the other wrong say anything (McNemar's test, exact): far fewer than all,
-    so that pairs are told apart which each accuracy's own interval would not tell apart.
-    """
-    only_best = int(np.count_nonzero(best.correct & ~other.correct))
-    only_other = int(np.count_nonzero(other.correct & ~best.correct))
-    return _chance(only_best, only_other) > _LEVEL
+    def _most(self) -> float:
+        """No two networks differ more on images than one that is right half the time, and never where the best is."""
+        if self.scores is None:
+            return math.inf
+        return float((self.scores.std() + self.scores.max() / 2) ** 2 / len(self.scores))
 
+    def _image_variance(self, trial: Trial) -> float:
+        """Of the difference on the same images; where predictions are gone, as if on others, which leaves more ties."""
+        scores = self._scores(trial)
+        if self.scores is not None and scores is not None and len(scores) == len(self.scores):
+            return float((self.scores - scores).var() / len(scores))
+        return sum(max(one.value - one.low, one.high - one.value) ** 2 for one in self._intervals(trial)) / 1.96**2
 
-def may_tie(best: Predictions, difference: float) -> bool:
-    """Whether a trial whose accuracy is lower by that difference can tie with the best one, whatever it predicts.
+    def _intervals(self, trial: Trial) -> list[Interval]:
+        return [found for found in (self.best.interval, trial.interval) if found]
 
-    It can do no better than be right wherever the best one is wrong: the more images differ, the less it says.
-    """
-    only_other = int(np.count_nonzero(~best.correct))
-    only_best = only_other + round(difference * len(best.labels))
-    return _chance(only_best, only_other) > _LEVEL / 5  # a fifth: the test's steps are not quite even
-
-
-def _chance(only_best: int, only_other: int) -> float:
-    """That two equally good trials differ so much in the images on which only one of them is right: binomial, exact.
-
-    SciPy has it too, but takes longer to import than a table of thousands of trials takes to print.
-    """
-    differing = only_best + only_other
-    ways = term = 1
-    for number in range(min(only_best, only_other)):
-        term = term * (differing - number) // (number + 1)
-        ways += term
-    return min(1.0, 2 * ways / (1 << differing))
+    def _scores(self, trial: Trial) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
+        predictions: Predictions | None = load_predictions(layout.trial_directory(self.experiment, trial.id))
+        return predictions.scores(self.metric) if predictions else None

@@ -27,6 +27,7 @@ from cifar.trials.run import run_trial
 
 SEEDS = 2
 BUDGET = Budget(SEEDS)
+QUICK_DEFAULTS = {"trialCommand": "python3 trial.py --batch-size 64 --epochs 1"}
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def experiment(tmp_path: Path) -> Path:
             {"accuracy": 0.799, "params": params | {"width": 6.0}, "epochs": 1, "fingerprints": digits},
             {"accuracy": 0.5, "params": params, "fingerprints": digits},
         ],
+        QUICK_DEFAULTS,
     )
 
 
@@ -58,15 +60,16 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return images
 
 
-def test_the_leaders_are_trained_again_and_the_winner_is_tested_once(
+def test_the_leaders_and_the_defaults_are_trained_again_and_the_winner_is_tested_once(
     experiment: Path, trainings: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert best(experiment, "digits", BUDGET, None, force=False) == 0
     digits = datasets.load("digits")
-    two_ties, finals = [len(datasets.split(digits).train)] * 4, [len(digits.labels)] * 2
-    assert trainings == two_ties + finals
+    ties_and_defaults, finals = [len(datasets.split(digits).train)] * 6, [len(digits.labels)] * 2
+    assert trainings == ties_and_defaults + finals
     record = json.loads((experiment / "best.json").read_text())
-    assert set(record["candidates"]) == {"trial0", "trial1"}
+    assert set(record["candidates"]) == {"trial0", "trial1", "defaults"}
+    assert record["winner"] == max(record["candidates"], key=lambda name: record["candidates"][name]["mean"])
     (test,) = record["tests"]
     assert test["images"] == len(datasets.load_test("digits").labels)
     assert sum(map(sum, test["confusion"])) == SEEDS * test["images"]
@@ -91,7 +94,10 @@ def test_what_is_trained_is_not_trained_again_and_each_reading_counts(experiment
         best(experiment, "digits", BUDGET, None, force=False)
     best(experiment, "digits", BUDGET, None, force=True)
     assert trainings == []
-    assert json.loads((experiment / "best.json").read_text()) == first
+    again = json.loads((experiment / "best.json").read_text())
+    for record in (first, again):
+        record.pop("seconds_of_best"), record.pop("checksum")
+    assert again == first
     assert len(test_log.read(layout.test_log(experiment))) == 2
 
 
@@ -109,7 +115,7 @@ def test_after_an_interruption_it_goes_on(
     assert test_log.read(layout.test_log(experiment)) == []
     monkeypatch.setattr(retrain, "run_trial", counted)
     assert best(experiment, "digits", BUDGET, None, force=False) == 0
-    assert len(trainings) == 6
+    assert len(trainings) == 8
 
 
 def ran_two_at_once(experiment: Path) -> None:
@@ -126,7 +132,7 @@ def test_as_many_train_at_once_as_in_the_search(
     assert best(experiment, "digits", BUDGET, None, force=False) == 0
     assert trainings == []
     record = json.loads((experiment / "best.json").read_text())
-    assert len(record["candidates"]) == 2
+    assert len(record["candidates"]) == 3
     assert record["tests"][0]["mean"] > 0.3
 
 
@@ -175,7 +181,7 @@ def test_a_leader_that_diverges_with_another_seed_is_no_winner(
     assert best(experiment, "digits", BUDGET, None, force=False) == 0
     assert "trial 0 is out: training again with seed 1000 ended diverged" in capsys.readouterr().err
     assert diverged == [1000, 1001]  # and not again when their trial's turn comes
-    assert json.loads((experiment / "best.json").read_text())["winner"] == "trial1"
+    assert set(json.loads((experiment / "best.json").read_text())["candidates"]) == {"trial1", "defaults"}
 
 
 @pytest.mark.slow
@@ -247,13 +253,75 @@ def test_the_final_networks_may_train_longer_than_the_searchs(
 ) -> None:
     digits = {"fingerprint": datasets.load("digits").fingerprint}
     trial = {"accuracy": 0.8, "params": {"width": 4.0, "lr": 0.01}, "epochs": 1, "fingerprints": digits}
-    experiment = fake.make(tmp_path / "made", [trial])
+    experiment = fake.make(tmp_path / "made", [trial], QUICK_DEFAULTS)
     assert best(experiment, "digits", Budget(2, final_epochs=3), None, force=False) == 0
     saved = model_file.load(experiment / "best.safetensors")
     assert (saved.hparams.epochs, saved.hparams.images_per_epoch) == (3, 0)
-    assert list(saved.accuracy) == ["test"]  # the validation accuracy is of other trainings
-    assert "trained on the validation images too, for 3 epochs of all images" in capsys.readouterr().out
-    assert json.loads((experiment / "best.json").read_text())["final_epochs"] == 3
+    record = json.loads((experiment / "best.json").read_text())
+    assert record["final_epochs"] == 3
+    # Two configurations at the search's budget, both again at the final one, and the winner on all images.
+    assert len(trainings) == 2 * 2 + 2 * 2 + 2
+    assert set(record["before"]) == set(record["candidates"]) == {"trial0", "defaults"}
+    assert record["before"]["trial0"]["mean"] < record["candidates"]["trial0"]["mean"]
+    assert saved.accuracy["validation"] == record["candidates"][record["winner"]]["mean"]
+    printed = capsys.readouterr().out
+    assert printed.startswith("gain over the defaults: ")
+    assert "at the search's budget:" in printed
+    assert "at the final budget, 3 epochs of all images:" in printed
+
+
+def test_at_the_final_budget_the_two_best_meet_the_defaults(
+    experiment: Path, trainings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted, long = vars(retrain)["run_trial"], set[int]()
+
+    def noted(hparams: Any, *others: Any) -> Any:
+        long.update([hparams.width] if hparams.epochs == 3 else [])
+        return counted(hparams, *others)
+
+    monkeypatch.setattr(retrain, "run_trial", noted)
+    monkeypatch.setattr("cifar.analysis.best._FINAL_LEADERS", 1)
+    assert best(experiment, "digits", Budget(2, final_epochs=3), None, force=False) == 0
+    before = json.loads((experiment / "best.json").read_text())["before"]
+    leader = max(("trial0", "trial1"), key=lambda name: before[name]["mean"])
+    assert long == {{"trial0": 4, "trial1": 6}[leader], 6}  # the defaults are 6 channels wide
+
+
+def test_where_the_defaults_are_best_they_are_the_answer(
+    tmp_path: Path, trainings: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The only trial was lucky: its learning rate hardly moves."""
+    digits = {"fingerprint": datasets.load("digits").fingerprint}
+    trial = {"accuracy": 0.9, "params": {"width": 4.0, "lr": 1e-6}, "epochs": 1, "fingerprints": digits}
+    command = {"trialCommand": "python3 trial.py --lr 0.01 --epochs 3"}
+    experiment = fake.make(tmp_path / "lucky", [trial], command)
+    assert best(experiment, "digits", BUDGET, None, force=False) == 0
+    printed = capsys.readouterr().out
+    first, second = printed.splitlines()[:2]
+    assert first.startswith("gain over the defaults: -")
+    assert first.endswith(": use the defaults")
+    assert second.startswith("winner: the defaults (width 6, lr 0.01), the highest mean")
+    saved = model_file.load(experiment / "best.safetensors").hparams
+    assert (saved.lr, saved.epochs, saved.width) == (0.01, 3, 6)
+
+
+def test_a_leader_that_is_the_defaults_is_not_trained_twice(tmp_path: Path, trainings: list[int]) -> None:
+    digits = {"fingerprint": datasets.load("digits").fingerprint}
+    trial = {"accuracy": 0.8, "params": {"width": 6.0, "lr": 0.001}, "epochs": 1, "fingerprints": digits}
+    experiment = fake.make(tmp_path / "default", [trial])
+    assert best(experiment, "digits", BUDGET, None, force=False) == 0
+    assert len(trainings) == 4
+    record = json.loads((experiment / "best.json").read_text())
+    assert (record["winner"], record["gain"]) == ("trial0", None)
+
+
+def test_the_clock_of_an_interrupted_run_goes_on(experiment: Path) -> None:
+    (experiment / "confirmed").mkdir()
+    (experiment / "confirmed" / "seconds.json").write_text('{"seconds": 1000.0}')
+    assert best(experiment, "digits", BUDGET, None, force=False) == 0
+    record = json.loads((experiment / "best.json").read_text())
+    assert record["seconds_of_search"] == 60  # as NNI's database has it
+    assert 1000 < record["seconds_of_best"] < 1100
 
 
 def test_two_at_once_do_not_disturb_each_other(experiment: Path) -> None:

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cifar.analysis.best import Rule
-from cifar.analysis.confirm import Candidate, Prefer, decide, new_seeds
+from cifar.analysis.configurations import DEFAULTS, Configuration, new_seeds
+from cifar.analysis.confirm import Candidate, Confirmed, Prefer, Rule, decide, finalists
 from cifar.analysis.statistics import mean, pooled_spread
 from cifar.errors import RequestError
+from cifar.training.hparams import Hparams
 from cifar.trials.predictions import Predictions
 from cifar.trials.store import Trial
 
@@ -24,20 +25,24 @@ def candidate(number: int, accuracies: list[float], seconds: float) -> Candidate
     for seed, accuracy in enumerate(accuracies):
         right = np.random.RandomState(100 * number + seed).permutation(len(LABELS)) < accuracy * len(LABELS)
         predictions.append(Predictions((~right).astype(np.int64), LABELS))
-    return Candidate(Trial(f"trial{number}", number, "SUCCEEDED", {}, None), predictions, seconds)
+    return Candidate(configuration(f"trial{number}"), predictions, seconds)
+
+
+def configuration(name: str) -> Configuration:
+    return Configuration(name, name, Hparams(), {})
 
 
 def test_a_clear_best_wins_however_slow() -> None:
     best, worse = candidate(0, [0.80, 0.81, 0.80], 100.0), candidate(1, [0.60, 0.61, 0.60], 1.0)
     for prefer in get_args(Prefer):
-        confirmed = decide([worse, best], 0.005, prefer)
+        confirmed = decide([worse, best], Rule(prefer))
         assert confirmed.winner is best
         assert confirmed.tied == [best]
 
 
 def test_among_ties_the_highest_mean_wins_however_slow() -> None:
     slow, quick = candidate(0, [0.80, 0.81, 0.81], 100.0), candidate(1, [0.80, 0.80, 0.81], 1.0)
-    confirmed = decide([quick, slow], 0.005, "accuracy")
+    confirmed = decide([quick, slow])
     assert confirmed.winner is slow
     assert confirmed.tied == [slow, quick]
 
@@ -48,24 +53,24 @@ def test_for_speed_the_quickest_wins_that_is_shown_not_to_be_worse_by_the_margin
     named = {"the best": (16_000, 100.0), "a little worse": (15_960, 5.0), "much worse": (15_000, 1.0)}
     labels = np.zeros(20_000, dtype=np.int64)
     candidates = dict[str, Candidate]()
-    for number, (name, (right, seconds)) in enumerate(named.items()):
+    for name, (right, seconds) in named.items():
         predictions = [Predictions((np.arange(20_000) >= right + seed).astype(np.int64), labels) for seed in range(3)]
-        candidates[name] = Candidate(Trial(name, number, "SUCCEEDED", {}, None), predictions, seconds)
-    assert decide([*candidates.values()], margin, "speed").winner is candidates[wins]
+        candidates[name] = Candidate(configuration(name), predictions, seconds)
+    assert decide([*candidates.values()], Rule("speed", margin)).winner is candidates[wins]
 
 
 def test_a_tie_for_want_of_seeds_is_no_proof_of_equality() -> None:
     """Its seeds differ by ten points: it ties with the best, and may be far worse."""
     best, unsure = candidate(0, [0.75, 0.80, 0.85], 100.0), candidate(1, [0.70, 0.75, 0.82], 1.0)
-    confirmed = decide([best, unsure], 0.005, "speed")
+    confirmed = decide([best, unsure], Rule("speed"))
     assert confirmed.tied == [best, unsure]
     assert confirmed.winner is best
 
 
 def test_what_seeds_do_is_learnt_from_all_candidates() -> None:
     steady, unsteady = candidate(0, [0.7] * 3, 1.0), candidate(1, [0.6, 0.7, 0.8], 1.0)
-    alone = mean(steady.correct), mean(unsteady.correct)
-    together = decide([steady, unsteady], 0.005, "accuracy").accuracies
+    alone = mean(steady.scores), mean(unsteady.scores)
+    together = decide([steady, unsteady]).accuracies
     assert alone[0].margin < together[0].margin < alone[1].margin
     assert together[0].margin == pytest.approx(together[1].margin, rel=0.1)
 
@@ -108,9 +113,55 @@ def test_equal_configurations_are_seldom_told_apart(seed_sd: float) -> None:
             [Predictions(1 - right.astype(np.int64), LABELS) for right in answers(generator, 3, len(LABELS), seed_sd)]
             for _ in range(4)
         ]
-        candidates = [Candidate(Trial(str(i), i, "OK", {}, None), some, 1.0) for i, some in enumerate(predictions)]
-        apart += 4 - len(decide(candidates, 0.005, "accuracy").tied)
+        candidates = [Candidate(configuration(str(i)), some, 1.0) for i, some in enumerate(predictions)]
+        apart += 4 - len(decide(candidates).tied)
     assert apart / (300 * 4) <= 0.07
+
+
+def with_defaults(generator: np.random.Generator, gains: list[float], seed_sd: float) -> Confirmed:
+    """The defaults are right on 0.7 of the images; the others on more by their gains."""
+    named = dict(zip([DEFAULTS, "a", "b", "c"], [0.0, *gains], strict=False))
+    hard = generator.normal(0, 0.15, (1, 1000))
+    candidates = []
+    for name, gain in named.items():
+        ease = 0.7 + gain + hard + generator.normal(0, seed_sd, (3, 1))
+        right = generator.random((3, 1000)) < ease
+        predictions = [Predictions(1 - one.astype(np.int64), LABELS[:1000]) for one in right]
+        candidates.append(Candidate(configuration(name), predictions, 1.0))
+    return decide(candidates)
+
+
+@pytest.mark.parametrize("seed_sd", [0.0, 0.02])
+@pytest.mark.parametrize("gains", [[0.0, 0.0, 0.0], [0.03, 0.0, -0.05]])
+def test_the_gain_of_the_chosen_one_is_covered_although_it_was_chosen(gains: list[float], seed_sd: float) -> None:
+    generator, covered = np.random.default_rng(2), 0
+    for _ in range(400):
+        confirmed = with_defaults(generator, gains, seed_sd)
+        searched = next(some for some in confirmed.ranked if some.id != DEFAULTS)
+        assert confirmed.gain is not None
+        covered += abs(confirmed.gain.value - gains["abc".index(searched.id)]) <= confirmed.gain.margin
+    assert covered / 400 >= 0.93
+
+
+def test_the_gain_is_negative_where_the_defaults_win_and_none_without_them() -> None:
+    defaults, other = candidate(0, [0.80, 0.81, 0.80], 1.0), candidate(1, [0.60, 0.61, 0.60], 1.0)
+    defaults = Candidate(configuration(DEFAULTS), defaults.predictions, 1.0)
+    confirmed = decide([other, defaults])
+    assert confirmed.winner is defaults
+    assert confirmed.gain is not None
+    assert confirmed.gain.value == pytest.approx(-0.2, abs=0.001)
+    assert decide([other]).gain is None
+    assert decide([defaults]).gain is None
+
+
+def test_the_finalists_are_the_best_and_the_defaults_however_these_did() -> None:
+    three = [candidate(number, [0.8 - number / 10] * 2, 1.0) for number in range(3)]
+    defaults = Candidate(configuration(DEFAULTS), candidate(3, [0.2, 0.2], 1.0).predictions, 1.0)
+    assert [some.id for some in finalists(decide([three[2], defaults, three[0], three[1]]), 2)] == [
+        "trial0",
+        "trial1",
+        DEFAULTS,
+    ]
 
 
 def test_seeds_that_the_search_has_used_are_not_new() -> None:

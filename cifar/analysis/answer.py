@@ -1,0 +1,208 @@
+"""The answer of `cifar best`: the text that it prints, and the file that keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prettytable import PrettyTable
+
+from cifar.analysis.configurations import DEFAULTS, Configuration
+from cifar.analysis.confirm import Confirmed, Rule
+from cifar.analysis.final_test import FinalTest
+from cifar.analysis.statistics import Mean
+from cifar.console import plain_table
+from cifar.errors import RequestError
+from cifar.inference.model_file import SavedModel
+from cifar.system.durations import duration_text
+from cifar.system.files import read_json
+from cifar.trials import layout
+from cifar.trials.intervals import Interval, wilson
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds on the clock, over all runs of either command."""
+
+    search: float
+    best: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Which configuration is best, what it was compared with, and what the test images say of it.
+
+    `confirmed` has one round at the search's budget and, where the final networks have another one, one at theirs.
+    """
+
+    confirmed: list[Confirmed]
+    rule: Rule
+    finals: list[SavedModel]
+    test_results: list[FinalTest]
+    cost: Cost
+
+    @property
+    def decisive(self) -> Confirmed:
+        """The round at the final budget, whose winner is the answer."""
+        return self.confirmed[-1]
+
+    @property
+    def winner(self) -> Configuration:
+        return self.decisive.winner.configuration
+
+    @property
+    def validation(self) -> Mean:
+        return self.decisive.accuracy(self.decisive.winner)
+
+    @property
+    def of_the_model(self) -> Interval:
+        """The test accuracy of the one network that is kept, beside the mean of its configuration."""
+        of_first = self.test_results[0].predictions[0]
+        return wilson(float(of_first.correct.mean()), len(of_first.labels))
+
+
+def text(answer: Answer) -> str:
+    lines = [
+        gain_text(record(answer)),
+        f"winner: {answer.winner.name} ({answer.winner.params_text}), {_how_it_won(answer)}",
+    ]
+    for title, confirmed in zip(_titles(answer), answer.confirmed, strict=False):
+        lines += [title, str(_candidates_table(confirmed))]
+    for tested in answer.test_results:
+        lines += [
+            f"test accuracy on {tested.name}: {tested.accuracy} (95 % interval, {len(tested.predictions)} seeds, "
+            f"{tested.images:,} images), trained on the validation images too",
+            *_unevenness(tested),
+            "true classes down, predicted across, summed over the seeds:",
+            str(_confusion_table(tested)),
+        ]
+    return "\n".join(lines)
+
+
+def _unevenness(tested: FinalTest) -> list[str]:
+    if not tested.is_uneven:
+        return []
+    guessing = f"guessing the largest class would get an accuracy of {tested.guessing:.1%}"
+    return [f"balanced accuracy: {tested.balanced_accuracy}; {guessing}"]
+
+
+def gain_text(record: Mapping[str, Any]) -> str:
+    """What the search was worth, from what best.json holds."""
+    gain = record.get("gain")
+    if gain is None:
+        return "gain over the defaults: not known"
+    known = f"gain over the defaults: {points(gain)} (95 % interval, {record['seeds']} new seeds, validation images)"
+    search, best = (duration_text(record[name]) for name in ("seconds_of_search", "seconds_of_best"))
+    known += f", for {search} of search and {best} of confirming and training"
+    if record["winner"] == DEFAULTS:
+        return f"{known}: use the defaults"
+    return known if gain["mean"] > gain["margin_95"] else f"{known}: it may be chance"
+
+
+def points(difference: Mapping[str, float]) -> str:
+    return f"{100 * difference['mean']:+.1f} points ± {100 * difference['margin_95']:.1f}"
+
+
+def _titles(answer: Answer) -> list[str]:
+    """One for each round."""
+    final = answer.finals[0].hparams
+    passes = f"{final.epochs} epochs of all images"
+    return ["at the search's budget:", f"at the final budget, {passes}:"]
+
+
+def _how_it_won(answer: Answer) -> str:
+    number = len(answer.decisive.tied)
+    certainty = "better than each of the others" if number == 1 else f"{number} tie for first"
+    if answer.rule.prefer == "speed":
+        return f"the quickest that is shown not to be worse by {100 * answer.rule.margin:g} points; {certainty}"
+    return f"the highest mean; {certainty}"
+
+
+def _candidates_table(confirmed: Confirmed) -> PrettyTable:
+    table = plain_table(["configuration", "trial", "in the search", f"{_tuned(confirmed)} ± 95%", "tie", "seconds"])
+    table.align["configuration"] = "l"
+    for candidate in confirmed.ranked:
+        configuration, tie = candidate.configuration, "=" if _is_tied(candidate.id, confirmed) else ""
+        found = "" if configuration.found is None else f"{configuration.found:.1%}"
+        trial = "" if candidate.id == DEFAULTS else candidate.id
+        accuracy = confirmed.accuracy(candidate)
+        table.add_row([configuration.name, trial, found, str(accuracy), tie, f"{candidate.seconds:.1f}"])
+    return table
+
+
+def _tuned(confirmed: Confirmed) -> str:
+    return confirmed.winner.configuration.hparams.metric.replace("_", " ")
+
+
+def _is_tied(candidate: str, confirmed: Confirmed) -> bool:
+    return len(confirmed.tied) > 1 and candidate in [some.id for some in confirmed.tied]
+
+
+def _confusion_table(tested: FinalTest) -> PrettyTable:
+    confusion = tested.confusion
+    table = plain_table(["", *tested.classes, "accuracy"])
+    for label, name in enumerate(tested.classes):
+        row = confusion[label]
+        table.add_row([name, *row, f"{row[label] / row.sum():.1%}" if row.sum() else "no image"])
+    return table
+
+
+def record(answer: Answer) -> dict[str, Any]:
+    decisive = answer.decisive
+    return {
+        "winner": answer.winner.id,
+        "params": answer.winner.params,
+        "gain": decisive.gain and _mean_record(decisive.gain),
+        "seconds_of_search": answer.cost.search,
+        "seconds_of_best": answer.cost.best,
+        "rule": {"prefer": answer.rule.prefer, "margin": answer.rule.margin},
+        "tied": [candidate.id for candidate in decisive.tied],
+        "candidates": _round_record(decisive),
+        "before": _round_record(answer.confirmed[0]) if len(answer.confirmed) > 1 else None,
+        "seeds": len(answer.finals),
+        "seconds": decisive.winner.seconds,
+        "final_epochs": answer.finals[0].hparams.epochs,
+        "classes": list(answer.test_results[0].classes),
+        "tests": [_test_record(tested) for tested in answer.test_results],
+    }
+
+
+def _round_record(confirmed: Confirmed) -> dict[str, Any]:
+    return {candidate.id: _mean_record(confirmed.accuracy(candidate)) for candidate in confirmed.ranked}
+
+
+def _test_record(tested: FinalTest) -> dict[str, Any]:
+    confusion = tested.confusion.tolist()
+    return {
+        "data": tested.name,
+        "images": tested.images,
+        **_mean_record(tested.accuracy),
+        "balanced_accuracy": _mean_record(tested.balanced_accuracy),
+        "confusion": confusion,
+    }
+
+
+def _mean_record(mean: Mean) -> dict[str, float]:
+    return {"mean": mean.value, "margin_95": mean.margin}
+
+
+def read(experiment: Path) -> dict[str, Any] | None:
+    """What best.json holds; None before there is one. RequestError where it is damaged or of another version."""
+    path = layout.answer(experiment)
+    answer = read_json(path)
+    if answer is None:
+        return None
+    try:
+        means = [answer["candidates"][answer["winner"]], *answer["tests"], *filter(None, [answer.get("gain")])]
+        shapes = [np.asarray(test["confusion"]).shape for test in answer["tests"]]
+        size = len(answer["classes"])
+        whole = all(isinstance(mean["mean"] + mean["margin_95"], float) for mean in means)
+        known: dict[str, Any] = {**answer, "seeds": int(answer["seeds"]), "tied": list(answer["tied"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"{path} is of another version: {error!r} is missing or unfit") from None
+    if not whole or any(shape != (size, size) for shape in shapes):
+        raise RequestError(f"{path} is of another version")
+    return known

@@ -1,0 +1,80 @@
+"""The configurations that `cifar best` trains again: those that lead a search, and the recipe's defaults."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cifar.errors import RequestError
+from cifar.training.hparams import Hparams, command_hparams, present_name
+from cifar.trials import store
+from cifar.trials.leaderboard import param_text
+from cifar.trials.store import Trial, best_first
+from cifar.trials.ties import ties
+
+DEFAULTS = "defaults"
+_FIRST_SEED = 1000  # far from the seeds that most searches use
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Hyperparameters whose seed is yet to be chosen; `id` is that of their trial, or `defaults`."""
+
+    id: str
+    name: str  # for people: "trial 17"
+    hparams: Hparams
+    params: dict[str, Any]  # those of them that were searched
+    found: float | None = None  # validation accuracy in the search
+
+    @property
+    def params_text(self) -> str:
+        return ", ".join(f"{name} {param_text(value)}" for name, value in self.params.items())
+
+    def with_seeds(self, seeds: Sequence[int]) -> Iterator[Hparams]:
+        return (replace(self.hparams, seed=seed) for seed in seeds)
+
+
+def of_trial(trial: Trial) -> Configuration:
+    try:
+        hparams = Hparams.from_params((trial.result or {})["hparams"])
+    except (RequestError, KeyError, TypeError) as error:
+        raise RequestError(
+            f"trial {trial.number} was run by another version, which this one cannot repeat: {error}"
+        ) from None
+    return Configuration(trial.id, f"trial {trial.number}", hparams, trial.params, trial.accuracy)
+
+
+def of_defaults(experiment: Path) -> Configuration:
+    """What the experiment's trial command trains without a tuner: with one choice alone there is nothing to tune.
+
+    RequestError where that cannot be trained.
+    """
+    config = store.read_config(experiment)
+    space = config.get("searchSpace") or {}
+    given, _ = command_hparams(str(config.get("trialCommand", "")))
+    fixed = {
+        name: sampler["_value"][0]
+        for name, sampler in space.items()
+        if sampler["_type"] == "choice" and len(sampler["_value"]) == 1
+    }
+    hparams = Hparams.from_params({**given, **fixed})
+    params = {name: getattr(hparams, present_name(name), "") for name in space}
+    return Configuration(DEFAULTS, "the defaults", hparams, params)
+
+
+def leading(trials: list[Trial], experiment: Path) -> list[Trial]:
+    """The best trial and all trials that tie with it. RequestError where none has finished."""
+    ranked = best_first(trials)
+    if not ranked:
+        raise RequestError(f"no trial of experiment {experiment.name} has finished: there is nothing to confirm")
+    tied = ties(trials, experiment)
+    return [trial for trial in ranked if trial.id in tied] or ranked[:1]
+
+
+def new_seeds(trials: Sequence[Trial], count: int) -> list[int]:
+    """Seeds that none of a search's trials has used: being chosen is luck in the old ones."""
+    used = {(trial.result or {}).get("hparams", {}).get("seed") for trial in trials}
+    return list(itertools.islice((seed for seed in itertools.count(_FIRST_SEED) if seed not in used), count))
