@@ -26,6 +26,7 @@ from cifar.analysis.kept_trainings import Stage
 from cifar.analysis.retrain import Failed, Trainer
 from cifar.data import datasets, test_log
 from cifar.data.datasets import Dataset
+from cifar.data.inspection import near_leak
 from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.system import mps
@@ -117,6 +118,9 @@ def _tests(data_name: str, second: str | None, dataset: Dataset) -> list[Dataset
         refuse_known(tests[-1], dataset)
     for test in tests:
         refuse_unfit(test, dataset.classes)
+    for test in tests:
+        if leak := near_leak(dataset, test):
+            _say(f"warning: {leak}")
     return tests
 
 

@@ -1,6 +1,7 @@
 """Decoded images on disk, kept so that every trial maps the same pages and none decodes twice.
 
-One directory per source and part, `<cache>/<source>/<part>-<key>/`, holds images.npy, labels.npy and meta.json.
+One directory per source and part, `<cache>/<source>/<part>-<key>/`, holds images.npy, labels.npy and meta.json,
+of a folder groups.npy too.
 """
 
 from __future__ import annotations
@@ -73,8 +74,10 @@ def _store(cache_path: Path, decoded: Decoded) -> None:
     with new_directory(cache_path) as new:
         np.save(new / "images.npy", decoded.images)
         np.save(new / "labels.npy", decoded.labels)
+        if decoded.groups is not None:
+            np.save(new / "groups.npy", decoded.groups)
         meta = {"skipped": decoded.skipped, "classes": decoded.classes, "fingerprint": _fingerprint(decoded)}
-        write_json(new / "meta.json", meta)
+        write_json(new / "meta.json", {**meta, "names": decoded.names})
 
 
 def hold(cache_path: Path) -> BaseFileLock:
@@ -100,7 +103,9 @@ def _open(cache_path: Path) -> Cached:
     try:
         meta = json.loads((cache_path / "meta.json").read_bytes())
         images, labels = _map(cache_path / "images.npy"), _map(cache_path / "labels.npy")
-        decoded = Decoded(images, labels, tuple(meta["classes"]), int(meta["skipped"]))
+        groups = _map(cache_path / "groups.npy") if (cache_path / "groups.npy").exists() else None
+        names = tuple(meta.get("names", ()))
+        decoded = Decoded(images, labels, tuple(meta["classes"]), int(meta["skipped"]), groups, names)
         fingerprint = _fingerprint(decoded)
         if fingerprint != meta["fingerprint"]:
             raise _Damaged("its content does not match its fingerprint")

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from filelock import BaseFileLock
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cifar.data import cache, sources
@@ -39,6 +41,8 @@ class Dataset:
     classes: tuple[str, ...]
     fingerprint: str
     skipped: int = 0  # files that were no readable images
+    groups: NDArray[np.int64] | None = None  # of near-duplicates, which a split keeps together; None: each alone
+    names: tuple[str, ...] = ()  # of a folder's files
 
     def to(self, device: torch.device) -> Dataset:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
@@ -171,12 +175,13 @@ def _dataset(data: str, cached: cache.Cached) -> Dataset:
     if decoded.skipped:
         logger.warning("%s: %d files are no readable images and are left out", data, decoded.skipped)
     images, labels = torch.from_numpy(decoded.images).permute(0, 3, 1, 2), torch.from_numpy(decoded.labels)
-    return Dataset(data, images, labels, decoded.classes, cached.fingerprint, decoded.skipped)
+    facts = decoded.classes, cached.fingerprint, decoded.skipped, decoded.groups, decoded.names
+    return Dataset(data, images, labels, *facts)
 
 
 def split(dataset: Dataset) -> Splits:
     """The stratified split into training and validation images, the same for every trial and restart."""
-    held_out = torch.from_numpy(sources.stratified_holdout(dataset.labels.numpy(), VAL_SHARE))
+    held_out = torch.from_numpy(sources.stratified_holdout(dataset.labels.numpy(), VAL_SHARE, dataset.groups))
     val = held_out.nonzero().flatten()
     fingerprint = hashlib.sha256(dataset.fingerprint.encode() + val.numpy().tobytes()).hexdigest()
     return Splits((~held_out).nonzero().flatten(), val, fingerprint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from prettytable import PrettyTable
 from tqdm import tqdm
 
 from cifar.console import plain_table
-from cifar.data import datasets, sources
+from cifar.data import datasets, near_duplicates, sources
 from cifar.data.datasets import UNEVEN, Dataset
 from cifar.data.images import SIZE, decode_files
 from cifar.errors import RequestError
@@ -23,7 +23,6 @@ from cifar.system.files import new_file, refuse_to_replace
 _SHOWN = 10  # images per class in the grid
 _NAMED = 3  # images per finding
 _ZOOM = 2
-_PARTS: tuple[sources.Part, ...] = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,8 @@ def describe(data_name: str, preview: Path | None, force: bool) -> int:
     train, test = datasets.load(data_name), datasets.load_test(data_name)
     print(_counts(train, test))
     print(_guessing(train))
+    if together := kept_together(train):
+        print(together)
     findings = list(find(data_name, train, test))
     print("\n".join(findings) or "nothing is wrong with the pictures")
     if preview:
@@ -73,6 +74,15 @@ def _counts(train: Dataset, test: Dataset) -> PrettyTable:
     return table
 
 
+def kept_together(train: Dataset) -> str | None:
+    """How many near-duplicates the split keeps on one side; None where there are none."""
+    sizes = np.bincount(train.groups) if train.groups is not None else np.ones(1)
+    if not np.any(sizes > 1):
+        return None
+    number = f"{sizes[sizes > 1].sum()} training pictures nearly equal others, in {np.sum(sizes > 1)} groups"
+    return f"{number}: the split into pictures to train and to validate on keeps each group together"
+
+
 def _guessing(train: Dataset) -> str:
     """What all accuracies are to be measured by."""
     validated = np.bincount(train.labels[datasets.split(train).val].numpy(), minlength=len(train.classes))
@@ -86,15 +96,45 @@ def _guessing(train: Dataset) -> str:
 
 def find(data_name: str, train: Dataset, test: Dataset) -> Iterator[str]:
     """A line for each thing that makes results worse, or look better than they are."""
-    files = {part: _examine(data_name, part) for part in _PARTS}
-    everything = [file for part in _PARTS for file in files[part]]
-    broken = [file.name for file in everything if file.size is None]
-    small = [file.name for file in everything if file.size and min(file.size) < SIZE]
+    files = _examine(data_name)
+    broken = [file.name for file in files if file.size is None]
+    small = [file.name for file in files if file.size and min(file.size) < SIZE]
     if broken:
         yield f"{len(broken)} files are no readable pictures and are left out: {_some(broken)}"
     if small:
         yield f"{len(small)} pictures are smaller than {SIZE} x {SIZE}: {_some(small)}"
-    yield from _duplicates(_same_pixels([*_data_images("train", train, files), *_data_images("test", test, files)]))
+    yield from _duplicates(_same_pixels([*_data_images("train", train), *_data_images("test", test)]))
+    if leak := near_leak(train, test):
+        yield leak
+    if data_name == "cifar10":
+        yield from _unsplit(train)
+
+
+def near_leak(train: Dataset, test: Dataset) -> str | None:
+    """That test images are near-duplicates of training images; None where none is. All digits look alike."""
+    if train.name == "digits":
+        return None
+    found = near_duplicates.across(test.images, train.images)
+    equal = (test.images[found[:, 0]] == train.images[found[:, 1]]).flatten(1).all(1).numpy()
+    found = found[~equal]  # exact copies are told by themselves
+    if not len(found):
+        return None
+    tested, trained = _names("test", test), _names("train", train)
+    number, first = np.unique(found[:, 0], return_index=True)
+    known = "; ciFAIR (Barz and Denzler, 2020) names 286 of CIFAR-10's" if test.name == "cifar10" else ""
+    return (
+        f"{len(number)} of the {len(test.labels)} test pictures nearly equal training pictures, so the test accuracy "
+        f"flatters{known}: {_some([f'{tested[a]} = {trained[b]}' for a, b in found[first]])}"
+    )
+
+
+def _unsplit(train: Dataset) -> Iterator[str]:
+    """Of data whose split is known to all, and keeps no groups together."""
+    splits = datasets.split(train)
+    found = near_duplicates.across(train.images[splits.val], train.images[splits.train])
+    if len(found):
+        number = len(np.unique(found[:, 0]))
+        yield f"{number} of the {len(splits.val)} pictures to validate on nearly equal pictures to train on"
 
 
 def _duplicates(groups: Sequence[Sequence[DataImage]]) -> Iterator[str]:
@@ -126,23 +166,22 @@ def _same_pixels(images: Iterable[DataImage]) -> list[list[DataImage]]:
     return [group for group in seen.values() if len(group) > 1]
 
 
-def _data_images(
-    part: sources.Part, dataset: Dataset, files: Mapping[sources.Part, Sequence[File]]
-) -> Iterator[DataImage]:
-    names = [file.name for file in files[part] if file.size]
-    if len(names) != len(dataset.labels):  # no folder, or one that changes at this moment
-        names = [f"{part} picture {number}" for number in range(len(dataset.labels))]
-    for name, label, pixels in zip(names, dataset.labels.tolist(), dataset.digests(), strict=True):
+def _data_images(part: sources.Part, dataset: Dataset) -> Iterator[DataImage]:
+    for name, label, pixels in zip(_names(part, dataset), dataset.labels.tolist(), dataset.digests(), strict=True):
         yield DataImage(part, label, name, pixels)
 
 
-def _examine(data_name: str, part: sources.Part) -> list[File]:
-    """A folder's files, in the order in which they are decoded; of data that are no folder, none."""
+def _names(part: sources.Part, dataset: Dataset) -> Sequence[str]:
+    return dataset.names or [f"{part} picture {number}" for number in range(len(dataset.labels))]
+
+
+def _examine(data_name: str) -> list[File]:
+    """All files of a folder; of data that are no folder, none."""
     source = sources.parse(data_name, places.cache() / "download")
     if not isinstance(source, sources.Folder):
         return []
-    paths = [path for path, _ in source.files(part)]
-    decoded = tqdm(decode_files(paths), f"examining {part}", len(paths), disable=None, unit=" images")
+    paths = source.files()
+    decoded = tqdm(decode_files(paths), "examining", len(paths), disable=None, unit=" images")
     return [File(str(file.path.relative_to(source.directory)), file.size) for file in decoded]
 
 

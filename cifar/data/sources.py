@@ -13,10 +13,12 @@ from typing import Literal, Protocol
 from urllib.error import URLError
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from cifar.data import near_duplicates
 from cifar.data.images import decode_files, to_pixels
 from cifar.errors import RequestError
 
@@ -25,18 +27,24 @@ logger = logging.getLogger(__name__)
 Part = Literal["train", "test"]
 
 _DECODING = "2"  # raise this when the decoding changes: cached images are then decoded again
+_FOLDER_DECODING = f"{_DECODING}, near-duplicates together"
 TEST_SHARE = 0.2  # of each class, where a source has no test images of its own
 _SPLIT_SEED = 0  # never a hyperparameter: every trial must see the same split
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One part of a data set in memory: N x 32 x 32 x 3 uint8 RGB, N labels, and the names of the classes."""
+    """One part of a data set in memory: N x 32 x 32 x 3 uint8 RGB, N labels, and the names of the classes.
+
+    `groups` are the numbers of N groups of near-duplicates, and `names` the files, of a folder; else there are none.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     skipped: int = 0  # files that were no readable images
+    groups: NDArray[np.int64] | None = None
+    names: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -67,14 +75,30 @@ def absolute(data: str) -> str:
     return data if data in ("cifar10", "digits") else str(Path(data).resolve())
 
 
-def stratified_holdout(labels: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
-    """Mask of the held-out items: `share` of each class, at least one, chosen the same way every time."""
-    held_out = np.zeros(len(labels), dtype=np.bool_)
+def stratified_holdout(
+    labels: NDArray[np.int64], share: float, groups: NDArray[np.int64] | None = None
+) -> NDArray[np.bool_]:
+    """Mask of the held-out items: `share` of each class, at least one, chosen the same way every time.
+
+    Items of a group stay together, unless it is all that a class has.
+    """
+    groups = np.arange(len(labels)) if groups is None else groups
+    held_out, left, sizes = np.zeros(len(labels), dtype=np.bool_), np.bincount(labels), np.bincount(groups)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         # RandomState, not Generator: numpy promises that its stream never changes.
-        order = np.random.RandomState(_SPLIT_SEED).permutation(len(members))
-        held_out[members[order[: max(1, round(share * len(members)))]]] = True
+        order = members[np.random.RandomState(_SPLIT_SEED).permutation(len(members))]
+        wanted = max(1, round(share * len(members))) - int(held_out[members].sum())
+        for item in order[~held_out[order]]:
+            if wanted <= 0:
+                break
+            together = [item] if sizes[groups[item]] == 1 else np.flatnonzero(groups == groups[item])
+            taken = np.bincount(labels[together], minlength=len(left))
+            if not held_out[item] and not np.any((taken > 0) & (taken >= left)):
+                held_out[together] = True
+                left, wanted = left - taken, wanted - taken[label]
+        if not held_out[members].any():
+            held_out[order[0]] = True
     return held_out
 
 
@@ -135,7 +159,7 @@ class Folder:
         self.name = f"folder-{re.sub(r'[^A-Za-z0-9_-]+', '-', self.directory.name)[:100]}-{path_hash}"
 
     def key(self, part: Part) -> str:
-        listing = hashlib.sha256(_DECODING.encode())
+        listing = hashlib.sha256(_FOLDER_DECODING.encode())
         for name in self._classes():
             for entry in _visible_files(self._root(part) / name):
                 stat = entry.stat()
@@ -144,18 +168,24 @@ class Folder:
         return listing.hexdigest()[:16]
 
     def decode(self, part: Part) -> Decoded:
-        files = self.files(part)
+        """The images of `part`; of a folder without test images, those in it that are held out for it or left over."""
+        files, classes = self._files(part), self._classes()
         skipped = self._warn_of_strangers(part)
-        pixels = _decode([path for path, _ in files], f"decoding {self.directory.name}/{part}")
-        labels = np.asarray([label for _, label in files], dtype=np.int64)
-        readable = np.asarray([image is not None for image in pixels], dtype=np.bool_)
-        classes = self._classes()
+        decoded = _decode([path for path, _ in files], f"decoding {self.directory.name}/{part}")
+        readable = [file for file, image in zip(files, decoded, strict=True) if image is not None]
+        labels = np.asarray([label for _, label in readable], dtype=np.int64)
         if part == "train":
-            self._refuse_small_classes(np.bincount(labels[readable], minlength=len(classes)), classes)
-        images = [image for image in pixels if image is not None]
-        if not images:
+            self._refuse_small_classes(labels)
+        if not readable:
             raise RequestError(f"{self._root(part)} has no readable {part} images")
-        return Decoded(np.stack(images), labels[readable], classes, skipped + len(files) - len(images))
+        images = np.stack([image for image in decoded if image is not None])
+        groups = near_duplicates.groups(torch.from_numpy(images).permute(0, 3, 1, 2))
+        chosen = np.flatnonzero(self._chosen(part, labels, groups))
+        if part == "train":
+            self._refuse_small_classes(labels[chosen])
+        names = tuple(str(readable[number][0].relative_to(self.directory)) for number in chosen)
+        skipped += len(files) - len(readable)
+        return Decoded(images[chosen], labels[chosen], classes, skipped, groups[chosen], names)
 
     def _warn_of_strangers(self, part: Part) -> int:
         """Name the entries of class folders that are no files: folders, links to nowhere. Returns their number."""
@@ -166,8 +196,9 @@ class Folder:
             logger.warning("skipped, not a file: %s", path)
         return len(strangers)
 
-    def _refuse_small_classes(self, counts: NDArray[np.int64], classes: tuple[str, ...]) -> None:
-        for name, count in zip(classes, counts, strict=True):
+    def _refuse_small_classes(self, labels: NDArray[np.int64]) -> None:
+        classes = self._classes()
+        for name, count in zip(classes, np.bincount(labels, minlength=len(classes)), strict=True):
             if count < 2:
                 raise RequestError(
                     f"class {name!r} in {self.directory} has {count} readable training images; "
@@ -192,21 +223,28 @@ class Folder:
             raise RequestError(f"{self._root('test')} has no files in its class folders")  # said before training
         return classes
 
-    def files(self, part: Part) -> list[tuple[Path, int]]:
-        """(path, label) of each picture of `part`, in a fixed order."""
-        root = self._root(part)
-        files = [
+    def files(self) -> list[Path]:
+        """All pictures of both parts."""
+        parts: tuple[Part, ...] = ("train",) if self._is_one_part() else ("train", "test")
+        return [path for part in parts for path, _ in self._files(part)]
+
+    def _files(self, part: Part) -> list[tuple[Path, int]]:
+        """(path, label) of each picture in the folders of `part`, in a fixed order."""
+        return [
             (Path(entry.path), label)
             for label, name in enumerate(self._classes())
-            for entry in _visible_files(root / name)
+            for entry in _visible_files(self._root(part) / name)
         ]
-        if self._root("train") != self._root("test"):
-            return files
-        held_out = self._held_out(np.asarray([label for _, label in files], dtype=np.int64))
-        return [file for file, is_test in zip(files, held_out, strict=True) if is_test == (part == "test")]
 
-    def _held_out(self, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return stratified_holdout(labels, TEST_SHARE)
+    def _is_one_part(self) -> bool:
+        return self._root("train") == self._root("test")
+
+    def _chosen(self, part: Part, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Mask of the pictures in its folders that belong to `part`."""
+        if not self._is_one_part():
+            return np.ones_like(labels, dtype=np.bool_)
+        held_out = stratified_holdout(labels, TEST_SHARE, groups)
+        return held_out if part == "test" else ~held_out
 
 
 class FolderToTest(Folder):
@@ -216,7 +254,7 @@ class FolderToTest(Folder):
         super().__init__(directory)
         self.name += "-all"
 
-    def _held_out(self, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _chosen(self, part: Part, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.bool_]:
         return np.ones_like(labels, dtype=np.bool_)
 
 

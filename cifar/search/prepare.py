@@ -13,6 +13,7 @@ from filelock import BaseFileLock
 
 from cifar.data import datasets
 from cifar.data.datasets import PreparedImages
+from cifar.data.inspection import kept_together
 from cifar.errors import RequestError
 from cifar.search import config, search_space
 from cifar.search.concurrency import choose_concurrency
@@ -54,6 +55,8 @@ def prepare_new(request: Request, held: ExitStack) -> Prepared:
     """A new experiment; an MPS of its own ends with `held`. RequestError with every problem at once."""
     planned = plan(request)
     images, images_claim = datasets.hold(planned.data)
+    if together := kept_together(datasets.load(planned.data)):
+        print(together, file=sys.stderr)
     command, variables = _equip(planned, images)
     ready = config.changed(planned.config, trial_command=command)
     trials = ready.max_trial_number

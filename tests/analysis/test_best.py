@@ -13,6 +13,7 @@ import fake_experiments as fake
 import pytest
 from conftest import MakeFolder
 from filelock import FileLock
+from PIL import Image
 
 from cifar.analysis import retrain
 from cifar.analysis.best import Budget, best
@@ -322,6 +323,31 @@ def test_the_clock_of_an_interrupted_run_goes_on(experiment: Path) -> None:
     record = json.loads((experiment / "best.json").read_text())
     assert record["seconds_of_search"] == 60  # as NNI's database has it
     assert 1000 < record["seconds_of_best"] < 1100
+
+
+def test_near_duplicates_among_the_test_pictures_are_told(
+    make_folder: MakeFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder({"train/cat": 20, "train/dog": 20, "test/cat": 5, "test/dog": 5})
+    with Image.open(folder / "train/cat/000.png") as picture:
+        picture.point(lambda value: value // 2).save(folder / "test/cat/000.png")
+    known = {"fingerprint": datasets.load(str(folder)).fingerprint}
+    trial = {"accuracy": 0.8, "epochs": 1, "fingerprints": known}
+    assert best(fake.make(tmp_path / "near", [trial], QUICK_DEFAULTS), str(folder), BUDGET, None, force=False) == 0
+    assert "1 of the 10 test pictures nearly equal training pictures" in capsys.readouterr().err
+
+
+def test_uneven_classes_have_a_balanced_accuracy_beside_it(
+    make_folder: MakeFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(make_folder({"train/cat": 60, "train/dog": 10, "test/cat": 12, "test/dog": 2}))
+    known = {"fingerprint": datasets.load(folder).fingerprint}
+    experiment = fake.make(tmp_path / "uneven", [{"accuracy": 0.8, "fingerprints": known}], QUICK_DEFAULTS)
+    assert best(experiment, folder, BUDGET, None, force=False) == 0
+    (test,) = json.loads((experiment / "best.json").read_text())["tests"]
+    shares = [row[label] / sum(row) for label, row in enumerate(test["confusion"])]
+    assert test["balanced_accuracy"]["mean"] == pytest.approx(sum(shares) / 2)
+    assert "guessing the largest class would get an accuracy of 85.7%" in capsys.readouterr().out
 
 
 def test_two_at_once_do_not_disturb_each_other(experiment: Path) -> None:

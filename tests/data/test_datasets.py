@@ -105,3 +105,24 @@ def test_the_real_images(monkeypatch: pytest.MonkeyPatch) -> None:
     assert train.labels[splits.val].bincount().tolist() == [500] * 10
     mean = datasets.normalise(train.images[splits.val]).mean().item()
     assert mean == pytest.approx(-0.05, abs=0.03)  # CIFAR-10's channel means are 0.49, 0.48 and 0.45
+
+
+@given(st.data())
+def test_a_holdout_keeps_groups_together_and_leaves_each_class_some(data: st.DataObject) -> None:
+    labels = np.asarray(data.draw(st.lists(st.integers(0, 2), min_size=6, max_size=60)), dtype=np.int64)
+    groups = np.asarray(data.draw(st.lists(st.integers(0, 20), min_size=len(labels), max_size=len(labels))))
+    held_out = sources.stratified_holdout(labels, 0.2, groups)
+    for label in np.unique(labels):
+        members = labels == label
+        if members.sum() > 1:
+            assert 0 < held_out[members].sum() < members.sum()
+    torn = [group for group in np.unique(groups) if len(set(held_out[groups == group])) > 1]
+    for group in torn:  # only where a class would have had none on one side
+        assert any(held_out[labels == label].sum() == 1 for label in labels[groups == group])
+
+
+def test_without_groups_of_several_the_holdout_is_the_plain_one() -> None:
+    labels = np.arange(500, dtype=np.int64) % 7
+    plain = sources.stratified_holdout(labels, 0.1)
+    assert np.array_equal(plain, sources.stratified_holdout(labels, 0.1, np.arange(500)))
+    assert plain.sum() == 7 * 7
