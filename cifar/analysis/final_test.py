@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from cifar.analysis.statistics import Mean, mean, scores
 from cifar.data import test_log
-from cifar.data.datasets import UNEVEN, Dataset
+from cifar.data.balance import is_uneven
+from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
 from cifar.training.evaluation import evaluate
@@ -43,7 +44,7 @@ class FinalTest:
 
     @property
     def is_uneven(self) -> bool:
-        return self.guessing * len(self.classes) >= UNEVEN
+        return is_uneven(self.guessing, len(self.classes))
 
     @property
     def images(self) -> int:

@@ -24,7 +24,6 @@ from cifar.system.files import existing
 logger = logging.getLogger(__name__)
 
 VAL_SHARE = 0.1  # of each class's training images
-UNEVEN = 1.5  # times its even share that the largest class has, from where a balanced accuracy says something else
 _CHUNK = 256  # images made ready at once: small batches share the cost, and a core's cache holds them
 
 

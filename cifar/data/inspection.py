@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from cifar.console import plain_table
 from cifar.data import datasets, near_duplicates, sources
-from cifar.data.datasets import UNEVEN, Dataset
+from cifar.data.balance import is_uneven
+from cifar.data.datasets import Dataset
 from cifar.data.images import SIZE, decode_files
 from cifar.errors import RequestError
 from cifar.system import places
@@ -89,7 +90,7 @@ def _guessing(train: Dataset) -> str:
     largest = train.classes[int(validated.argmax())]
     share = validated.max() / validated.sum()
     text = f"guessing the largest class, {largest}, would get {share:.1%} of the images to validate on"
-    if share * len(train.classes) < UNEVEN:
+    if not is_uneven(share, len(train.classes)):
         return text
     return f"{text}: --metric balanced_accuracy makes a search count each class alike"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar.console import plain_table
-from cifar.data.datasets import UNEVEN
+from cifar.data.balance import is_uneven
 from cifar.trials.intervals import Interval
 from cifar.trials.seed_noise import SeedNoise, metric_of, seed_noise
 from cifar.trials.store import Trial, best_first
@@ -123,7 +123,7 @@ def _other_accuracy(ranked: list[Trial]) -> str | None:
     if not ranked or "balanced_accuracy" not in (ranked[0].result or {}).get("metrics", {}):
         return None
     data = ranked[0].data
-    if data.get("largest_class_share", 0.0) * data.get("classes", 0) < UNEVEN:
+    if not is_uneven(data.get("largest_class_share", 0.0), data.get("classes", 0)):
         return None
     return "accuracy" if metric_of(ranked[0]) == "balanced_accuracy" else "balanced_accuracy"
 

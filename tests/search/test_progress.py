@@ -57,10 +57,10 @@ def test_each_trial_that_ends_has_one_line_with_all_that_counts(
     lines = lines_for(Bounded(), clock, capsys, earlier=[])
     # 3 done and 1 half done in 60 s: the other 6.5 take 111 s.
     status = "3 of 10 done, 1 running, 1 stopped early, 1 failed; about 2 min left"
-    best = "best 80.0% ± 8.9% in trial 2 (lr 0.2)"
+    best = "best 80.0% in trial 2 (lr 0.2)"
     assert lines == [
-        f"trial 1 (lr 0.1): 50.0% ± 9.6%, ok; {status}; {best}",
-        f"trial 2 (lr 0.2): 80.0% ± 8.9%, stopped early (see its trial.stderr); {status}; {best}",
+        f"trial 1 (lr 0.1): 50.0%, ok; {status}; {best}",
+        f"trial 2 (lr 0.2): 80.0%, stopped early (see its trial.stderr); {status}; {best}",
         f"trial 3 (lr 0.3): none, error (see its trial.stderr); {status}; {best}",
     ]
 

@@ -90,7 +90,7 @@ def test_the_leaderboard_ranks_what_was_measured_and_counts_the_rest(experiment:
         "seconds",
         "ended",
     ]
-    assert lines[1].split() == ["1", "trial1", "90.0%", "±", "7.4%", "41", "0.1", "8", "1.5", "stopped_early"]
+    assert lines[1].split() == ["1", "trial1", "90.0%", "±", "8.8%", "=", "41", "0.1", "8", "1.5", "stopped_early"]
     assert lines[-1] == "5 trials: 1 ok, 1 stopped_early, 1 user_canceled, 1 diverged, 1 running"
 
 
@@ -99,7 +99,7 @@ def test_searched_names_stand_in_the_table_beside_numbers(experiment: Path) -> N
     params.write_text(json.dumps({"parameters": {"model": "wide", "lr": 0.1}}))
     lines = leaderboard(read_trials(experiment), experiment).splitlines()
     assert lines[0].split()[6:9] == ["model", "lr", "width"]
-    assert lines[1].split()[5:8] == ["wide", "0.1", "8"]  # no width of its own: the next is its epochs
+    assert lines[1].split()[5:9] == ["=", "wide", "0.1", "8"]  # no width of its own: the next is its epochs
 
 
 def test_an_experiment_that_has_not_begun_has_no_trials(tmp_path: Path) -> None:
