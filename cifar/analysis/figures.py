@@ -89,13 +89,16 @@ def _parallel(ranked: Sequence[Trial], single: Any, space: Mapping[str, Any]) ->
 
 
 def _importance(single: Any) -> Figure:
-    shares = study.importances(single)
+    found = study.importances(single)
+    shares, chance = found.shares, found.of_chance
     parts = [f"{name} {share.value:.0%} ({share.low:.0%} to {share.high:.0%})" for name, share in shares.items()]
     listed = ", ".join(parts) or "nothing, as all accuracies are equal"
+    idle = [name for name, share in shares.items() if share.value <= chance]
     text = (
-        "How much each contributes to what the hyperparameters explain of the accuracies (fANOVA, 100 % in all; in "
-        f"brackets 95 % of the values over resampled trials): {listed}. "
-        "How much is chance, it does not say."
+        "How much each contributes to what the hyperparameters explain of the accuracies (fANOVA; in brackets 95 % of "
+        f"the values over resampled trials): {listed}. A random number in their place would have up to {chance:.0%}"
+        f"{', no less than ' + ' and '.join(idle) if idle else ''}. Of trials that it does not know, a forest explains "
+        f"{max(0.0, found.explained):.0%} of the variance (out-of-bag R²)."
     )
     values = list(shares.values())
     bars = go.Bar(
@@ -110,7 +113,8 @@ def _importance(single: Any) -> Figure:
             "arrayminus": [share.value - share.low for share in values],
         },
     )
-    plot = go.Figure(bars, {"xaxis": {"title": "importance, 100 % in all", "tickformat": ".0%"}})
+    plot = go.Figure(bars, {"xaxis": {"title": "importance; dashed: of a random number", "tickformat": ".0%"}})
+    plot.add_vline(x=chance, line_dash="dash", line_color=_GREY)
     plot.update_yaxes(autorange="reversed")
     return Figure("Importance of each hyperparameter", text, _styled(plot))
 

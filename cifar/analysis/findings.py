@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cifar.analysis.statistics import gains, holm
+from cifar.analysis.statistics import gain_in_equal_seconds, gains, holm
 from cifar.search import search_space
 from cifar.search.algorithms import TPE_STARTUP_JOBS
 from cifar.trials.intervals import Interval
@@ -31,16 +31,22 @@ class TunerGain:
     proposed: int
     mean: Interval  # of a trial's accuracy
     best: Interval  # of the best accuracy among equally many trials
+    best_in_equal_seconds: Interval  # of training
 
 
 @dataclass(frozen=True)
 class Stopping:
-    """What early stopping saved; `could_have_won` are trials that it may have ended wrongly, None if unknown."""
+    """What early stopping saved; `could_have_won` are trials that it may have ended wrongly, None if unknown.
+
+    The same would have been said of `false_alarms` of `replayed` trials that ran to their end and did not win.
+    """
 
     stopped: int
     epochs_run: int
     epochs_planned: int
     could_have_won: list[Trial] | None
+    false_alarms: int = 0
+    replayed: int = 0
 
 
 def tuner_gain(trials: Sequence[Trial], result_times: Mapping[str, int], tuner: Mapping[str, Any]) -> TunerGain | None:
@@ -53,15 +59,17 @@ def tuner_gain(trials: Sequence[Trial], result_times: Mapping[str, int], tuner: 
     arguments = (tuner.get("classArgs") or {}).get("tpe_args") or {}
     startup = arguments.get("n_startup_jobs", TPE_STARTUP_JOBS)
     lies = arguments.get("constant_liar_type", "best") is not None
-    kinds: dict[bool, list[float]] = {True: [], False: []}
+    kinds: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     for trial in trials:
         # A diverged one counts with the accuracy of guessing, as the tuner heard it.
         if trial.accuracy is not None and not trial.by_hand:
-            kinds[_known(trial, trials, result_times, lies) < startup].append(trial.accuracy)
-    drawn, proposed = np.asarray(kinds[True]), np.asarray(kinds[False])
-    if min(len(drawn), len(proposed)) < _FEWEST:
+            is_random = _known(trial, trials, result_times, lies) < startup
+            kinds[is_random].append((trial.accuracy, float((trial.result or {}).get("seconds", 0.0))))
+    if min(map(len, kinds.values())) < _FEWEST:
         return None
-    return TunerGain(len(drawn), len(proposed), *gains(drawn, proposed))
+    (drawn, drawn_seconds), (proposed, proposed_seconds) = (np.array(kinds[kind]).T for kind in (True, False))
+    at_equal_seconds = gain_in_equal_seconds(drawn, proposed, (drawn_seconds, proposed_seconds))
+    return TunerGain(len(drawn), len(proposed), *gains(drawn, proposed), at_equal_seconds)
 
 
 def _known(trial: Trial, trials: Sequence[Trial], result_times: Mapping[str, int], lies: bool) -> int:
@@ -83,7 +91,22 @@ def stopping(trials: Sequence[Trial], curves: Curves) -> Stopping:
     run = sum(_epochs(trial) for trial in stopped)
     planned = sum(int((trial.result or {}).get("hparams", {}).get("epochs", _epochs(trial))) for trial in stopped)
     doubtful = [trial for trial in stopped if best is not None and _could_pass(best, trial, finished, curves)]
-    return Stopping(len(stopped), run, planned, None if best is None else doubtful)
+    if best is None:
+        return Stopping(len(stopped), run, planned, None)
+    return Stopping(len(stopped), run, planned, doubtful, *_replayed(best, stopped, finished, curves))
+
+
+def _replayed(best: float, stopped: Sequence[Trial], finished: Sequence[Trial], curves: Curves) -> tuple[int, int]:
+    """How often what is said of stopped trials would be wrong: said of finished ones as they were at such an epoch."""
+    if not stopped:
+        return 0, 0
+    epoch = int(np.median([_epochs(trial) for trial in stopped]))
+    losers = [t for t in finished if (t.accuracy or 0.0) < best and 0 < epoch < len(curves[t.id])]
+    alarms = 0
+    for trial in losers:
+        others = [other for other in finished if other is not trial]
+        alarms += curves[trial.id][epoch - 1]["default"] + _largest_rise(epoch, others, curves) > best
+    return alarms, len(losers)
 
 
 def _epochs(trial: Trial) -> int:
@@ -92,13 +115,16 @@ def _epochs(trial: Trial) -> int:
 
 def _could_pass(best: float, stopped: Trial, finished: Sequence[Trial], curves: Curves) -> bool:
     """With the largest rise that any finished trial had from there on."""
-    epoch = _epochs(stopped)
+    return (stopped.accuracy or 0.0) + _largest_rise(_epochs(stopped), finished, curves) > best
+
+
+def _largest_rise(epoch: int, finished: Sequence[Trial], curves: Curves) -> float:
     rises = [
         (trial.accuracy or 0.0) - curves[trial.id][epoch - 1]["default"]
         for trial in finished
         if 0 < epoch <= len(curves[trial.id])
     ]
-    return (stopped.accuracy or 0.0) + max(rises, default=0.0) > best
+    return max(rises, default=0.0)
 
 
 def range_warnings(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -13,6 +13,7 @@ from cifar.trials.intervals import CHANCE, Interval, Sides, dunnett
 from cifar.trials.predictions import Predictions
 
 _RESAMPLES = 10_000
+_ORDERS = 1_000  # of trials one after the other
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,38 @@ def gains(drawn: NDArray[np.float64], proposed: NDArray[np.float64]) -> tuple[In
     bests = [expected_best(some, equally_many) for some in samples]
     best = expected_best(proposed, equally_many) - expected_best(drawn, equally_many)
     return _interval(proposed.mean() - drawn.mean(), means[1] - means[0]), _interval(float(best), bests[1] - bests[0])
+
+
+def gain_in_equal_seconds(
+    drawn: NDArray[np.float64], proposed: NDArray[np.float64], seconds: tuple[NDArray[np.float64], NDArray[np.float64]]
+) -> Interval:
+    """By how much the best of `proposed` is above that of `drawn`, trained one after the other for as long as the
+    shorter of both took in all; `seconds` are those of each trial."""
+    generator, budget = np.random.default_rng(0), min(float(some.sum()) for some in seconds)
+    kinds = [*zip((drawn, proposed), seconds, strict=True)]
+
+    def best(resample: bool) -> float:
+        found = []
+        for values, took in kinds:
+            some = generator.integers(len(values), size=len(values)) if resample else np.arange(len(values))
+            found.append(_best_within(values[some], took[some], budget, generator, _ORDERS if not resample else 50))
+        return found[1] - found[0]
+
+    return _interval(best(resample=False), np.array([best(resample=True) for _ in range(_ORDERS)]))
+
+
+def _best_within(
+    values: NDArray[np.float64],
+    seconds: NDArray[np.float64],
+    budget: float,
+    generator: np.random.Generator,
+    orders: int,
+) -> float:
+    """The mean over random orders of the best value of those that end within the budget, the first in any case."""
+    order = generator.permuted(np.tile(np.arange(len(values)), (orders, 1)), axis=1)
+    within = seconds[order].cumsum(1) <= budget * (1 + 1e-9)
+    within[:, 0] = True
+    return float(np.where(within, values[order], -np.inf).max(1).mean())
 
 
 def expected_best(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:

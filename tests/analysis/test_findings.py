@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar.analysis import findings
-from cifar.analysis.statistics import expected_best, holm
+from cifar.analysis.statistics import expected_best, gain_in_equal_seconds, holm
 from cifar.trials import store
 
 TPE = {"name": "TPE", "classArgs": {"tpe_args": {"n_startup_jobs": 5}}}
@@ -181,3 +181,42 @@ def test_what_nni_itself_draws_at_random_is_what_is_counted_so(tmp_path: Path) -
         random += history < tuner.args.n_startup_jobs
         tuner.generate_parameters(number)
     assert random == 10
+
+
+@pytest.mark.parametrize(("drawn", "proposed"), [(10, 10), (10, 50)])
+def test_the_gain_in_equal_seconds_has_no_bias(drawn: int, proposed: int) -> None:
+    """Both of the same kind, and seconds that say nothing of accuracy: the truth is no gain."""
+    generator, found = np.random.default_rng(0), list[float]()
+    for _ in range(60):
+        values = generator.normal(0.5, 0.1, drawn), generator.normal(0.5, 0.1, proposed)
+        seconds = generator.uniform(1, 3, drawn), generator.uniform(1, 3, proposed)
+        found.append(gain_in_equal_seconds(*values, seconds).value)
+    assert abs(float(np.mean(found))) < 0.03
+
+
+def test_slow_proposals_gain_less_in_equal_seconds() -> None:
+    """A point better each, and each as long as ten random ones: in the time of one, random search has ten."""
+    drawn, proposed = np.linspace(0.4, 0.6, 10), np.linspace(0.41, 0.61, 10)
+    same = gain_in_equal_seconds(drawn, proposed, (np.ones(10), np.ones(10)))
+    slower = gain_in_equal_seconds(drawn, proposed, (np.ones(10), np.full(10, 10.0)))
+    assert same.value == pytest.approx(0.01)
+    assert slower.value == pytest.approx(0.51 - 0.6, abs=0.01)
+    assert slower.high < same.value
+
+
+def test_what_is_said_of_stopped_trials_is_tried_on_finished_ones(tmp_path: Path) -> None:
+    """The best rises late by 30 points. At epoch 1 another had as much as it: of that one it would be said wrongly."""
+    trials, curves = made(
+        tmp_path,
+        [
+            {"accuracy": 0.6, "epochs": 2},
+            {"accuracy": 0.58, "epochs": 2},
+            {"accuracy": 0.2, "epochs": 2},
+            {"accuracy": 0.32, "epochs": 1, "status": "stopped_early"},
+        ],
+    )
+    found = findings.stopping(trials, curves)
+    assert [trial.number for trial in found.could_have_won or []] == [3]
+    assert (found.false_alarms, found.replayed) == (0, 2)  # 0.29 + 0.3 is not above 0.6, 0.1 + 0.3 neither
+    curves = {**curves, "trial1": [{"default": 0.35}, {"default": 0.58}]}
+    assert findings.stopping(trials, curves).false_alarms == 1
