@@ -6,21 +6,22 @@ timed: it may run on a machine that is busy.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, variance
 from typing import Any
 
-from scipy.stats import t as student
 from tqdm import tqdm
 
 from benchmarks.shared import machine
-from benchmarks.shared.report import RESULTS, Report, standard_error
+from benchmarks.shared.report import RESULTS, Report
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.training.hparams import Hparams
 from cifar.training.train import new_model, new_optimizer, train
+from cifar.trials.intervals import dunnett
 
 _RECIPE = Hparams(model="fast", width=16, batch_size=256, lr=0.4, epochs=5, images_per_epoch=15_000)
 _SEEDS = 3
@@ -35,7 +36,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "mirror images in evaluation": {"tta_flip": False},
     "bfloat16 (float32 instead)": {"precision": "float32"},
 }
-HEADER = ["without", "flag", "validation accuracy", "the ingredient is worth"]
+HEADER = ["without", "flag", "validation accuracy", "the ingredient is worth", "which is"]
 
 
 @dataclass(frozen=True)
@@ -46,20 +47,24 @@ class Compared:
     without: dict[str, Any]
     recipe: list[float]
     accuracies: list[float]
+    margin: float  # of the difference, that all intervals hold together with a chance of 95 %
 
     def cells(self) -> list[str]:
-        gains = [100 * (whole - part) for whole, part in zip(self.recipe, self.accuracies, strict=True)]
+        worth = fmean(self.recipe) - fmean(self.accuracies)
+        shown = "beyond chance" if abs(worth) > self.margin else "may be chance"
         return [
             self.name,
             " ".join(map(_flag, self.without.items())),
-            f"{fmean(self.accuracies):.1%} ± {_margin(self.accuracies):.1%}",
-            f"{fmean(gains):+.1f} ± {_margin(gains):.1f} points" if self.without else "",
+            f"{fmean(self.accuracies):.1%}",
+            *([f"{100 * worth:+.1f} ± {100 * self.margin:.1f} points", shown] if self.without else ["", ""]),
         ]
 
 
-def _margin(values: list[float]) -> float:
-    """Half of the 95 % interval of the mean over the seeds."""
-    return float(student.ppf(0.975, len(values) - 1)) * standard_error(values)
+def common_margin(groups: list[list[float]]) -> float:
+    """Of each difference from the recipe, where what seeds do is pooled over all groups (Dunnett)."""
+    seeds = len(groups[0])
+    spread = fmean(variance(group) for group in groups)
+    return dunnett(len(groups) - 1, len(groups) * (seeds - 1)) * math.sqrt(2 * spread / seeds)
 
 
 def main() -> int:
@@ -69,7 +74,7 @@ def main() -> int:
     report = Report(RESULTS / "ingredients", "What each ingredient of the network fast is worth", facts)
     title = (
         f"Width {_RECIPE.width}, batch {_RECIPE.batch_size}, {_RECIPE.epochs} epochs of "
-        f"{_RECIPE.images_per_epoch:,} images, {_SEEDS} seeds, each paired; intervals of 95 % over the seeds"
+        f"{_RECIPE.images_per_epoch:,} images, {_SEEDS} seeds; all intervals together hold in 95 % (Dunnett)"
     )
     report.table(title, "ingredients", HEADER, compare(dataset))
     return 0
@@ -77,9 +82,11 @@ def main() -> int:
 
 def compare(dataset: Dataset) -> Iterator[Compared]:
     recipe = _accuracies(_RECIPE, dataset, "recipe")
-    yield Compared("nothing: the whole recipe", {}, recipe, recipe)
-    for name, without in WITHOUT.items():
-        yield Compared(name, without, recipe, _accuracies(replace(_RECIPE, **without), dataset, name))
+    others = {name: _accuracies(replace(_RECIPE, **changes), dataset, name) for name, changes in WITHOUT.items()}
+    margin = common_margin([recipe, *others.values()])
+    yield Compared("nothing: the whole recipe", {}, recipe, recipe, margin)
+    for name, accuracies in others.items():
+        yield Compared(name, WITHOUT[name], recipe, accuracies, margin)
 
 
 def _accuracies(hparams: Hparams, dataset: Dataset, name: str) -> list[float]:
