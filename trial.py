@@ -80,7 +80,7 @@ def test_accuracy(model: torch.nn.Module, hparams: Hparams, data_name: str, on: 
     index = torch.arange(len(test.labels), device=on)
     evaluation = evaluate(model, test, index)
     interval = wilson(evaluation.accuracy, len(index))
-    lines = [f"test accuracy {interval} (95 % interval) of {len(index):,} images; per class:"]
+    lines = [f"test accuracy {interval} (95 % interval of this network) of {len(index):,} images; per class:"]
     lines += [f"  {name:<12} {share:6.1%}" for name, share in class_accuracies(evaluation, test, index).items()]
     test_log.append(test, "python trial.py", [hparams.seed], [evaluation.accuracy])
     return "\n".join([*lines, test_log.count(test)])

@@ -132,8 +132,8 @@ def _add_trials(command: argparse.ArgumentParser) -> None:
 def _add_best(command: argparse.ArgumentParser) -> None:
     _add_experiment(command)
     add = command.add_argument
-    final_epochs = "epochs of all images for the winner's final networks (default: what its trial had)"
-    add("--seeds", type=int, default=3, help="trainings of each leading trial (default: 3)")
+    final_epochs = "epochs of all images for the final networks, at which the two best and the defaults meet again"
+    add("--seeds", type=int, default=3, help="trainings of each leading trial, and of the defaults (default: 3)")
     add("--final-epochs", type=int, metavar="N", help=final_epochs)
     add("--prefer", choices=["accuracy", "speed"], default="accuracy", help="of the winner (default: accuracy)")
     add("--margin", type=float, default=0.5, metavar="POINTS", help="that speed may cost, in accuracy (default: 0.5)")

@@ -77,7 +77,7 @@ def _store(cache_path: Path, decoded: Decoded) -> None:
         if decoded.groups is not None:
             np.save(new / "groups.npy", decoded.groups)
         meta = {"skipped": decoded.skipped, "classes": decoded.classes, "fingerprint": _fingerprint(decoded)}
-        write_json(new / "meta.json", {**meta, "names": decoded.names})
+        write_json(new / "meta.json", {**meta, "names": decoded.names, "groups": _digest(decoded.groups)})
 
 
 def hold(cache_path: Path) -> BaseFileLock:
@@ -103,7 +103,9 @@ def _open(cache_path: Path) -> Cached:
     try:
         meta = json.loads((cache_path / "meta.json").read_bytes())
         images, labels = _map(cache_path / "images.npy"), _map(cache_path / "labels.npy")
-        groups = _map(cache_path / "groups.npy") if (cache_path / "groups.npy").exists() else None
+        groups = None if meta.get("groups") is None else _map(cache_path / "groups.npy")
+        if _digest(groups) != meta.get("groups"):
+            raise _Damaged("its groups do not match their digest")
         names = tuple(meta.get("names", ()))
         decoded = Decoded(images, labels, tuple(meta["classes"]), int(meta["skipped"]), groups, names)
         fingerprint = _fingerprint(decoded)
@@ -118,6 +120,10 @@ def _map(path: Path) -> NDArray[Any]:
     # Copy-on-write: all processes share the file's pages, and torch accepts the array as writable.
     array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
     return array
+
+
+def _digest(groups: NDArray[np.int64] | None) -> str | None:
+    return None if groups is None else hashlib.sha256(np.ascontiguousarray(groups).data).hexdigest()
 
 
 def _fingerprint(decoded: Decoded) -> str:

@@ -33,7 +33,7 @@ class CountingSource:
             log.write(f"{part}\n")
         time.sleep(0.2)
         images = np.random.RandomState(0).randint(0, 256, (20, 32, 32, 3), dtype=np.uint8)
-        return Decoded(images, np.arange(20, dtype=np.int64) % 2, ("a", "b"))
+        return Decoded(images, np.arange(20, dtype=np.int64) % 2, ("a", "b"), groups=np.arange(20))
 
     def decodings(self) -> int:
         return len(self.log.read_text().splitlines())
@@ -82,7 +82,7 @@ def test_a_process_that_dies_while_decoding_leaves_neither_lock_nor_entry(source
     assert len(cache.fetch(source, "train").decoded.labels) == 20
 
 
-@pytest.mark.parametrize("file", ["images.npy", "labels.npy", "meta.json"])
+@pytest.mark.parametrize("file", ["images.npy", "labels.npy", "groups.npy", "meta.json"])
 @pytest.mark.parametrize("damage", ["flip a bit", "truncate", "empty", "remove"])
 def test_a_damaged_cache_is_never_used(
     source: CountingSource, file: str, damage: str, caplog: pytest.LogCaptureFixture
