@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from cifar.analysis import answer as answers
 from cifar.analysis.answer import Answer, Cost
-from cifar.analysis.configurations import Configuration, leading, new_seeds, of_defaults, of_trial
+from cifar.analysis.configurations import DEFAULTS, Configuration, leading, new_seeds, of_defaults, of_trial
 from cifar.analysis.confirm import MOST_ACCURATE, Confirmed, Rule, decide, finalists
 from cifar.analysis.final_test import read_test_images, refuse_known, refuse_unfit
 from cifar.analysis.kept_trainings import Stage
@@ -79,8 +79,8 @@ def best(
     test_log.read(layout.test_log(experiment))  # damaged, it is to be mended before anything is added
     searched = store.read_trials(experiment)
     leaders, dataset = leading(searched, experiment), datasets.load(data_name)
-    store.refuse_other_data(leaders[:_MOST_LEADERS], dataset.fingerprint)
-    configurations = [of_trial(trial) for trial in leaders[:_MOST_LEADERS]]
+    store.refuse_other_data(leaders, dataset.fingerprint)
+    configurations = _distinct([of_trial(trial) for trial in leaders])[:_MOST_LEADERS]
     configurations += _defaults(experiment, configurations)
     tests = _tests(data_name, second_test, dataset)
     seeds = new_seeds(searched, budget.seeds)
@@ -124,6 +124,14 @@ def _tests(data_name: str, second: str | None, dataset: Dataset) -> list[Dataset
     return tests
 
 
+def _distinct(configurations: Sequence[Configuration]) -> list[Configuration]:
+    """Without those that repeat an earlier one with another seed."""
+    found = dict[Hparams, Configuration]()
+    for some in configurations:
+        found.setdefault(some.unseeded, some)
+    return list(found.values())
+
+
 def _defaults(experiment: Path, leaders: Sequence[Configuration]) -> list[Configuration]:
     """The recipe's, unless they are a leader's or cannot be trained."""
     try:
@@ -131,12 +139,11 @@ def _defaults(experiment: Path, leaders: Sequence[Configuration]) -> list[Config
     except RequestError as error:
         _say(f"the defaults are no candidate: {error}")
         return []
-    known = [next(leader.with_seeds([0])) for leader in leaders]
-    return [] if next(defaults.with_seeds([0])) in known else [defaults]
+    return [] if defaults.unseeded in [leader.unseeded for leader in leaders] else [defaults]
 
 
 def _say_what_follows(leaders: int, configurations: Sequence[Configuration], budget: Budget) -> None:
-    chosen = min(leaders, _MOST_LEADERS)
+    chosen = sum(some.id != DEFAULTS for some in configurations)
     who = "one trial leads" if leaders == 1 else f"{leaders} trials lead and cannot be told apart"
     some = f", the best {chosen} of them" if leaders > chosen else ""
     and_defaults = " and the defaults" if len(configurations) > chosen else ""

@@ -33,6 +33,11 @@ class Configuration:
     def params_text(self) -> str:
         return ", ".join(f"{name} {param_text(value)}" for name, value in self.params.items())
 
+    @property
+    def unseeded(self) -> Hparams:
+        """What it has in common with those that differ in the seed alone."""
+        return replace(self.hparams, seed=0)
+
     def with_seeds(self, seeds: Sequence[int]) -> Iterator[Hparams]:
         return (replace(self.hparams, seed=seed) for seed in seeds)
 

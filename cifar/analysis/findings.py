@@ -12,7 +12,7 @@ import numpy as np
 
 from cifar.analysis.statistics import gain_in_equal_seconds, gains, holm
 from cifar.search import search_space
-from cifar.search.algorithms import TPE_STARTUP_JOBS
+from cifar.search.algorithms import TPE_STARTUP_JOBS, name_of
 from cifar.trials.intervals import Interval
 from cifar.trials.store import Trial, best_first
 
@@ -54,7 +54,7 @@ def tuner_gain(trials: Sequence[Trial], result_times: Mapping[str, int], tuner: 
 
     TPE draws at random until it knows so many trials, and with a constant liar it takes running trials as known.
     """
-    if tuner.get("name") != "TPE":
+    if name_of(tuner) != "TPE":
         return None
     arguments = (tuner.get("classArgs") or {}).get("tpe_args") or {}
     startup = arguments.get("n_startup_jobs", TPE_STARTUP_JOBS)
@@ -62,7 +62,7 @@ def tuner_gain(trials: Sequence[Trial], result_times: Mapping[str, int], tuner: 
     kinds: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     for trial in trials:
         # A diverged one counts with the accuracy of guessing, as the tuner heard it.
-        if trial.accuracy is not None and not trial.by_hand:
+        if trial.accuracy is not None and not trial.by_hand and "seed" not in trial.params:  # that is a repeat
             is_random = _known(trial, trials, result_times, lies) < startup
             kinds[is_random].append((trial.accuracy, float((trial.result or {}).get("seconds", 0.0))))
     if min(map(len, kinds.values())) < _FEWEST:

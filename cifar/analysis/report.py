@@ -120,7 +120,11 @@ def _left_out(number: int) -> list[str]:
 
 
 def _reproducing(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: config[name] for name in _REPRODUCING if name in config} | {"trainingService": {"platform": "local"}}
+    kept = {name: config[name] for name in _REPRODUCING if name in config} | {"trainingService": {"platform": "local"}}
+    for name in ("tuner", "assessor"):
+        if "codeDirectory" in (kept.get(name) or {}):
+            kept[name] = kept[name] | {"codeDirectory": "."}
+    return kept
 
 
 def _versions(trial: Trial) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 WORKING_TUNERS = ("TPE", "Random", "GridSearch", "Evolution")
+REPEATING_TPE = "cifar.search.tuner.RepeatingTpe"  # of config.yml: a TPE too
 SEEDED_TUNERS = ("TPE", "Random")  # the others take no seed
 # Tried with NNI 3.0 on today's numpy and scipy. A tuner's exception leaves the experiment RUNNING for ever.
 _BROKEN_TUNERS = {
@@ -81,6 +82,11 @@ _TPE_ARGUMENTS: dict[str, Rule] = {
 }
 
 
+def name_of(tuner: Mapping[str, Any]) -> Any:
+    """The name of a config's tuner, with NNI's for the one that adds to NNI's."""
+    return "TPE" if tuner.get("className") == REPEATING_TPE else tuner.get("name")
+
+
 def tuner_problem(name: object) -> str | None:
     """Why a tuner of this name cannot be used, None where it can."""
     if name in WORKING_TUNERS:
@@ -116,7 +122,7 @@ def resume_problem(tuner: str) -> str | None:
 
 def tuner_problems(tuner: Mapping[str, Any], max_trials: int | None) -> Iterator[str]:
     """Sentences about a config's tuner. `max_trials` None is any number."""
-    name, arguments = tuner.get("name"), tuner.get("classArgs") or {}
+    name, arguments = name_of(tuner), tuner.get("classArgs") or {}
     if name is None and tuner.get("className"):
         return  # custom_problem is asked
     if name is None:

@@ -16,7 +16,7 @@ import yaml
 
 from cifar.errors import Problems, RequestError
 from cifar.search import search_space
-from cifar.search.algorithms import SEEDED_TUNERS, tuner_problem
+from cifar.search.algorithms import SEEDED_TUNERS, name_of, tuner_problem
 from cifar.search.preflight import problems
 from cifar.search.remote.host import Host
 from cifar.search.trial_command import expanded, script_of
@@ -309,8 +309,12 @@ def _in_processes(command: str, number: int) -> str:
 
 
 def _apply_tuner(overrides: Overrides, config: Any) -> None:
-    if overrides.tuner is not None and (config.tuner is None or config.tuner.name != overrides.tuner):
+    if overrides.tuner is not None and overrides.tuner != _tuner_name(config):
         algorithm = _nni_experiment().config.AlgorithmConfig
         config.tuner = algorithm(name=overrides.tuner, class_args={"optimize_mode": "maximize"})
-    if overrides.seed is not None and config.tuner is not None and config.tuner.name in SEEDED_TUNERS:
+    if overrides.seed is not None and _tuner_name(config) in SEEDED_TUNERS:
         config.tuner.class_args = {**(config.tuner.class_args or {}), "seed": overrides.seed}
+
+
+def _tuner_name(config: Any) -> Any:
+    return config.tuner and name_of({"name": config.tuner.name, "className": config.tuner.class_name})

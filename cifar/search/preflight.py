@@ -10,11 +10,13 @@ from typing import Any
 
 from cifar.errors import Problems, RequestError
 from cifar.search.algorithms import (
+    REPEATING_TPE,
     TPE_FORGETTING,
     TPE_GAMMA,
     TPE_STARTUP_JOBS,
     assessor_problems,
     custom_problem,
+    name_of,
     tuner_problems,
 )
 from cifar.search.remote import host
@@ -52,7 +54,7 @@ def _split_problems(config: Any) -> Iterator[str]:
     """NNI's TPE fails on choices while it takes all trials for good, and has no bad ones to compare them with."""
     tuner, space = _mapping(config.tuner), config.search_space
     arguments = (tuner["classArgs"] or {}).get("tpe_args") or {} if isinstance(tuner["classArgs"], Mapping) else {}
-    if tuner["name"] != "TPE" or not isinstance(space, Mapping) or not isinstance(arguments, Mapping):
+    if name_of(tuner) != "TPE" or not isinstance(space, Mapping) or not isinstance(arguments, Mapping):
         return
     jobs, gamma = arguments.get("n_startup_jobs", TPE_STARTUP_JOBS), arguments.get("gamma", TPE_GAMMA)
     choices = [name for name, one in space.items() if is_categorical(one)]
@@ -72,7 +74,7 @@ def _custom_problems(config: Any) -> Iterator[str]:
         algorithm = getattr(config, kind)
         class_name, code = getattr(algorithm, "class_name", None), getattr(algorithm, "code_directory", None)
         arguments = getattr(algorithm, "class_args", None) or {}
-        if class_name is None and code is None:
+        if class_name == REPEATING_TPE or (class_name is None and code is None):
             continue
         if not isinstance(class_name, str) or code is None or not isinstance(arguments, Mapping):
             yield f"{kind}: one of your own needs className, codeDirectory and, if any, classArgs with names and values"

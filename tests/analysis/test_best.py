@@ -316,6 +316,19 @@ def test_a_leader_that_is_the_defaults_is_not_trained_twice(tmp_path: Path, trai
     assert (record["winner"], record["gain"]) == ("trial0", None)
 
 
+def test_a_leader_that_the_search_repeated_is_one_configuration(tmp_path: Path, trainings: list[int]) -> None:
+    digits = {"fingerprint": datasets.load("digits").fingerprint}
+    trial = {"accuracy": 0.8, "params": {"width": 4.0, "lr": 0.01}, "epochs": 1, "fingerprints": digits}
+    again = trial | {"accuracy": 0.79}
+    experiment = fake.make(tmp_path / "repeated", [trial, again], QUICK_DEFAULTS)
+    path = layout.trial_directory(experiment, "trial1") / "result.json"
+    result = json.loads(path.read_text())
+    result["hparams"]["seed"] = 500_001
+    path.write_text(json.dumps(result))
+    assert best(experiment, "digits", BUDGET, None, force=False) == 0
+    assert set(json.loads((experiment / "best.json").read_text())["candidates"]) == {"trial0", "defaults"}
+
+
 def test_the_clock_of_an_interrupted_run_goes_on(experiment: Path) -> None:
     (experiment / "confirmed").mkdir()
     (experiment / "confirmed" / "seconds.json").write_text('{"seconds": 1000.0}')

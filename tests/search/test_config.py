@@ -156,6 +156,11 @@ def test_no_option_breaks_the_reader(overrides: Overrides) -> None:
         (Overrides(concurrency=3), "trial_concurrency", 3),
         (Overrides(name="Mine"), "experiment_name", "Mine"),
         (Overrides(epochs=3), "trial_command", "python trial.py --epochs 8 --epochs 3"),
+        (
+            Overrides(metric="balanced_accuracy"),
+            "trial_command",
+            "python trial.py --epochs 8 --metric balanced_accuracy",
+        ),
     ],
 )
 def test_an_option_changes_what_it_names_and_nothing_else(overrides: Overrides, name: str, value: object) -> None:

@@ -43,6 +43,7 @@ def test_the_shipped_experiment_has_no_problems() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "problem"),
     [
+        ("searchSpace/metric", {"_type": "choice", "_value": ["accuracy"]}, "metric must be the same for all trials"),
         ("searchSpace/widht", {"_type": "choice", "_value": [6]}, "unknown hyperparameter 'widht'; known are model"),
         (
             "searchSpace/width",

@@ -269,6 +269,30 @@ def test_a_network_that_gives_every_image_the_same_class_is_called_that(tiny: Da
     assert result_of(tiny, FAST).reason == "trained 3 epochs"
 
 
+def test_a_trial_is_judged_by_the_metric_that_it_is_given(tiny: Dataset) -> None:
+    """One class has most of the images, and is all that the network ever answers."""
+    uneven = replace(tiny, labels=torch.cat([torch.zeros(90, dtype=torch.int64), torch.arange(30) % 3]))
+    plain = result_of(uneven, replace(FAST, lr=1e-6, epochs=1)).metrics
+    balanced = result_of(uneven, replace(FAST, lr=1e-6, epochs=1, metric="balanced_accuracy")).metrics
+    assert plain is not None
+    assert balanced is not None
+    assert plain["default"] == plain["accuracy"] == balanced["accuracy"] > 0.7
+    assert balanced["default"] == balanced["balanced_accuracy"] == plain["balanced_accuracy"] == pytest.approx(1 / 3)
+    assert balanced["best_accuracy"] == balanced["default"]
+
+
+def test_a_balanced_accuracy_is_judged_by_few_images_where_a_class_has_few(tiny: Dataset) -> None:
+    uneven = replace(tiny, labels=torch.cat([torch.zeros(90, dtype=torch.int64), torch.arange(30) % 3]))
+    splits, data = datasets.split(uneven), result_of(uneven, replace(FAST, epochs=1)).details["data"]
+    images = uneven.labels[splits.val].bincount().double()
+    assert isinstance(data, dict)
+    assert data["balanced_images"] == pytest.approx(9 / (1 / images).sum().item())
+    assert data["balanced_images"] < data["val_images"] / 3
+    even = result_of(tiny, replace(FAST, epochs=1)).details["data"]
+    assert isinstance(even, dict)
+    assert even["balanced_images"] == pytest.approx(even["val_images"])
+
+
 def test_a_diverged_trial_reports_chance(tiny: Dataset) -> None:
     result = result_of(tiny, replace(FAST, lr=1e30))
     assert result.status == "diverged"

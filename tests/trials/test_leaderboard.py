@@ -75,3 +75,26 @@ def test_what_guessing_would_get_and_a_constant_answer_stand_in_the_table(tmp_pa
     assert lines[1].rstrip().endswith("  ok")
     assert lines[2].rstrip().endswith("ok: every image gets the same class")
     assert "guessing the largest class would get 60.0%" in lines
+
+
+@pytest.mark.parametrize(("metric", "head"), [("accuracy", "balanced accuracy"), ("balanced_accuracy", "accuracy")])
+def test_where_classes_are_uneven_both_accuracies_stand_in_the_table(tmp_path: Path, metric: str, head: str) -> None:
+    experiment = fake.make(tmp_path / "made", [{"accuracy": 0.7}, {"accuracy": 0.6}])
+    for number, (plain, balanced) in enumerate([(0.7, 0.4), (0.6, 0.55)]):
+        path = layout.trial_directory(experiment, f"trial{number}") / layout.RESULT
+        result = json.loads(path.read_text())
+        tuned = balanced if metric == "balanced_accuracy" else plain
+        result["metrics"] |= {"default": tuned, "accuracy": plain, "balanced_accuracy": balanced}
+        result["data"] |= {"largest_class_share": 0.6, "classes": 3, "balanced_images": 300.0}
+        result["hparams"]["metric"] = metric
+        path.write_text(json.dumps({name: value for name, value in result.items() if name != "checksum"}))
+    trials = store.read_trials(experiment)
+    lines = leaderboard.leaderboard(trials, experiment).splitlines()
+    assert lines[0].split("tie")[1].split("width")[0].strip() == head
+    assert lines[0].split("tie")[0].split("trial")[1].strip() == f"{metric.replace('_', ' ')} ± 95%"
+    best = leaderboard.records(trials, experiment)[0]
+    assert best["number"] == (1 if metric == "balanced_accuracy" else 0)
+    assert (best["accuracy"], best["balanced_accuracy"], best["tuned"]) == (
+        *((0.6, 0.55) if metric == "balanced_accuracy" else (0.7, 0.4)),
+        metric,
+    )

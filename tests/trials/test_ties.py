@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cifar.training.hparams import Hparams
 from cifar.trials import layout
+from cifar.trials.intervals import wilson
 from cifar.trials.predictions import save_predictions
 from cifar.trials.seed_noise import SeedNoise, seed_noise, seed_variance
 from cifar.trials.store import Trial
@@ -130,6 +131,13 @@ def test_trainings_of_cifar_best_tell_of_seeds_too(tmp_path: Path) -> None:
 def test_what_is_known_of_seeds_depends_on_the_recipe(tmp_path: Path, changes: dict[str, object], sd: float) -> None:
     found = seed_noise([trial(tmp_path, 0, np.arange(IMAGES) < 600, **changes)], tmp_path)
     assert found.variance == pytest.approx(sd**2)
+
+
+def test_a_balanced_accuracy_has_the_interval_of_the_images_that_count(tmp_path: Path) -> None:
+    some = trial(tmp_path, 0, np.arange(IMAGES) < 600, metric="balanced_accuracy")
+    assert some.result is not None
+    some.result["data"]["balanced_images"] = 50.0
+    assert some.interval == wilson(0.6, 50)
 
 
 def test_a_configurations_interval_is_wider_than_its_networks(tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""NNI's TPE, which now and then trains a leader again with another seed.
+
+How much of an accuracy is the seed's luck, nothing else in a search can tell. config.yml names this class in place of
+NNI's own; it runs in NNI's tuner process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, Literal
+
+from nni.algorithms.hpo.tpe_tuner import TpeTuner
+from nni.utils import extract_scalar_reward
+
+_EVERY = 8  # proposals of which one repeats a leader, once the random phase is over
+_LEADERS = 3  # that take turns
+_FIRST_SEED = 500_000  # far from the seeds that trial commands name
+
+
+@dataclass
+class _Point:
+    """A configuration that was trained, once or more."""
+
+    params: dict[str, Any]
+    results: list[float] = field(default_factory=list)
+    begun: int = 1  # trainings, those that run included
+
+
+class RepeatingTpe(TpeTuner):
+    """TPE as NNI has it, with its arguments; of eight proposals one is a leader's with a seed of its own.
+
+    TPE itself hears of first trainings alone: to it a repeat would be a second point in the same place.
+    """
+
+    def __init__(
+        self,
+        optimize_mode: Literal["minimize", "maximize"] = "maximize",
+        seed: int | None = None,
+        tpe_args: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(optimize_mode, seed, tpe_args)
+        self._points: dict[str, _Point] = {}
+        self._repeating = set[int]()  # parameter ids
+        self._proposed = 0  # since the last repeat
+
+    def generate_parameters(self, parameter_id: int, **others: Any) -> dict[str, Any]:
+        leader = self._leader_to_repeat()
+        if leader is not None:
+            self._repeating.add(parameter_id)
+            self._proposed = 0
+            leader.begun += 1
+            return {**leader.params, "seed": _FIRST_SEED + leader.begun}
+        self._proposed += 1
+        params: dict[str, Any] = super().generate_parameters(parameter_id, **others)
+        return params
+
+    def _leader_to_repeat(self) -> _Point | None:
+        """The one of the leaders that was trained least; None where no repeat is due."""
+        known = [*self._points.values()]
+        if self._proposed < _EVERY - 1 or len(known) <= self.args.n_startup_jobs or "seed" in self.space_names:
+            return None
+        leaders = sorted(known, key=lambda point: -fmean(point.results))[:_LEADERS]
+        return min(leaders, key=lambda point: point.begun)
+
+    @property
+    def space_names(self) -> set[str]:
+        return {key[-1] if isinstance(key, tuple) else str(key) for key in self.space or {}}
+
+    def receive_trial_result(self, parameter_id: int, parameters: Any, value: Any, **others: Any) -> None:
+        if parameter_id not in self._repeating:
+            # NNI may tell of a trial's end before it tells its result, and TPE then knows the trial no more.
+            self._running_params.setdefault(parameter_id, self._params[parameter_id])
+            super().receive_trial_result(parameter_id, parameters, value, **others)
+        self._note(parameters, value)
+
+    def _note(self, parameters: Mapping[str, Any], value: Any) -> None:
+        sign = -1.0 if self.optimize_mode.value == "minimize" else 1.0
+        params = {name: some for name, some in parameters.items() if name != "seed" or name in self.space_names}
+        point = self._points.setdefault(_key(params), _Point(params))
+        point.results.append(sign * float(extract_scalar_reward(value)))
+        point.begun = max(point.begun, len(point.results))
+
+    def trial_end(self, parameter_id: int, success: bool, **others: Any) -> None:
+        if parameter_id not in self._repeating:
+            super().trial_end(parameter_id, success, **others)
+
+    def import_data(self, data: Any) -> None:
+        """What a resumed experiment has: repeats are known by their seed, which the search space lacks."""
+        trials = [json.loads(one) if isinstance(one, str) else one for one in _loaded(data)]
+        groups = defaultdict[bool, list[Any]](list)
+        for trial in trials:
+            groups["seed" in trial["parameter"] and "seed" not in self.space_names].append(trial)
+        super().import_data(groups[False])
+        for trial in trials:
+            self._note(trial["parameter"], trial["value"])
+
+
+def _loaded(data: Any) -> list[Any]:
+    loaded: list[Any] = json.loads(data) if isinstance(data, str) else data
+    return loaded
+
+
+def _key(params: Mapping[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True)

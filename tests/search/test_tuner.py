@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from nni.algorithms.hpo.tpe_tuner import TpeTuner
+
+from cifar.search.tuner import RepeatingTpe
+
+SPACE = {
+    "width": {"_type": "quniform", "_value": [4, 32, 2]},
+    "lr": {"_type": "loguniform", "_value": [0.001, 0.1]},
+}
+ARGUMENTS: dict[str, Any] = {"optimize_mode": "maximize", "seed": 1, "tpe_args": {"n_startup_jobs": 5}}
+
+
+def made(space: dict[str, Any] | None = None) -> RepeatingTpe:
+    tuner = RepeatingTpe(**ARGUMENTS)
+    tuner.update_search_space(space or SPACE)
+    return tuner
+
+
+def accuracy(params: dict[str, Any]) -> float:
+    return float(0.5 + params["width"] / 100 + 0.01 * np.random.RandomState(params.get("seed", 0)).standard_normal())
+
+
+def search(tuner: TpeTuner, count: int, first: int = 0, at_once: int = 2) -> list[dict[str, Any]]:
+    """Trials two at a time, as NNI tells of them."""
+    proposed, running = list[dict[str, Any]](), list[tuple[int, dict[str, Any]]]()
+    for number in range(first, first + count):
+        params = tuner.generate_parameters(number)
+        proposed.append(params)
+        running.append((number, params))
+        if len(running) == at_once:
+            ended, its = running.pop(0)
+            tuner.receive_trial_result(ended, its, {"default": accuracy(its)})
+            tuner.trial_end(ended, True)
+    return proposed
+
+
+def test_one_of_eight_proposals_repeats_a_leader_with_a_seed_of_its_own() -> None:
+    proposed = search(made(), 60)
+    repeats = [params for params in proposed if "seed" in params]
+    assert 5 <= len(repeats) <= 7
+    assert all("seed" not in params for params in proposed[:6])
+    assert len({json.dumps(params) for params in repeats}) == len(repeats)
+    firsts = [params for params in proposed if "seed" not in params]
+    best = sorted((accuracy(params) for params in firsts), reverse=True)
+    for repeat in repeats:
+        original = {name: value for name, value in repeat.items() if name != "seed"}
+        assert original in firsts
+        assert accuracy(original) >= best[len(best) // 3]
+
+
+def test_leaders_take_turns() -> None:
+    repeats = [json.dumps({"width": p["width"], "lr": p["lr"]}) for p in search(made(), 120) if "seed" in p]
+    assert len(set(repeats)) >= 3
+
+
+def test_without_its_repeats_it_is_nnis_own() -> None:
+    own = TpeTuner(**ARGUMENTS)
+    own.update_search_space(SPACE)
+    first = [params for params in search(made(), 14, at_once=1) if "seed" not in params]
+    assert first == search(own, len(first), at_once=1)
+
+
+def test_a_result_that_comes_after_the_end_of_its_trial_is_no_error() -> None:
+    tuner = made()
+    for number in range(40):
+        params = tuner.generate_parameters(number)
+        tuner.trial_end(number, True)
+        tuner.receive_trial_result(number, params, {"default": accuracy(params)})
+
+
+def test_a_trial_without_a_result_is_no_error() -> None:
+    tuner = made()
+    search(tuner, 20)
+    for number in range(20, 40):
+        tuner.generate_parameters(number)
+        tuner.trial_end(number, False)
+
+
+def test_a_resumed_search_knows_its_leaders_and_their_repeats() -> None:
+    before = search(made(), 30)
+    resumed = made()
+    resumed.import_data(json.dumps([{"parameter": some, "value": {"default": accuracy(some)}} for some in before]))
+    own = TpeTuner(**ARGUMENTS)
+    own.update_search_space(SPACE)
+    own.import_data([{"parameter": some, "value": accuracy(some)} for some in before if "seed" not in some])
+    assert {key: len(records) for key, records in resumed._history.items()} == {
+        key: len(records) for key, records in own._history.items()
+    }
+    again = search(resumed, 16, first=100)
+    seeds = [some["seed"] for some in [*before, *again] if "seed" in some]
+    keys = [json.dumps(some) for some in [*before, *again] if "seed" in some]
+    assert len(seeds) >= 4
+    assert len(set(keys)) == len(keys)  # none is trained twice with one seed
+
+
+@pytest.mark.parametrize("space", [SPACE | {"seed": {"_type": "randint", "_value": [0, 10]}}])
+def test_where_the_seed_is_searched_nothing_is_repeated(space: dict[str, Any]) -> None:
+    assert all(params["seed"] < 10 for params in search(made(space), 40))
