@@ -270,13 +270,13 @@ def test_a_network_that_gives_every_image_the_same_class_is_called_that(tiny: Da
 
 
 def test_a_trial_is_judged_by_the_metric_that_it_is_given(tiny: Dataset) -> None:
-    """One class has most of the images, and is all that the network ever answers."""
+    """It gives every image the same class: a third of the classes, and another share of the images."""
     uneven = replace(tiny, labels=torch.cat([torch.zeros(90, dtype=torch.int64), torch.arange(30) % 3]))
     plain = result_of(uneven, replace(FAST, lr=1e-6, epochs=1)).metrics
     balanced = result_of(uneven, replace(FAST, lr=1e-6, epochs=1, metric="balanced_accuracy")).metrics
     assert plain is not None
     assert balanced is not None
-    assert plain["default"] == plain["accuracy"] == balanced["accuracy"] > 0.7
+    assert plain["default"] == plain["accuracy"] == balanced["accuracy"] != balanced["default"]
     assert balanced["default"] == balanced["balanced_accuracy"] == plain["balanced_accuracy"] == pytest.approx(1 / 3)
     assert balanced["best_accuracy"] == balanced["default"]
 
@@ -287,7 +287,7 @@ def test_a_balanced_accuracy_is_judged_by_few_images_where_a_class_has_few(tiny:
     images = uneven.labels[splits.val].bincount().double()
     assert isinstance(data, dict)
     assert data["balanced_images"] == pytest.approx(9 / (1 / images).sum().item())
-    assert data["balanced_images"] < data["val_images"] / 3
+    assert data["balanced_images"] < data["val_images"] / 2
     even = result_of(tiny, replace(FAST, epochs=1)).details["data"]
     assert isinstance(even, dict)
     assert even["balanced_images"] == pytest.approx(even["val_images"])
