@@ -12,7 +12,19 @@ from typing import Any
 import pytest
 
 from benchmarks.shared.report import standard_error
-from benchmarks.studies import accuracy, curves, full, ingredients, longer, stopping, tpe, tuners
+from benchmarks.studies import (
+    accuracy,
+    chance,
+    curves,
+    full,
+    ingredients,
+    longer,
+    near_duplicates,
+    seeds,
+    stopping,
+    tpe,
+    tuners,
+)
 from benchmarks.yardsticks import airbench94, growth, memory, processes, scale, searches, speed, startup, warm
 from cifar.trials.intervals import wilson
 
@@ -216,6 +228,8 @@ def test_how_many_workers_one_manager_feeds() -> None:
         ("benchmarks", "startup", startup.Started),
         ("benchmarks", "memory", memory.Memory),
         ("benchmarks", "growth", growth.Point),
+        *(("chance", name, chance.Share) for name in ("coverage", "told_apart", "trials", "warnings", "gain")),
+        ("chance", "regret", chance.Regret),
         ("curves", "curves", curves.Curve),
         ("fast/tuners", "searches", tuners.Search),
         ("full", "runs", full.FullRun),
@@ -223,9 +237,11 @@ def test_how_many_workers_one_manager_feeds() -> None:
         ("longer", "longer", longer.Trained),
         ("longer-gpu", "longer", longer.Trained),
         ("net/tuners", "searches", tuners.Search),
+        ("near_duplicates", "found", near_duplicates.Found),
         ("processes", "processes", processes.Losses),
         ("scale", "loads", scale.Load),
         ("searches", "searches", searches.Search),
+        ("seeds", "seeds", seeds.Seeds),
         ("stopping", "stopping", stopping.Replay),
         ("tpe", "tpe", tpe.Found),
         ("warm", "searches", warm.Searches),

@@ -63,7 +63,7 @@ class Regret:
 
 
 def main() -> int:
-    facts = machine.describe("python -m benchmarks.studies.chance", "none")
+    facts = machine.describe("python -m benchmarks.studies.chance", "digits")
     facts["data"] = "made, of known truth"
     report = Report(RESULTS / "chance", "Whether what is said holds", facts)
     head = ["case", "tries", "share", "promised"]

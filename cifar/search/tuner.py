@@ -18,7 +18,7 @@ from nni.utils import extract_scalar_reward
 
 _EVERY = 8  # proposals of which one repeats a leader, once the random phase is over
 _LEADERS = 3  # that take turns
-_FIRST_SEED = 500_000  # far from the seeds that trial commands name
+_FIRST_SEED = 5_000  # far from the seeds that trial commands name
 
 
 @dataclass
