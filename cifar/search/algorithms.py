@@ -84,7 +84,9 @@ _TPE_ARGUMENTS: dict[str, Rule] = {
 
 def name_of(tuner: Mapping[str, Any]) -> Any:
     """The name of a config's tuner, with NNI's for the one that adds to NNI's."""
-    return "TPE" if tuner.get("className") == REPEATING_TPE else tuner.get("name")
+    if tuner.get("name") is None and tuner.get("className") == REPEATING_TPE:
+        return "TPE"
+    return tuner.get("name")
 
 
 def tuner_problem(name: object) -> str | None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from benchmarks.studies import tpe
 from cifar.errors import RequestError
+from cifar.search.algorithms import name_of
 from cifar.search.config import Overrides, _stored, experiments_directory, load, load_stored
 from cifar.search.plan import disk_bytes
 from cifar.training.hparams import Hparams, command_hparams
@@ -47,7 +48,8 @@ def test_nni_never_schedules_gpus(path: str) -> None:
 @each_config
 def test_tpe_leaves_its_random_phase_well_before_the_end(path: str) -> None:
     tuner = read(path)["tuner"]
-    assert (tuner["name"], tuner["classArgs"]["optimize_mode"]) == ("TPE", "maximize")
+    assert (name_of(tuner), tuner["classArgs"]["optimize_mode"]) == ("TPE", "maximize")
+    assert (ROOT / path).parent.joinpath(tuner["codeDirectory"], "cifar").is_dir()
     assert isinstance(tuner["classArgs"]["seed"], int)
     assert tuner["classArgs"]["tpe_args"]["n_startup_jobs"] <= read(path)["maxTrialNumber"] / 3
 
