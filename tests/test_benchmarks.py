@@ -120,9 +120,9 @@ def test_a_busy_machine_is_measured_twice_and_waited_for_no_longer_than_patience
 def test_a_table_has_a_cell_for_each_heading() -> None:
     measured = speed.Measured("work", tutorial=[100.0, 120.0, 90.0], ours=[400.0, 480.0, 450.0], quiet=True)
     assert measured.cells() == ["work", "100", "450", "4.0", "4.0 to 5.0", "yes"]
-    compared = accuracy.Compared("work", tutorial=[0.5, 0.52, 0.54], ours=[0.51, 0.52, 0.54])
-    assert compared.cells()[-1] == "yes"
-    assert replace(compared, ours=[0.6, 0.6, 0.61]).cells()[-1].startswith("no")
+    compared = accuracy.Compared("work", tutorial=[0.519, 0.52, 0.521], ours=[0.519, 0.52, 0.522])
+    assert compared.cells()[-1] == "shown"
+    assert replace(compared, ours=[0.51, 0.52, 0.54]).cells()[-1].startswith("not shown")
     point = growth.Point("width", 6, 64, 45_000, 20_000.0, 1e11, quiet=True)
     assert math.isclose(point.seconds, 2.25)
     lines: list[tuple[list[str], Any]] = [
@@ -152,9 +152,12 @@ def test_every_ingredient_of_the_recipe_is_switched_off_once() -> None:
     assert sorted(switched_off) == sorted({*RECIPES["fast"]} - knobs)
 
 
-def test_an_ingredients_worth_is_paired_by_seed() -> None:
-    compared = ingredients.Compared("flips", {"flip": False}, recipe=[0.80, 0.84, 0.82], accuracies=[0.79, 0.83, 0.81])
-    assert compared.cells() == ["flips", "`--no-flip`", "81.0% ± 5.0%", "+1.0 ± 0.0 points"]
+def test_an_ingredients_worth_is_told_with_the_margin_of_all() -> None:
+    recipe, accuracies = [0.80, 0.84, 0.82], [0.79, 0.83, 0.81]
+    margin = ingredients.common_margin([recipe, accuracies])
+    assert margin == pytest.approx(2.776 * 0.02 * (2 / 3) ** 0.5, rel=0.001)  # Student's t: one comparison
+    compared = ingredients.Compared("flips", {"flip": False}, recipe, accuracies, margin)
+    assert compared.cells() == ["flips", "`--no-flip`", "81.0%", "+1.0 ± 4.5 points", "may be chance"]
 
 
 def test_a_replayed_assessor_stops_what_lies_below_the_median() -> None:

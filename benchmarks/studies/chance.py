@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from benchmarks.shared.report import RESULTS, Report
 from cifar.analysis.configurations import Configuration
 from cifar.analysis.confirm import Candidate, decide
 from cifar.analysis.findings import range_warnings
-from cifar.analysis.statistics import gains, mean, pooled_spread
+from cifar.analysis.statistics import expected_best, mean, pooled_spread
 from cifar.training.hparams import Hparams
 from cifar.trials import layout
 from cifar.trials.predictions import Predictions, save_predictions
@@ -33,7 +34,8 @@ _HARDNESS = 0.2  # standard deviation of an image's ease
 _IMAGES = 5_000
 _SEED_SDS = (0.0, 0.003, 0.01, 0.02)
 _CONFIRMED, _SEEDS = 5, 3  # what `cifar best` trains
-_SPACE = {f"p{number}": {"_type": "uniform", "_value": [0.0, 1.0]} for number in range(6)}
+_BIAS_HEADER = ["case", "searches", "mean gain"]
+_SPACE: dict[str, dict[str, Any]] = {f"p{number}": {"_type": "uniform", "_value": [0.0, 1.0]} for number in range(6)}
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,19 @@ class Regret:
         return [self.case, str(self.searches), f"{100 * self.leader:.2f}", f"{100 * self.confirmed:.2f}"]
 
 
+@dataclass(frozen=True)
+class Bias:
+    """The mean gain of searches without one, and its standard error."""
+
+    case: str
+    searches: int
+    gain: float
+    error: float
+
+    def cells(self) -> list[str]:
+        return [self.case, f"{self.searches:,}", f"{100 * self.gain:+.2f} ± {100 * self.error:.2f} points"]
+
+
 def main() -> int:
     facts = machine.describe("python -m benchmarks.studies.chance", "digits")
     facts["data"] = "made, of known truth"
@@ -73,7 +88,12 @@ def main() -> int:
     header = ["search", "searches", "behind: the search's leader", "behind: the confirmed winner"]
     report.table("Points behind the best of 60 trials (net) or 30 (fast)", "regret", header, regrets())
     report.table("The report warns of a range although nothing matters", "warnings", head, false_warnings())
-    report.table("The report's gain over random trials where there is none", "gain", head, gain_bias())
+    report.table(
+        "The report's gain over random trials where there is none",
+        "gain",
+        ["case", "searches", "mean gain"],
+        gain_bias(),
+    )
     return 0
 
 
@@ -176,7 +196,7 @@ def regrets() -> Iterator[Regret]:
 
 
 def _published(name: str) -> NDArray[np.float64]:
-    with (RESULTS / name / "trials.csv").open() as file:
+    with (RESULTS / name / "tpe.csv").open() as file:
         return np.array([float(row["accuracy"]) for row in csv.DictReader(file) if row["accuracy"]])
 
 
@@ -189,7 +209,7 @@ def false_warnings() -> Iterator[Share]:
         yield Share(case, searches, warned / searches, "at most 5 % of searches")
 
 
-def _noise(generator: np.random.Generator, count: int, space: dict[str, dict[str, object]]) -> list[Trial]:
+def _noise(generator: np.random.Generator, count: int, space: dict[str, dict[str, Any]]) -> list[Trial]:
     found = []
     for number, accuracy in enumerate(generator.random(count)):
         result = {"status": "ok", "reason": "", "metrics": {"default": accuracy}, "data": {"val_images": 100}}
@@ -198,15 +218,14 @@ def _noise(generator: np.random.Generator, count: int, space: dict[str, dict[str
     return found
 
 
-def gain_bias() -> Iterator[Share]:
-    generator, searches = np.random.default_rng(5), 150
+def gain_bias() -> Iterator[Bias]:
+    generator, searches = np.random.default_rng(5), 20_000
     for drawn, proposed in ((10, 10), (10, 50), (20, 40)):
-        values = [
-            gains(generator.normal(0.6, 0.05, drawn), generator.normal(0.6, 0.05, proposed))[1].value
-            for _ in range(searches)
-        ]
-        case = f"{drawn} random and {proposed} proposed trials, mean gain in points"
-        yield Share(case, searches, float(np.mean(values)), "0 ± 0.1 points, and chance")
+        accuracies = generator.normal(0.6, 0.05, (searches, drawn + proposed))
+        best = [expected_best(some, min(drawn, proposed)) for some in np.split(accuracies, [drawn], axis=1)]
+        found = best[1] - best[0]
+        error = float(found.std() / np.sqrt(searches))
+        yield Bias(f"{drawn} random and {proposed} proposed trials", searches, float(found.mean()), error)
 
 
 if __name__ == "__main__":

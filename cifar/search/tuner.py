@@ -30,7 +30,7 @@ class _Point:
     begun: int = 1  # trainings, those that run included
 
 
-class RepeatingTpe(TpeTuner):
+class RepeatingTpe(TpeTuner):  # type: ignore[misc]  # NNI has no types
     """TPE as NNI has it, with its arguments; of eight proposals one is a leader's with a seed of its own.
 
     TPE itself hears of first trainings alone: to it a repeat would be a second point in the same place.

@@ -16,7 +16,7 @@ from cifar.trials import layout
 from cifar.trials.predictions import Predictions, load_predictions
 from cifar.trials.store import Trial
 
-# Standard deviations over seeds that were measured (results/seeds.md), and for how many trainings they count beside an
+# Standard deviations over seeds that were measured (results/README.md), and for how many trainings they count beside an
 # experiment's own: the truth may lie a third away.
 _KNOWN_OF_FAST, _KNOWN_OF_ANNEALED, _KNOWN_OF_CONSTANT = 0.004, 0.010, 0.020
 _KNOWN_FREEDOM = 8
