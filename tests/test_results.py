@@ -176,6 +176,11 @@ def test_fast_beside_airbench94_on_a_gpu_and_each_reading_of_test_images() -> No
     assert logged == [list(three) for three in zip(ours["accuracies"], other["accuracies"], other["own"], strict=True)]
 
 
+def test_near_duplicates_of_cifar10() -> None:
+    found = figures("near_duplicates")["found"][0]
+    assert f"{found['found']} of the {found['number']:,} test images nearly equal" in " ".join(README.split())
+
+
 def test_warm_trials() -> None:
     cold, forked = (warm.Searches(**record) for record in figures("warm")["searches"])
     memory_of = [warm.Memory(**record) for record in figures("warm")["memory"]]

@@ -92,8 +92,10 @@ def _unevenness(tested: FinalTest) -> list[str]:
 def gain_text(record: Mapping[str, Any]) -> str:
     """What the search was worth, from what best.json holds."""
     gain = record.get("gain")
+    if gain is None and record["winner"] == DEFAULTS:
+        return "gain over the defaults: none, since nothing else leads and trains: use the defaults"
     if gain is None:
-        return "gain over the defaults: not known"
+        return "gain over the defaults: not known, since they do not train"
     known = f"gain over the defaults: {points(gain)} (95 % interval, {record['seeds']} new seeds, validation images)"
     search, best = (duration_text(record[name]) for name in ("seconds_of_search", "seconds_of_best"))
     known += f", for {search} of search and {best} of confirming and training"

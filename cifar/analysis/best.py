@@ -80,8 +80,7 @@ def best(
     searched = store.read_trials(experiment)
     leaders, dataset = leading(searched, experiment), datasets.load(data_name)
     store.refuse_other_data(leaders, dataset.fingerprint)
-    configurations = _distinct([of_trial(trial) for trial in leaders])[:_MOST_LEADERS]
-    configurations += _defaults(experiment, configurations)
+    configurations = _with_defaults(experiment, _distinct([of_trial(trial) for trial in leaders])[:_MOST_LEADERS])
     tests = _tests(data_name, second_test, dataset)
     seeds = new_seeds(searched, budget.seeds)
     _say_what_follows(len(leaders), configurations, budget)
@@ -132,25 +131,27 @@ def _distinct(configurations: Sequence[Configuration]) -> list[Configuration]:
     return list(found.values())
 
 
-def _defaults(experiment: Path, leaders: Sequence[Configuration]) -> list[Configuration]:
-    """The recipe's, unless they are a leader's or cannot be trained."""
+def _with_defaults(experiment: Path, leaders: Sequence[Configuration]) -> list[Configuration]:
+    """The leaders and the recipe's defaults, which a leader may be; without them where they cannot be trained."""
     try:
         defaults = of_defaults(experiment)
     except RequestError as error:
         _say(f"the defaults are no candidate: {error}")
-        return []
-    return [] if defaults.unseeded in [leader.unseeded for leader in leaders] else [defaults]
+        return [*leaders]
+    same = [leader for leader in leaders if leader.unseeded == defaults.unseeded]
+    found = same[0].found if same else None
+    return [*(leader for leader in leaders if leader not in same), replace(defaults, found=found)]
 
 
 def _say_what_follows(leaders: int, configurations: Sequence[Configuration], budget: Budget) -> None:
-    chosen = sum(some.id != DEFAULTS for some in configurations)
     who = "one trial leads" if leaders == 1 else f"{leaders} trials lead and cannot be told apart"
-    some = f", the best {chosen} of them" if leaders > chosen else ""
-    and_defaults = " and the defaults" if len(configurations) > chosen else ""
+    count = len(configurations)
+    number = "one configuration" if count == 1 else f"{count} configurations"
+    among = ", the defaults among them," if DEFAULTS in [some.id for some in configurations] else ""
     longer = "the best of these at the final budget, " if _is_longer(configurations, budget) else ""
     _say(
-        f"{who}: training{some}{and_defaults} with {budget.seeds} new seeds each, "
-        f"{longer}then the winner on all but the test images"
+        f"{who}: training {number}{among} with {budget.seeds} new seeds each, {longer}then the winner on all but the "
+        "test images"
     )
 
 

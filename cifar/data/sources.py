@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import socket
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 Part = Literal["train", "test"]
 
 _DECODING = "2"  # raise this when the decoding changes: cached images are then decoded again
-_FOLDER_DECODING = f"{_DECODING}, near-duplicates together"
+_FOLDER_DECODING = f"{_DECODING}, with groups"
 TEST_SHARE = 0.2  # of each class, where a source has no test images of its own
 _SPLIT_SEED = 0  # never a hyperparameter: every trial must see the same split
 
@@ -83,20 +84,24 @@ def stratified_holdout(
     Items of a group stay together, unless it is all that a class has.
     """
     groups = np.arange(len(labels)) if groups is None else groups
-    held_out, left, sizes = np.zeros(len(labels), dtype=np.bool_), np.bincount(labels), np.bincount(groups)
+    in_company = np.bincount(groups)[groups] > 1
+    held_out, left = np.zeros(len(labels), dtype=np.bool_), Counter(dict(enumerate(np.bincount(labels).tolist())))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         # RandomState, not Generator: numpy promises that its stream never changes.
         order = members[np.random.RandomState(_SPLIT_SEED).permutation(len(members))]
-        wanted = max(1, round(share * len(members))) - int(held_out[members].sum())
-        for item in order[~held_out[order]]:
-            if wanted <= 0:
+        wanted = max(1, round(share * len(members)))
+        if not in_company.any():  # most data: each trial asks, and need not go through them one by one
+            held_out[order[:wanted]] = True
+            continue
+        for item in order.tolist():
+            if len(members) - left[label] >= wanted:
                 break
-            together = [item] if sizes[groups[item]] == 1 else np.flatnonzero(groups == groups[item])
-            taken = np.bincount(labels[together], minlength=len(left))
-            if not held_out[item] and not np.any((taken > 0) & (taken >= left)):
+            together = np.flatnonzero(groups == groups[item]) if in_company[item] else [item]
+            taken = Counter(labels[together].tolist()) if in_company[item] else {label: 1}
+            if not held_out[item] and all(number < left[one] for one, number in taken.items()):
                 held_out[together] = True
-                left, wanted = left - taken, wanted - taken[label]
+                left.subtract(taken)
         if not held_out[members].any():
             held_out[order[0]] = True
     return held_out

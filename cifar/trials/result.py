@@ -46,8 +46,8 @@ def checked(content: dict[str, Any]) -> dict[str, Any]:
     if content["metrics"]:
         known["metrics"] = {str(name): float(value) for name, value in content["metrics"].items()}
         known["data"] = {**content["data"], "val_images": int(content["data"]["val_images"])}
-        if "balanced_images" in content["data"]:
-            known["data"]["balanced_images"] = float(content["data"]["balanced_images"])
+        if content.get("hparams", {}).get("metric") == "balanced_accuracy":
+            known["data"]["balanced_images"] = max(1.0, float(content["data"]["balanced_images"]))
         accuracy, images = known["metrics"]["default"], known["data"]["val_images"]
         if not all(map(math.isfinite, known["metrics"].values())) or not 0 <= accuracy <= 1 or images < 1:
             raise ValueError(f"no accuracy is {accuracy} of {images} images")

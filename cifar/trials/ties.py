@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cifar.trials import layout
 from cifar.trials.intervals import Interval, dunnett
-from cifar.trials.predictions import Predictions, load_predictions
+from cifar.trials.predictions import load_predictions
 from cifar.trials.seed_noise import SeedNoise, metric_of, seed_noise
 from cifar.trials.store import Trial, best_first
 
@@ -73,11 +74,9 @@ class _Rule:
         scores = self._scores(trial)
         if self.scores is not None and scores is not None and len(scores) == len(self.scores):
             return float((self.scores - scores).var() / len(scores))
-        return sum(max(one.value - one.low, one.high - one.value) ** 2 for one in self._intervals(trial)) / 1.96**2
+        intervals = (self.best.interval, trial.interval)
+        return sum((one.margin / dunnett(1, math.inf)) ** 2 for one in intervals if one)
 
-    def _intervals(self, trial: Trial) -> list[Interval]:
-        return [found for found in (self.best.interval, trial.interval) if found]
-
-    def _scores(self, trial: Trial) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
-        predictions: Predictions | None = load_predictions(layout.trial_directory(self.experiment, trial.id))
+    def _scores(self, trial: Trial) -> NDArray[np.float64] | None:
+        predictions = load_predictions(layout.trial_directory(self.experiment, trial.id))
         return predictions.scores(self.metric) if predictions else None

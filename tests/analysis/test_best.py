@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -306,14 +307,34 @@ def test_where_the_defaults_are_best_they_are_the_answer(
     assert (saved.lr, saved.epochs, saved.width) == (0.01, 3, 6)
 
 
-def test_a_leader_that_is_the_defaults_is_not_trained_twice(tmp_path: Path, trainings: list[int]) -> None:
+def test_a_leader_that_is_the_defaults_is_not_trained_twice(
+    tmp_path: Path, trainings: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
     digits = {"fingerprint": datasets.load("digits").fingerprint}
     trial = {"accuracy": 0.8, "params": {"width": 6.0, "lr": 0.001}, "epochs": 1, "fingerprints": digits}
     experiment = fake.make(tmp_path / "default", [trial])
     assert best(experiment, "digits", BUDGET, None, force=False) == 0
     assert len(trainings) == 4
     record = json.loads((experiment / "best.json").read_text())
-    assert (record["winner"], record["gain"]) == ("trial0", None)
+    assert (record["winner"], record["gain"]) == ("defaults", None)
+    assert capsys.readouterr().out.startswith("gain over the defaults: none, since nothing else leads")
+
+
+def test_the_gain_of_others_is_told_where_one_of_the_leaders_is_the_defaults(
+    tmp_path: Path, trainings: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    digits = {"fingerprint": datasets.load("digits").fingerprint}
+    params = {"width": 6.0, "lr": 0.001}
+    trials = [
+        {"accuracy": 0.8, "params": params, "epochs": 1, "fingerprints": digits},
+        {"accuracy": 0.79, "params": params | {"width": 8.0}, "epochs": 1, "fingerprints": digits},
+    ]
+    experiment = fake.make(tmp_path / "two", trials)
+    assert best(experiment, "digits", BUDGET, None, force=False) == 0
+    record = json.loads((experiment / "best.json").read_text())
+    assert set(record["candidates"]) == {"defaults", "trial1"}
+    assert record["gain"] is not None
+    assert re.search(r"^the defaults +80\.0%", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_leader_that_the_search_repeated_is_one_configuration(tmp_path: Path, trainings: list[int]) -> None:
