@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,9 @@ MakeFolder = Callable[..., Path]
 Record = Callable[..., None]
 
 QUICK = f"{sys.executable} {ROOT / 'tests' / 'quick_trial.py'}"
+
+# A shell ignores interrupts for what it runs in the background, and so would all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No time is asserted in a test: on a busy machine that would be a coin's toss.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

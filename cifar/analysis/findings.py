@@ -102,10 +102,8 @@ def _replayed(best: float, stopped: Sequence[Trial], finished: Sequence[Trial], 
         return 0, 0
     epoch = int(np.median([_epochs(trial) for trial in stopped]))
     losers = [t for t in finished if (t.accuracy or 0.0) < best and 0 < epoch < len(curves[t.id])]
-    alarms = 0
-    for trial in losers:
-        others = [other for other in finished if other is not trial]
-        alarms += curves[trial.id][epoch - 1]["default"] + _largest_rise(epoch, others, curves) > best
+    rise = _largest_rise(epoch, finished, curves)
+    alarms = sum(curves[trial.id][epoch - 1]["default"] + rise > best for trial in losers)
     return alarms, len(losers)
 
 

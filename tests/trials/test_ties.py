@@ -112,14 +112,10 @@ def test_repeated_trainings_of_the_experiment_count_beside_what_is_known(tmp_pat
 
 
 def test_trainings_of_cifar_best_tell_of_seeds_too(tmp_path: Path) -> None:
+    """Those at another budget do not: they are of another configuration."""
     steady, labels = np.arange(IMAGES) < 600, np.zeros(IMAGES, dtype=np.int64)
-    for name in (
-        "trial0-seed1000",
-        "trial0-seed1001",
-        "trial0-long-seed1000",
-        "trial0-final-seed1001",
-        "defaults-seed1000",
-    ):
+    twice = [f"{name}-seed{seed}" for name in ("trial0", "trial0-long", "trial0-final") for seed in (1000, 1001)]
+    for name in [*twice, "defaults-seed1000"]:
         (tmp_path / "confirmed" / name).mkdir(parents=True)
         save_predictions(tmp_path / "confirmed" / name, (~steady).astype(np.int64), labels)
     assert seed_noise([trial(tmp_path, 0, steady)], tmp_path).repeats == 2
