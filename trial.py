@@ -37,7 +37,7 @@ def main(nni: NniTrial) -> Result:
     torch.set_num_threads(claim.threads(hparams))
 
     def on_epoch(history: list[EpochMetrics]) -> None:
-        nni.say(epoch_line(history[-1], hparams.epochs))
+        nni.say(epoch_line(history[-1], hparams))
         nni.report_epoch(len(history), epoch_metrics(history, hparams.metric), last=len(history) == hparams.epochs)
 
     result, trained = run_trial(
@@ -67,10 +67,10 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
+def epoch_line(metrics: EpochMetrics, hparams: Hparams) -> str:
     return (
-        f"epoch {metrics.epoch}/{epochs}  train loss {metrics.train_loss:.3f}  loss {metrics.loss:.3f}  "
-        f"accuracy {metrics.accuracy:.1%}  {metrics.images_per_second:,.0f} images/s"
+        f"epoch {metrics.epoch}/{hparams.epochs}  train loss {metrics.train_loss:.3f}  loss {metrics.loss:.3f}  "
+        f"{hparams.metric.replace('_', ' ')} {metrics.of(hparams.metric):.1%}  {metrics.images_per_second:,.0f} images/s"
     )
 
 
