@@ -68,9 +68,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def epoch_line(metrics: EpochMetrics, hparams: Hparams) -> str:
+    tuned = f"{hparams.metric.replace('_', ' ')} {metrics.of(hparams.metric):.1%}"
     return (
         f"epoch {metrics.epoch}/{hparams.epochs}  train loss {metrics.train_loss:.3f}  loss {metrics.loss:.3f}  "
-        f"{hparams.metric.replace('_', ' ')} {metrics.of(hparams.metric):.1%}  {metrics.images_per_second:,.0f} images/s"
+        f"{tuned}  {metrics.images_per_second:,.0f} images/s"
     )
 
 
