@@ -80,7 +80,8 @@ def best(
     searched = store.read_trials(experiment)
     leaders, dataset = leading(searched, experiment), datasets.load(data_name)
     store.refuse_other_data(leaders, dataset.fingerprint)
-    configurations = _with_defaults(experiment, _distinct([of_trial(trial) for trial in leaders])[:_MOST_LEADERS])
+    distinct = _distinct([of_trial(trial) for trial in leaders])
+    configurations = _with_defaults(experiment, data_name, distinct[:_MOST_LEADERS])
     tests = _tests(data_name, second_test, dataset)
     seeds = new_seeds(searched, budget.seeds)
     _say_what_follows(len(leaders), configurations, budget)
@@ -131,10 +132,10 @@ def _distinct(configurations: Sequence[Configuration]) -> list[Configuration]:
     return list(found.values())
 
 
-def _with_defaults(experiment: Path, leaders: Sequence[Configuration]) -> list[Configuration]:
+def _with_defaults(experiment: Path, data_name: str, leaders: Sequence[Configuration]) -> list[Configuration]:
     """The leaders and the recipe's defaults, which a leader may be; without them where they cannot be trained."""
     try:
-        defaults = of_defaults(experiment)
+        defaults = of_defaults(experiment, data_name)
     except RequestError as error:
         _say(f"the defaults are no candidate: {error}")
         return [*leaders]

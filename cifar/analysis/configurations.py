@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar.errors import RequestError
+from cifar.training import augmentation
 from cifar.training.hparams import Hparams, command_hparams, present_name
 from cifar.trials import store
 from cifar.trials.leaderboard import param_text
@@ -52,10 +53,10 @@ def of_trial(trial: Trial) -> Configuration:
     return Configuration(trial.id, f"trial {trial.number}", hparams, trial.params, trial.accuracy)
 
 
-def of_defaults(experiment: Path) -> Configuration:
-    """What the experiment's trial command trains without a tuner: with one choice alone there is nothing to tune.
+def of_defaults(experiment: Path, data_name: str) -> Configuration:
+    """What the experiment's trial command trains on these data without a tuner.
 
-    RequestError where that cannot be trained.
+    Where a parameter has one choice alone there is nothing to tune. RequestError where the command cannot be trained.
     """
     config = store.read_config(experiment)
     space = config.get("searchSpace") or {}
@@ -65,7 +66,7 @@ def of_defaults(experiment: Path) -> Configuration:
         for name, sampler in space.items()
         if sampler["_type"] == "choice" and len(sampler["_value"]) == 1
     }
-    hparams = Hparams.from_params({**given, **fixed})
+    hparams = augmentation.fitting(Hparams.from_params({**given, **fixed}), data_name)
     params = {name: getattr(hparams, present_name(name), "") for name in space}
     return Configuration(DEFAULTS, "the defaults", hparams, params)
 

@@ -31,7 +31,7 @@ from cifar.data.datasets import Dataset, Splits
 from cifar.errors import RequestError
 from cifar.search.search_space import sampled_values
 from cifar.system.processes import spawned
-from cifar.training import device, models
+from cifar.training import augmentation, device, models
 from cifar.training.evaluation import evaluate
 from cifar.training.hparams import Hparams, command_hparams
 from cifar.training.steps import new_step
@@ -249,7 +249,7 @@ def _imitate(
         torch.set_num_threads(claim.threads(biggest))
         step_seconds = _step_seconds(biggest, dataset, splits, at_most_seconds=0)
         trial_seconds = []
-        for hparams in sampled:
+        for hparams in (augmentation.fitting(some, data_name) for some in sampled):
             torch.set_num_threads(claim.threads(hparams))
             trial_seconds.append(_trial_seconds(hparams, dataset, splits))
         connection.send(Measurement(fmean(trial_seconds), step_seconds, _peak_bytes(claim.device)))

@@ -180,6 +180,16 @@ def ends(sampler: Mapping[str, Any]) -> tuple[float, float] | None:
     return low, high
 
 
+def value_at(place: float, sampler: Mapping[str, Any]) -> float:
+    """The value at a place from 0 to 1 of a range, as NNI draws it: a quantised one is a multiple of its step."""
+    low, high = (float(end) for end in sampler["_value"][:2])
+    if sampler["_type"] in ("quniform", "qloguniform"):
+        return min(max(_multiple(sampler, place) * float(sampler["_value"][2]), low), high)
+    if is_logarithmic(sampler):
+        return math.exp(math.log(low) + (math.log(high) - math.log(low)) * place)
+    return low + (high - low) * place
+
+
 def place(value: Any, sampler: Mapping[str, Any]) -> float | None:
     """Where a value lies in its range, from 0 to 1 on the scale it is drawn on; None where there is no range."""
     range_ = ends(sampler)

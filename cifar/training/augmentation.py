@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from cifar.data.datasets import epoch_generator
 from cifar.training.hparams import Hparams
+
+
+def fitting(hparams: Hparams, data_name: str) -> Hparams:
+    """These hyperparameters without mirror images where a mirror image is of no class: a mirrored digit is no digit."""
+    return replace(hparams, flip=False, tta_flip=False) if data_name == "digits" else hparams
 
 
 class Augmentation:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nni.algorithms.hpo.gridsearch_tuner import GridSearchTuner
-from nni.common.hpo_utils import deformat_parameters
+from nni.common.hpo_utils import deformat_parameters, format_search_space
 
 from cifar.errors import RequestError
 from cifar.search import search_space
@@ -166,3 +166,13 @@ def test_whatever_nni_draws_fits(chance: Any) -> None:
     tuner = RandomTuner(seed=chance.randrange(2**31))
     tuner.update_search_space(SPACE)
     assert search_space.fits(json.loads(json.dumps(tuner.generate_parameters(0))), SPACE)
+
+
+@given(
+    sampler=st.sampled_from([sampler for sampler in SPACE.values() if "uniform" in str(sampler["_type"])]),
+    place=st.floats(0, 1),
+)
+def test_a_value_at_a_place_is_nnis(sampler: Sampler, place: float) -> None:
+    space = format_search_space({"x": sampler})
+    nni = deformat_parameters({("x",): space[("x",)].low + place * (space[("x",)].high - space[("x",)].low)}, space)
+    assert search_space.value_at(place, sampler) == pytest.approx(nni["x"])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cifar.training.augmentation import Augmentation
+from cifar.training.augmentation import Augmentation, fitting
 from cifar.training.hparams import Hparams
 
 PIXELS = torch.randint(256, (40, 32, 32, 3), dtype=torch.uint8)
@@ -59,3 +59,9 @@ def test_epochs_and_seeds_have_views_of_their_own(seed: int, epoch: int) -> None
 def test_an_image_looks_the_same_wherever_it_stands_in_the_order() -> None:
     hparams = Hparams(translate=2, flip=True)
     assert torch.equal(augmented(hparams, 1, torch.tensor([7, 3])), augmented(hparams, 1)[[7, 3]])
+
+
+def test_digits_are_never_mirrored() -> None:
+    mirrored = Hparams(flip=True, tta_flip=True, translate=2)
+    assert fitting(mirrored, "digits") == Hparams(translate=2)
+    assert fitting(mirrored, "cifar10") == fitting(mirrored, "pictures") == mirrored
