@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -45,8 +45,8 @@ def _space(path: str, **changes: Any) -> Space:
     return {**space, **changes}
 
 
-_NET = Hparams(epochs=4, images_per_epoch=15_000, schedule="triangular", flip=True, translate=2)
-_FAST = Hparams(model="fast", epochs=5, images_per_epoch=15_000, tta_flip=False)
+_NET = Hparams(epochs=4, images_per_epoch=10_000, schedule="triangular", flip=True, translate=2)
+_FAST = Hparams(model="fast", epochs=5, images_per_epoch=10_000, tta_flip=False)
 _NET_SPACE, _FAST_SPACE = _space("search_space.json"), _space("searches/fast/search_space.json")
 _SMALL_SPACE = {**_FAST_SPACE, "batch_size": {"_type": "qloguniform", "_value": [16, 256, 16]}}
 
@@ -59,7 +59,7 @@ PLANS = {
         Plan(
             "net-full",
             _NET_SPACE,
-            replace(_NET, epochs=8, images_per_epoch=0),
+            replace(_NET, images_per_epoch=0),
             40,
             banded=True,
             chosen_from="net",
@@ -105,6 +105,6 @@ def configurations(plan: Plan) -> Iterator[dict[str, float]]:
             yield params
 
 
-def step_per_image(params: dict[str, float]) -> float:
+def step_per_image(params: Mapping[str, float]) -> float:
     """How far one image moves the parameters in the long run: what learning rate, momentum and batch make together."""
     return params["lr"] / (1 - params["momentum"]) / params["batch_size"]

@@ -1,0 +1,173 @@
+"""The contenders: NNI's, Optuna's and Ray's own classes, and the simplest that can be thought of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contest.replay import Policy
+from benchmarks.contest.surrogate import Params
+from cifar.search.search_space import Space, ends, is_logarithmic, value_at
+
+_FIRST_LOOK = 24  # trials of one epoch, of which the best goes on
+
+
+class Random:
+    """Random search; each trial runs to its end."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space, self._chance = space, np.random.default_rng(seed)
+
+    def propose(self, number: int) -> Params:
+        return {name: value_at(self._chance.random(), sampler) for name, sampler in self._space.items()}
+
+    def goes_on(self, number: int, epoch: int, accuracy: float) -> bool:
+        return True
+
+    def hear(self, number: int, accuracy: float) -> None:
+        pass
+
+
+class OneEpoch(Random):
+    """One epoch for all: of each two dozen random ones the best is trained again, to its end."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        super().__init__(space, seed)
+        self._seen: list[tuple[float, int]] = []
+        self._params: dict[int, Params] = {}
+        self._chosen = set[int]()
+
+    def propose(self, number: int) -> Params:
+        if len(self._seen) >= _FIRST_LOOK:
+            self._chosen.add(number)
+            _, best = max(self._seen)
+            self._seen = []
+            return self._params[best]
+        self._params[number] = super().propose(number)
+        return self._params[number]
+
+    def goes_on(self, number: int, epoch: int, accuracy: float) -> bool:
+        return number in self._chosen
+
+    def hear(self, number: int, accuracy: float) -> None:
+        if number not in self._chosen:
+            self._seen.append((accuracy, number))
+
+
+class Nni:
+    """A tuner and an assessor of NNI's kind, as NNI would call them."""
+
+    def __init__(self, space: Space, tuner: Any, assessor: Any = None) -> None:
+        self._tuner, self._assessor = tuner, assessor
+        self._params: dict[int, Params] = {}
+        self._curves: dict[int, list[float]] = {}
+        tuner.update_search_space(space)
+
+    def propose(self, number: int) -> Params:
+        self._params[number] = self._tuner.generate_parameters(number)
+        return self._params[number]
+
+    def goes_on(self, number: int, epoch: int, accuracy: float) -> bool:
+        if self._assessor is None:
+            return True
+        curve = self._curves.setdefault(number, [])
+        curve.append(accuracy)
+        return bool(self._assessor.assess_trial(str(number), curve).name == "Good")
+
+    def hear(self, number: int, accuracy: float) -> None:
+        self._tuner.receive_trial_result(number, self._params[number], {"default": accuracy})
+        self._tuner.trial_end(number, True)
+        if self._assessor is not None:
+            self._assessor.trial_end(str(number), True)
+
+
+class Optuna:
+    """An Optuna study, asked and told."""
+
+    def __init__(self, space: Space, sampler: Any, pruner: Any) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+        self._space = space
+        self._trials: dict[int, Any] = {}
+        self._pruned = set[int]()
+
+    def propose(self, number: int) -> Params:
+        trial = self._trials[number] = self._study.ask()
+        return {name: _suggested(trial, name, sampler) for name, sampler in self._space.items()}
+
+    def goes_on(self, number: int, epoch: int, accuracy: float) -> bool:
+        trial = self._trials[number]
+        trial.report(accuracy, epoch)
+        if trial.should_prune():
+            self._pruned.add(number)
+            return False
+        return True
+
+    def hear(self, number: int, accuracy: float) -> None:
+        from optuna.trial import TrialState
+
+        state = TrialState.PRUNED if number in self._pruned else TrialState.COMPLETE
+        self._study.tell(self._trials[number], None if number in self._pruned else accuracy, state)
+
+
+def _suggested(trial: Any, name: str, sampler: Any) -> float:
+    low, high = ends(sampler) or (0.0, 1.0)
+    if len(sampler["_value"]) == 3:  # Optuna has no steps on a logarithmic scale
+        step = sampler["_value"][2]
+        return float(min(max(round(trial.suggest_float(name, low, high, log=True) / step) * step, low), high))
+    return float(trial.suggest_float(name, low, high, log=is_logarithmic(sampler)))
+
+
+class Asha(Random):
+    """Ray Tune's ASHA over random points, as PyTorch's tutorial has it: grace of one epoch, a factor of two."""
+
+    def __init__(self, space: Space, seed: int, epochs: int) -> None:
+        from ray.tune.schedulers.async_hyperband import _Bracket
+
+        super().__init__(space, seed)
+        self._bracket = _Bracket(1, epochs, 2, 0)
+
+    def goes_on(self, number: int, epoch: int, accuracy: float) -> bool:
+        from ray.tune.schedulers import TrialScheduler
+
+        trial = type("Trial", (), {"trial_id": str(number)})
+        return bool(self._bracket.on_result(trial, epoch, accuracy) == TrialScheduler.CONTINUE)
+
+
+Maker = Callable[[Space, int, int], Policy]  # of a space, for a seed and so many epochs
+
+
+def nni_as_shipped(space: Space, seed: int, epochs: int) -> Policy:
+    """NNI's TPE and Medianstop, with the defaults that NNI gives them."""
+    from nni.algorithms.hpo.medianstop_assessor import MedianstopAssessor
+    from nni.algorithms.hpo.tpe_tuner import TpeTuner
+
+    return Nni(space, TpeTuner("maximize", seed), MedianstopAssessor("maximize", 0))
+
+
+def optuna_tpe(space: Space, seed: int, epochs: int) -> Policy:
+    from optuna.pruners import MedianPruner
+    from optuna.samplers import TPESampler
+
+    return Optuna(space, TPESampler(seed=seed), MedianPruner())
+
+
+def optuna_gp(space: Space, seed: int, epochs: int) -> Policy:
+    from optuna.pruners import MedianPruner
+    from optuna.samplers import GPSampler
+
+    return Optuna(space, GPSampler(seed=seed), MedianPruner())
+
+
+CONTENDERS: dict[str, Maker] = {
+    "random search": lambda space, seed, _: Random(space, seed),
+    "one epoch for all": lambda space, seed, _: OneEpoch(space, seed),
+    "NNI: TPE and Medianstop": nni_as_shipped,
+    "Optuna: TPE and a pruner": optuna_tpe,
+    "Optuna: GPSampler and a pruner": optuna_gp,
+    "Ray: ASHA": Asha,
+}
