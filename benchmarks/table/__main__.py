@@ -11,23 +11,17 @@ import argparse
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 
-import torch
 from filelock import FileLock
 from tqdm import tqdm
 
 from benchmarks.shared import machine
-from benchmarks.table import rows
+from benchmarks.table import curves, rows
 from benchmarks.table.plan import PLANS, Plan, Training, trainings
 from benchmarks.table.rows import Row
 from cifar.data import datasets
-from cifar.data.datasets import Dataset, Splits
 from cifar.errors import RequestError
-from cifar.training.train import Diverged, new_model, new_optimizer, train
-
-_loaded: tuple[Dataset, Splits]  # of a process that trains
 
 
 def main() -> int:
@@ -54,11 +48,11 @@ def fill(plan: Plan, data_name: str, at_once: int) -> None:
     missing = [training for training in planned if (training.number, training.hparams.seed) not in done]
     begun = (data_name, plan.train_images)
     with (
-        ProcessPoolExecutor(at_once, get_context("spawn"), _begin, begun) as pool,
+        ProcessPoolExecutor(at_once, get_context("spawn"), curves.begin, begun) as pool,
         tqdm(total=len(planned), initial=len(planned) - len(missing), desc=plan.name, file=sys.stderr) as bar,
     ):
-        for training, curve in zip(missing, pool.map(_curve, missing), strict=True):
-            known += [_row(plan, training, epoch) for epoch in curve]
+        for training, epochs in zip(missing, pool.map(curves.curve, missing), strict=True):
+            known += [_row(plan, training, epoch) for epoch in epochs]
             rows.write(plan.name, list(plan.space), known)
             bar.update()
 
@@ -71,46 +65,6 @@ def _ranking(plan: Plan) -> list[int]:
     if len({row["number"] for row in known}) < PLANS[plan.chosen_from].configurations:
         raise RequestError(f"the table {plan.name} needs the whole table {plan.chosen_from} first")
     return rows.ranking(known)
-
-
-def _begin(data_name: str, train_images: int) -> None:
-    global _loaded
-    torch.set_num_threads(1)
-    dataset = datasets.load(data_name).to(machine.device())
-    splits = datasets.split(dataset).to(machine.device())
-    if train_images:
-        splits = replace(splits, train=_evenly(splits.train, dataset, train_images))
-    _loaded = dataset, splits
-
-
-def _evenly(index: torch.Tensor, dataset: Dataset, images: int) -> torch.Tensor:
-    """The first ones of each class, equally many."""
-    each, labels = images // len(dataset.classes), dataset.labels[index]
-    chosen = [index[labels == label][:each] for label in range(len(dataset.classes))]
-    return torch.cat(chosen).sort().values
-
-
-def _curve(training: Training) -> list[dict[str, float]]:
-    """A training's epochs; one that diverges guesses from then on."""
-    (dataset, splits), hparams = _loaded, training.hparams
-    model = new_model(hparams, dataset)
-    curve = []
-    try:
-        for epoch in train(model, new_optimizer(model, hparams), hparams, dataset, splits):
-            figures = epoch.metrics
-            curve.append(
-                {
-                    "epoch": figures.epoch,
-                    "seconds": figures.seconds,
-                    "train_loss": figures.train_loss,
-                    "val_loss": figures.loss,
-                    "val_accuracy": figures.accuracy,
-                }
-            )
-    except Diverged:
-        guessing = {"seconds": 0.0, "train_loss": 99.0, "val_loss": 99.0, "val_accuracy": 1 / len(dataset.classes)}
-        curve += [{"epoch": epoch, **guessing} for epoch in range(len(curve) + 1, hparams.epochs + 1)]
-    return curve
 
 
 def _row(plan: Plan, training: Training, epoch: dict[str, float]) -> Row:
