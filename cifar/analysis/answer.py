@@ -59,7 +59,7 @@ class Answer:
 
     @property
     def of_the_model(self) -> Interval:
-        """The test accuracy of the one network that is kept, beside the mean of its configuration."""
+        """The test accuracy of the one network that is kept."""
         of_first = self.test_results[0].predictions[0]
         return wilson(float(of_first.correct.mean()), len(of_first.labels))
 
@@ -68,6 +68,7 @@ def text(answer: Answer) -> str:
     lines = [
         gain_text(record(answer)),
         f"winner: {answer.winner.name} ({answer.winner.params_text}), {_how_it_won(answer)}",
+        *_one_class(answer),
     ]
     for title, confirmed in zip(_titles(answer), answer.confirmed, strict=False):
         lines += [title, str(_candidates_table(confirmed))]
@@ -91,7 +92,9 @@ def _unevenness(tested: FinalTest) -> list[str]:
 
 def gain_text(record: Mapping[str, Any]) -> str:
     """What the search was worth, from what best.json holds."""
-    gain = record.get("gain")
+    if "gain" not in record:
+        return "gain over the defaults: not measured by the version that made this answer"
+    gain = record["gain"]
     if gain is None and record["winner"] == DEFAULTS:
         return "gain over the defaults: none, since nothing else leads and trains: use the defaults"
     if gain is None:
@@ -118,9 +121,19 @@ def _titles(answer: Answer) -> list[str]:
 def _how_it_won(answer: Answer) -> str:
     number = len(answer.decisive.tied)
     certainty = "better than each of the others" if number == 1 else f"{number} tie for first"
+    highest = answer.decisive.ranked[0].id
+    if answer.winner.id == DEFAULTS != highest and answer.rule.prefer == "accuracy":
+        return f"since nothing is better by more than luck; {certainty}"
     if answer.rule.prefer == "speed":
-        return f"the quickest that is shown not to be worse by {100 * answer.rule.margin:g} points; {certainty}"
+        shown = f"not to be worse than the highest mean by more than {100 * answer.rule.margin:g} points"
+        return f"the quickest of those that these trainings show {shown}: more seeds may show it of quicker ones"
     return f"the highest mean; {certainty}"
+
+
+def _one_class(answer: Answer) -> list[str]:
+    """A winner that learned nothing would otherwise look like one."""
+    classes = [len(np.unique(some.predicted)) for some in answer.decisive.winner.predictions]
+    return ["the winner gives every image the same class"] if max(classes) == 1 else []
 
 
 def _candidates_table(confirmed: Confirmed) -> PrettyTable:

@@ -26,7 +26,7 @@ from cifar.analysis.kept_trainings import Stage
 from cifar.analysis.retrain import Failed, Trainer
 from cifar.data import datasets, test_log
 from cifar.data.datasets import Dataset
-from cifar.data.inspection import near_leak
+from cifar.data.leaks import leaks
 from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.system import mps
@@ -97,8 +97,8 @@ def best(
                 confirmed = _confirm(trainer, configurations, seeds, budget, rule)
                 finals = trainer.final_models(_at_final_budget(confirmed[-1].winner.configuration, budget), seeds)
                 trainer.progress.close()
-            winner = confirmed[-1].winner.id
-            test_results = [read_test_images(experiment, finals, test, winner) for test in tests]
+            winner, known = confirmed[-1].winner.id, [some.predictions for some in confirmed[-1].candidates]
+            test_results = [read_test_images(experiment, finals, test, winner, known) for test in tests]
             cost = Cost(store.read_seconds(experiment), _seconds(experiment))
             return _keep(experiment, dataset, Answer(confirmed, rule, finals, test_results, cost), tests)
     except Timeout:
@@ -119,7 +119,7 @@ def _tests(data_name: str, second: str | None, dataset: Dataset) -> list[Dataset
     for test in tests:
         refuse_unfit(test, dataset.classes)
     for test in tests:
-        if leak := near_leak(dataset, test):
+        for leak in leaks(dataset, test):
             _say(f"warning: {leak}")
     return tests
 
@@ -146,12 +146,12 @@ def _with_defaults(experiment: Path, data_name: str, leaders: Sequence[Configura
 
 def _say_what_follows(leaders: int, configurations: Sequence[Configuration], budget: Budget) -> None:
     who = "one trial leads" if leaders == 1 else f"{leaders} trials lead and cannot be told apart"
-    count = len(configurations)
-    number = "one configuration" if count == 1 else f"{count} configurations"
-    among = ", the defaults among them," if DEFAULTS in [some.id for some in configurations] else ""
+    searched = len([some for some in configurations if some.id != DEFAULTS])
+    best = "it" if leaders == searched == 1 else f"the best {searched} of them" if leaders > searched else "them"
+    defaults = " and the defaults" if searched < len(configurations) else ""
     longer = "the best of these at the final budget, " if _is_longer(configurations, budget) else ""
     _say(
-        f"{who}: training {number}{among} with {budget.seeds} new seeds each, {longer}then the winner on all but the "
+        f"{who}: training {best}{defaults} with {budget.seeds} new seeds each, {longer}then the winner on all but the "
         "test images"
     )
 
@@ -196,11 +196,15 @@ def _round(
 def _keep(experiment: Path, dataset: Dataset, answer: Answer, tests: Sequence[Dataset]) -> int:
     """Save the first seed's network, since to choose among them by the test images would flatter; and print all."""
     path, model = layout.best_model(experiment), answer.finals[0]
-    accuracy = {"validation": answer.validation.value, "test": answer.of_the_model.value}
+    accuracy = {
+        "test_accuracy": answer.of_the_model.value,
+        "configuration_test_accuracy": answer.test_results[0].accuracy.value,
+        f"configuration_validation_{answer.winner.hparams.metric}": answer.validation.value,
+    }
     model_file.save(path, model.network, model.hparams, dataset, accuracy)
     write_json(layout.answer(experiment), answers.record(answer))
     print(answers.text(answer))
-    print(f"model: {path}, the first seed's, which alone has {answer.of_the_model}")
+    print(f"model: {path}, the first seed's, which alone has a test accuracy of {answer.of_the_model}")
     print("\n".join([test_log.summary(layout.test_log(experiment)), *map(test_log.count, tests)]))
     return 0
 

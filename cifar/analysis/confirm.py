@@ -6,14 +6,15 @@ the recipe's defaults are trained again with new seeds, and what is said of them
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cifar.analysis.configurations import DEFAULTS, Configuration
-from cifar.analysis.statistics import Mean, SeedSpread, difference, mean, pooled_spread, scores
+from cifar.analysis.statistics import Mean, difference, mean, pooled_spread, scores
 from cifar.errors import RequestError
 from cifar.trials.predictions import Predictions
 
@@ -57,8 +58,8 @@ class Candidate:
 class Confirmed:
     """What the new seeds say: each candidate's accuracy, those that tie with the best, and the winner.
 
-    `gain` is by how much the winner is better than the defaults; where these win, the best of the others. None where
-    one of both is missing.
+    `gain` is by how much the winner, or where the defaults win the best of the others, is better than the defaults,
+    without the luck of having been chosen. Its interval holds for all of the others at once. None where one is missing.
     """
 
     candidates: list[Candidate]
@@ -79,13 +80,13 @@ class Confirmed:
 def decide(candidates: list[Candidate], rule: Rule = MOST_ACCURATE) -> Confirmed:
     """The highest mean wins; for speed the quickest of the candidates that are shown not to be worse by the margin.
 
-    How much seeds differ is pooled over the candidates. All have equally many seeds and images, so that shrinking their
-    means would not change their order. Each is compared with the best at a level that keeps the chance of any false
-    "worse" at 5 %.
+    The defaults win where nothing is better than they are by more than its luck. How much seeds differ is pooled over
+    the candidates. All have equally many seeds and images, so that shrinking their means would not change their order.
+    Each is compared with the best at a level at which the one that is truly best is left out in 5 % of cases at most.
     """
     spread = pooled_spread([candidate.scores for candidate in candidates])
     accuracies = [mean(candidate.scores, spread) for candidate in candidates]
-    best = candidates[int(np.argmax([accuracy.value for accuracy in accuracies]))]
+    best = _highest(candidates)
     tied, as_good = [best], [best]
     for other in candidates:
         if other is best:
@@ -95,19 +96,43 @@ def decide(candidates: list[Candidate], rule: Rule = MOST_ACCURATE) -> Confirmed
             tied.append(other)
         if behind.value + behind.margin <= rule.margin:
             as_good.append(other)
-    winner = min(as_good, key=lambda candidate: candidate.seconds) if rule.prefer == "speed" else best
-    return Confirmed(candidates, accuracies, tied, winner, _gain(candidates, accuracies, winner, spread))
-
-
-def _gain(candidates: list[Candidate], accuracies: list[Mean], winner: Candidate, spread: SeedSpread) -> Mean | None:
-    """Its interval holds for all of the others at once, thus also for the one that was chosen as the best of them."""
-    values = {candidate.id: accuracy.value for candidate, accuracy in zip(candidates, accuracies, strict=True)}
-    others = [candidate for candidate in candidates if candidate.id != DEFAULTS]
+    searched = [candidate for candidate in candidates if candidate.id != DEFAULTS]
     defaults = next((candidate for candidate in candidates if candidate.id == DEFAULTS), None)
-    if defaults is None or not others:
-        return None
-    searched = max(others, key=lambda candidate: values[candidate.id]) if winner is defaults else winner
-    return difference(searched.scores, defaults.scores, spread, len(others))
+    if defaults is None or not searched:
+        winner = _quickest(as_good) if rule.prefer == "speed" else best
+        return Confirmed(candidates, accuracies, tied, winner, None)
+    leader = _highest(searched)
+    raw = difference(leader.scores, defaults.scores, spread, len(searched))
+    gain = replace(raw, value=raw.value - _luck(searched))
+    if rule.prefer == "accuracy":
+        return Confirmed(candidates, accuracies, tied, leader if gain.value > 0 else defaults, gain)
+    winner = _quickest(as_good)
+    if winner not in (leader, defaults):  # it was not chosen for its accuracy, so that there is no luck in it
+        gain = difference(winner.scores, defaults.scores, spread, len(searched))
+    return Confirmed(candidates, accuracies, tied, winner, gain)
+
+
+def _highest(candidates: Sequence[Candidate]) -> Candidate:
+    return max(candidates, key=lambda candidate: float(candidate.scores.mean()))
+
+
+def _quickest(candidates: Sequence[Candidate]) -> Candidate:
+    return min(candidates, key=lambda candidate: candidate.seconds)
+
+
+def _luck(candidates: Sequence[Candidate]) -> float:
+    """By how much the highest mean of several flatters because it is the highest.
+
+    Each seed judges, by one half of the images, which candidate the other seeds would have chosen by the other half.
+    """
+    values = np.stack([candidate.scores for candidate in candidates])  # candidates x seeds x images
+    judged = list[float]()
+    for seed in range(values.shape[1]):
+        for half in (0, 1):
+            other_seeds = np.delete(values, seed, axis=1)
+            chosen = int(other_seeds[:, :, 1 - half :: 2].mean((1, 2)).argmax())
+            judged.append(float(values[chosen, seed, half::2].mean()))
+    return max(0.0, float(values.mean((1, 2)).max() - np.mean(judged)))
 
 
 def finalists(confirmed: Confirmed, leaders: int) -> list[Configuration]:

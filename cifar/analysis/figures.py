@@ -93,12 +93,13 @@ def _importance(single: Any) -> Figure:
     shares, chance = found.shares, found.of_chance
     parts = [f"{name} {share.value:.0%} ({share.low:.0%} to {share.high:.0%})" for name, share in shares.items()]
     listed = ", ".join(parts) or "nothing, as all accuracies are equal"
+    below = ", less than their mean would" if found.explained < 0 else ""
     idle = [name for name, share in shares.items() if share.value <= chance]
     text = (
         "How much each contributes to what the hyperparameters explain of the accuracies (fANOVA; in brackets 95 % of "
         f"the values over resampled trials): {listed}. A random number in their place would have up to {chance:.0%}"
         f"{', no less than ' + ' and '.join(idle) if idle else ''}. Of trials that it does not know, a forest explains "
-        f"{max(0.0, found.explained):.0%} of the variance (out-of-bag R²)."
+        f"{found.explained:.0%} of the variance (out-of-bag R²){below}."
     )
     values = list(shares.values())
     bars = go.Bar(

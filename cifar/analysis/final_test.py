@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cifar.analysis.statistics import Mean, mean, scores
+from cifar.analysis.statistics import Mean, mean, pooled_spread, pooled_with, scores
 from cifar.data import test_log
 from cifar.data.balance import is_uneven
 from cifar.data.datasets import Dataset
@@ -23,19 +23,28 @@ from cifar.trials.predictions import Predictions, confusion_matrix
 
 @dataclass(frozen=True)
 class FinalTest:
-    """The networks' predictions for one set of test images."""
+    """The networks' predictions for one set of test images.
+
+    `known` are those of the confirmed configurations for validation images: what their seeds do, few final networks
+    alone would say badly.
+    """
 
     name: str
     classes: tuple[str, ...]
     predictions: list[Predictions]
+    known: Sequence[Sequence[Predictions]] = ()
 
     @property
     def accuracy(self) -> Mean:
-        return mean(scores(self.predictions))
+        return self._mean("accuracy")
 
     @property
     def balanced_accuracy(self) -> Mean:
-        return mean(scores(self.predictions, "balanced_accuracy"))
+        return self._mean("balanced_accuracy")
+
+    def _mean(self, metric: str) -> Mean:
+        values = scores(self.predictions, metric)
+        return mean(values, pooled_with(values, pooled_spread([scores(some, metric) for some in self.known])))
 
     @property
     def guessing(self) -> float:
@@ -56,12 +65,19 @@ class FinalTest:
         return confusion_matrix(self.predictions, len(self.classes))
 
 
-def read_test_images(experiment: Path, models: Sequence[SavedModel], test: Dataset, trial_id: str) -> FinalTest:
+def read_test_images(
+    experiment: Path,
+    models: Sequence[SavedModel],
+    test: Dataset,
+    trial_id: str,
+    known: Sequence[Sequence[Predictions]] = (),
+) -> FinalTest:
     """One look at the test images, entered in the experiment's log of test readings."""
     everything, labels = torch.arange(len(test.labels)), _labels(test, models[0].classes)
     networks = [model.network for model in models]
     predictions = [evaluate(network, test, everything).predictions.numpy() for network in networks]
-    tested = FinalTest(test_log.name_of(test), models[0].classes, [Predictions(some, labels) for some in predictions])
+    name, of_test = test_log.name_of(test), [Predictions(some, labels) for some in predictions]
+    tested = FinalTest(name, models[0].classes, of_test, known)
     accuracies = [float(predictions.correct.mean()) for predictions in tested.predictions]
     seeds = [model.hparams.seed for model in models]
     test_log.append(test, trial_id, seeds, accuracies, layout.test_log(experiment))

@@ -128,8 +128,8 @@ def _largest_rise(epoch: int, finished: Sequence[Trial], curves: Curves) -> floa
 def range_warnings(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A sentence for each parameter whose best values crowd at an end of its range: better ones may lie beyond.
 
-    The best fifth must lie at the end, and nearer to it than the other trials do, by a rank test of all parameters and
-    ends together.
+    Half of the best fifth must lie at the end, and all of it nearer than the other trials do, by a rank test of all
+    parameters and ends together.
     """
     ranked = best_first(list(trials))
     leading = max(_FEWEST, math.ceil(len(ranked) / 5))
@@ -172,8 +172,8 @@ class _Crowd:
 
     def sentence(self, space: Mapping[str, Mapping[str, Any]]) -> str:
         bound = space[self.name]["_value"][self.end == "upper"]
-        where = f"lie at the {self.end} end of its range, {bound}"
-        return f"{self.name}: the best {len(self.best)} trials {where}, more than the others do; try values beyond it"
+        where = f"half of the best {len(self.best)} lie within a tenth of the {self.end} end of its range, {bound}"
+        return f"{self.name}: {where}, nearer than the others do; try values beyond it"
 
 
 def endings(trials: Sequence[Trial]) -> list[tuple[str, int, str]]:

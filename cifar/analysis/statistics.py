@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from cifar.trials.intervals import CHANCE, Interval, Sides, dunnett
 from cifar.trials.predictions import Predictions
 
+# Images that an interval adds: of a mean (Agresti and Coull, 1998), and of a difference (Agresti and Min, 2005).
+_TWO_RIGHT_TWO_WRONG, _ONE_EACH = (1.0, 1.0, 0.0, 0.0), (1.0, -1.0)
 _RESAMPLES = 10_000
 _ORDERS = 1_000  # of trials one after the other
 
@@ -29,16 +31,41 @@ class Mean:
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """How much trainings with different seeds differ: the mean square between seeds, and its degrees of freedom."""
+    """How much trainings with different seeds differ: the mean square between seeds, and its degrees of freedom.
+
+    `variance` is that of the accuracy over seeds, without what seeds and images have together.
+    """
 
     mean_square: float
     freedom: int
+    variance: float
 
 
 def pooled_spread(groups: Sequence[NDArray[np.float64]]) -> SeedSpread:
     """Of several configurations, each seeds x images, with equally many of both: few seeds of one say little of it."""
-    squares = [values.shape[1] * values.mean(1).var(ddof=1) for values in groups if len(values) > 1]
-    return SeedSpread(float(np.mean(squares)) if squares else 0.0, sum(len(values) - 1 for values in groups))
+    repeated = [values for values in groups if len(values) > 1]
+    if not repeated:
+        return SeedSpread(0.0, 0, 0.0)
+    images = repeated[0].shape[1]
+    square = float(np.mean([images * values.mean(1).var(ddof=1) for values in repeated]))
+    together = float(np.mean([_together(values) for values in repeated]))
+    return SeedSpread(square, sum(len(values) - 1 for values in repeated), max(square - together, 0.0) / images)
+
+
+def pooled_with(values: NDArray[np.float64], known: SeedSpread) -> SeedSpread:
+    """The spread of these seeds x images, pooled with what trainings like these showed on other images."""
+    own, images = pooled_spread([values]), values.shape[1]
+    carried = images * known.variance + (_together(values) if len(values) > 1 else 0.0)
+    freedom = own.freedom + known.freedom
+    square = (own.freedom * own.mean_square + known.freedom * carried) / max(freedom, 1)
+    return SeedSpread(square, freedom, known.variance)
+
+
+def _together(values: NDArray[np.float64]) -> float:
+    """The mean square of what seeds and images have together, of seeds x images."""
+    seeds, images = values.shape
+    rest = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+    return float((rest**2).sum() / ((seeds - 1) * (images - 1)))
 
 
 def mean(values: NDArray[np.float64], spread: SeedSpread | None = None) -> Mean:
@@ -46,7 +73,7 @@ def mean(values: NDArray[np.float64], spread: SeedSpread | None = None) -> Mean:
 
     `spread` is that of its own seeds where none is given. Of one seed it is that network's alone.
     """
-    return _mean(values, spread or pooled_spread([values]), lambda freedom: dunnett(1, freedom))
+    return _mean(values, spread or pooled_spread([values]), _TWO_RIGHT_TWO_WRONG, lambda freedom: dunnett(1, freedom))
 
 
 def difference(
@@ -60,27 +87,30 @@ def difference(
 
     Of several comparisons with a common other one all intervals hold together, with a chance of 95 %.
     """
-    doubled = SeedSpread(2 * spread.mean_square, spread.freedom)
-    return _mean(first - second, doubled, lambda freedom: dunnett(comparisons, freedom, sides))
+    doubled = replace(spread, mean_square=2 * spread.mean_square)
+    return _mean(first - second, doubled, _ONE_EACH, lambda freedom: dunnett(comparisons, freedom, sides))
 
 
-def _mean(values: NDArray[np.float64], spread: SeedSpread, quantile: Callable[[float], float]) -> Mean:
+def _mean(
+    values: NDArray[np.float64], spread: SeedSpread, more_images: Sequence[float], quantile: Callable[[float], float]
+) -> Mean:
     """Analysis of variance with seeds and images both drawn at random.
 
     Means over images differ by seeds and by what seeds and images have together, and means over seeds by images and the
-    same again: it is counted once.
+    same again: it is counted once. `more_images` are added, since 36 of 36 is no certainty.
     """
-    seeds, images = values.shape
+    seeds, centre = len(values), float(values.mean())
+    values = np.concatenate([values, np.tile(more_images, (seeds, 1))], axis=1)
+    images = values.shape[1]
     between_images = seeds * values.mean(0).var(ddof=1)
-    rest = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
-    together = (rest**2).sum() / ((seeds - 1) * (images - 1)) if seeds > 1 else 0.0
+    together = _together(values) if seeds > 1 else 0.0
     parts = np.array([spread.mean_square, max(between_images - together, 0.0)]) / (seeds * images)
     variance = parts.sum()
     # Few seeds leave the variance itself uncertain (Welch and Satterthwaite); thousands of images do not.
     uncertain = (parts**2 / [max(spread.freedom, 1), images - 1]).sum()
     freedom = variance**2 / uncertain if uncertain > 0 else images - 1
     margin = quantile(round(float(freedom), 1)) * math.sqrt(variance)
-    return Mean(float(values.mean()), min(margin, 1.0))  # two seeds may leave all open
+    return Mean(centre, min(margin + abs(values.mean() - centre), 1.0))  # two seeds may leave all open
 
 
 def scores(predictions: Sequence[Predictions], metric: str = "accuracy") -> NDArray[np.float64]:

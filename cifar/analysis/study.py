@@ -19,7 +19,7 @@ from cifar.trials.store import Trial, best_first
 
 _PROBE = "a random number"
 _TREES = 200
-_FORESTS = 20  # each grown on trials drawn anew, which shows how much the importances depend on the few there are
+_FORESTS = 40  # each grown on trials drawn anew, which shows how much the importances depend on the few there are
 
 
 def rebuild(trials: Sequence[Trial], space: Mapping[str, Any], curves: Curves, with_cost: bool = False) -> optuna.Study:
@@ -49,8 +49,8 @@ def rebuild(trials: Sequence[Trial], space: Mapping[str, Any], curves: Curves, w
 class Importances:
     """How much of the accuracies' variance each hyperparameter explains, and how much that means.
 
-    `of_chance` is what a hyperparameter that changes nothing has at most, in 95 of 100 cases; `explained` is R² of a
-    forest on trials that it was not grown on: near or below 0 the hyperparameters explain nothing.
+    `of_chance` is what the highest of as many hyperparameters that change nothing would have, in all but 5 of 100
+    cases; `explained` is R² of a forest on trials that it was not grown on: near or below 0 they explain nothing.
     """
 
     shares: dict[str, Interval]
@@ -64,7 +64,9 @@ def importances(study: optuna.Study) -> Importances:
     complete = study.get_trials(states=[TrialState.COMPLETE])
     for seed in range(_FORESTS):
         resampled = optuna.create_study(direction="maximize")
-        resampled.add_trials([_probed(complete[n], generator) for n in generator.choice(len(complete), len(complete))])
+        # One number per trial: a trial that is drawn twice must not be known by all its parameters but the probe.
+        probed = [_probed(trial, generator) for trial in complete]
+        resampled.add_trials([probed[number] for number in generator.choice(len(probed), len(probed))])
         if len({trial.value for trial in resampled.trials}) > 1:
             evaluator = FanovaImportanceEvaluator(n_trees=32, seed=seed)
             shares.append(get_param_importances(resampled, evaluator=evaluator))
@@ -73,7 +75,8 @@ def importances(study: optuna.Study) -> Importances:
     intervals = {
         name: Interval(float(v.mean()), *np.quantile(v, [0.025, 0.975]).tolist()) for name, v in columns.items()
     }
-    of_chance = float(np.quantile([some.get(_PROBE, 0.0) for some in shares], 0.95)) if shares else 0.0
+    of_one = [some.get(_PROBE, 0.0) for some in shares]
+    of_chance = float(np.quantile(of_one, 1 - 0.05 / max(1, len(names)))) if shares else 0.0
     ranked = dict(sorted(intervals.items(), key=lambda item: -item[1].value))
     return Importances(ranked, of_chance, _explained(complete) if shares else 0.0)
 

@@ -17,6 +17,7 @@ from cifar.data import datasets, near_duplicates, sources
 from cifar.data.balance import is_uneven
 from cifar.data.datasets import Dataset
 from cifar.data.images import SIZE, decode_files
+from cifar.data.leaks import leaks
 from cifar.errors import RequestError
 from cifar.system import places
 from cifar.system.files import new_file, refuse_to_replace
@@ -105,28 +106,9 @@ def find(data_name: str, train: Dataset, test: Dataset) -> Iterator[str]:
     if small:
         yield f"{len(small)} pictures are smaller than {SIZE} x {SIZE}: {_some(small)}"
     yield from _duplicates(_same_pixels([*_data_images("train", train), *_data_images("test", test)]))
-    if leak := near_leak(train, test):
-        yield leak
+    yield from leaks(train, test)
     if data_name == "cifar10":
         yield from _unsplit(train)
-
-
-def near_leak(train: Dataset, test: Dataset) -> str | None:
-    """That test images are near-duplicates of training images; None where none is. All digits look alike."""
-    if train.name == "digits":
-        return None
-    found = near_duplicates.across(test.images, train.images)
-    equal = (test.images[found[:, 0]] == train.images[found[:, 1]]).flatten(1).all(1).numpy()
-    found = found[~equal]  # exact copies are told by themselves
-    if not len(found):
-        return None
-    tested, trained = _names("test", test), _names("train", train)
-    number, first = np.unique(found[:, 0], return_index=True)
-    known = "; ciFAIR (Barz and Denzler, 2020) names 286 of CIFAR-10's" if test.name == "cifar10" else ""
-    return (
-        f"{len(number)} of the {len(test.labels)} test pictures nearly equal training pictures, so the test accuracy "
-        f"flatters{known}: {_some([f'{tested[a]} = {trained[b]}' for a, b in found[first]])}"
-    )
 
 
 def _unsplit(train: Dataset) -> Iterator[str]:
@@ -145,13 +127,6 @@ def _duplicates(groups: Sequence[Sequence[DataImage]]) -> Iterator[str]:
         yield (
             f"{sum(map(len, copies))} pictures are exact copies of others in the same part: "
             f"{_some([copy.name for some in copies for copy in some])}"
-        )
-    leaks = [some for some in groups if len({image.part for image in some}) == 2]
-    if leaks:
-        tested = [image.name for some in leaks for image in some if image.part == "test"]
-        yield (
-            f"{len(tested)} test pictures are among the training pictures too, so the test accuracy will flatter: "
-            f"{_some(tested)}"
         )
     contradictions = [some for some in groups if len({image.label for image in some}) > 1]
     if contradictions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from filelock import BaseFileLock
 from cifar.data import datasets
 from cifar.data.datasets import PreparedImages
 from cifar.data.inspection import kept_together
+from cifar.data.leaks import leaks
 from cifar.errors import RequestError
 from cifar.search import config, search_space
 from cifar.search.concurrency import choose_concurrency
@@ -55,8 +57,7 @@ def prepare_new(request: Request, held: ExitStack) -> Prepared:
     """A new experiment; an MPS of its own ends with `held`. RequestError with every problem at once."""
     planned = plan(request)
     images, images_claim = datasets.hold(planned.data)
-    if together := kept_together(datasets.load(planned.data)):
-        print(together, file=sys.stderr)
+    _tell_of_duplicates(planned.data)
     command, variables = _equip(planned, images)
     ready = config.changed(planned.config, trial_command=command)
     trials = ready.max_trial_number
@@ -68,6 +69,16 @@ def prepare_new(request: Request, held: ExitStack) -> Prepared:
     facts = SearchFacts(planned.data, _relative(config.space_file(request.config_path), ready))
     claims = (claim, planned.port_claim, images_claim)
     return Prepared(ready, "create", experiment_id, variables | choice.mps, planned.port, request.host, claims, facts)
+
+
+def _tell_of_duplicates(data_name: str) -> None:
+    """A search goes on with them: it validates on training images, and `cifar best` alone reads test images."""
+    train = datasets.load(data_name)
+    if together := kept_together(train):
+        print(together, file=sys.stderr)
+    with contextlib.suppress(RequestError):  # without test images there can be no leak
+        for leak in leaks(train, datasets.load_test(data_name)):
+            print(f"warning: {leak}", file=sys.stderr)
 
 
 def _relative(path: Path | None, loaded: Any) -> str | None:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from cifar.search.experiment import Experiment
 from cifar.system.durations import duration_text
-from cifar.trials.leaderboard import accuracy_text, params_text
+from cifar.trials.leaderboard import accuracy_text, is_one_class, params_text
 from cifar.trials.store import Trial, best_first, read_seconds
 
 
@@ -39,7 +39,7 @@ class Progress:
         for trial in trials:
             if trial.ended and trial.id not in self._shown:
                 self._shown.add(trial.id)
-                line = ended_line(trial)
+                line = ended_line(trial, trials)
                 is_terminal = not self._lines[0].disable
                 self.tell(line if is_terminal else "; ".join([line, *status]))
         for shown, text in zip(self._lines, status, strict=True):
@@ -73,14 +73,25 @@ class Progress:
         return f"about {duration_text(min(estimates))} left" if estimates else "time left not known yet"
 
 
-def ended_line(trial: Trial) -> str:
+def ended_line(trial: Trial, trials: list[Trial]) -> str:
     """A trial that has ended: what it tried, how well, and how it ended."""
-    return f"trial {trial.number} ({params_text(trial)}): {accuracy_text(trial)}, {ending(trial)}"
+    repeated = _repeated(trial, trials)
+    what = params_text(trial) if repeated is None else f"trial {repeated.number} again, seed {trial.params['seed']}"
+    return f"trial {trial.number} ({what}): {accuracy_text(trial)}, {ending(trial)}"
+
+
+def _repeated(trial: Trial, trials: list[Trial]) -> Trial | None:
+    """The earlier trial that this one repeats with a seed of its own, if it does."""
+    params = {name: value for name, value in trial.params.items() if name != "seed"}
+    earlier = [some for some in trials if some.number < trial.number and some.params == params]
+    return earlier[0] if earlier and "seed" in trial.params else None
 
 
 def ending(trial: Trial) -> str:
     """How a trial ended, and why where it did not just run to its end."""
     name = trial.status.replace("_", " ")
+    if trial.status == "ok" and is_one_class(trial):
+        return "ok, but every image gets the same class"
     return name if trial.status == "ok" else f"{name} ({trial.reason or 'see its trial.stderr'})"
 
 

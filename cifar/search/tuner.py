@@ -56,7 +56,11 @@ class RepeatingTpe(TpeTuner):  # type: ignore[misc]  # NNI has no types
             return {**leader.params, "seed": _FIRST_SEED + leader.begun}
         self._proposed += 1
         params: dict[str, Any] = super().generate_parameters(parameter_id, **others)
-        return params
+        known = self._points.get(_key(params))
+        if known is None or "seed" in self.space_names:
+            return params
+        known.begun += 1  # proposed once more, it is a repeat by itself
+        return {**params, "seed": _FIRST_SEED + known.begun}
 
     def _leader_to_repeat(self) -> _Point | None:
         """The one of the leaders that was trained least; None where no repeat is due."""

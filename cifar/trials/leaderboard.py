@@ -29,22 +29,28 @@ def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) 
     table.align["ended"] = "l"
     for trial in shown:
         table.add_row(_row(trial, names, trial.id in tied, noise, other))
-    summary = _summary(trials, len(tied), noise)
+    summary = _summary(trials, ranked, len(tied), noise)
     if rows is not None and len(ranked) > rows:
         summary += f"; the best {rows} are shown"
     return f"{table}\n{summary}" if shown else summary
 
 
 def records(trials: list[Trial], experiment: Path) -> list[dict[str, Any]]:
-    """One flat record per trial, those with an accuracy first; None for what a trial does not have."""
+    """One flat record per trial, those with an accuracy first; None for what a trial does not have.
+
+    Ties and intervals are those of its configuration.
+    """
     ranked, noise = best_first(trials), seed_noise(trials, experiment)
     tied, names = ties(trials, experiment, noise), _param_names(trials)
-    listed = [*ranked, *_others(trials, ranked)]
-    return [_record(trial, names, trial.id in tied, interval(trial, noise)) for trial in listed]
+    return [
+        _record(training, names, trial.id in tied, interval(trial, noise), None if training.id == trial.id else trial)
+        for trial in [*ranked, *_others(trials, ranked)]
+        for training in trial.trainings
+    ]
 
 
 def _others(trials: list[Trial], ranked: list[Trial]) -> list[Trial]:
-    known = {trial.id for trial in ranked}
+    known = {training.id for trial in ranked for training in trial.trainings}
     return [trial for trial in trials if trial.id not in known]
 
 
@@ -61,7 +67,9 @@ def as_csv(trials: list[Trial], experiment: Path) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def _record(trial: Trial, names: list[str], tie: bool, bounds: Interval | None) -> dict[str, Any]:
+def _record(
+    trial: Trial, names: list[str], tie: bool, bounds: Interval | None, original: Trial | None
+) -> dict[str, Any]:
     result = trial.result or {}
     metrics = result.get("metrics") or {}
     return {
@@ -74,6 +82,7 @@ def _record(trial: Trial, names: list[str], tie: bool, bounds: Interval | None) 
         "high_95": bounds and bounds.high,
         "tie": tie,
         **{name: trial.params.get(name) for name in names},
+        "repeats": original and original.number,
         "parameters": _integer(metrics.get("parameters")),
         "epochs": result.get("epochs"),
         "seconds": result.get("seconds"),
@@ -87,7 +96,7 @@ def _row(trial: Trial, names: list[str], tie: bool, noise: SeedNoise, other: str
     metrics = result.get("metrics") or {}
     parameters = _integer(metrics.get("parameters"))
     return [
-        str(trial.number),
+        ", ".join(str(training.number) for training in trial.trainings),
         trial.id,
         str(interval(trial, noise) or "none"),
         "=" if tie else "",
@@ -100,13 +109,16 @@ def _row(trial: Trial, names: list[str], tie: bool, noise: SeedNoise, other: str
     ]
 
 
-def _summary(trials: list[Trial], tied: int, noise: SeedNoise) -> str:
+def _summary(trials: list[Trial], ranked: list[Trial], tied: int, noise: SeedNoise) -> str:
     endings = Counter(trial.status for trial in trials)
     count = ", ".join(f"{number} {status}" for status, number in endings.most_common())
-    lines = [f"{len(trials)} trials: {count or 'none has begun'}"]
+    number = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
+    lines = [f"{number}: {count or 'none has begun'}"]
+    if any(trial.repeats for trial in ranked):
+        lines.insert(0, "several numbers: one configuration with as many seeds, and their mean")
     if tied:
         lines.insert(0, f"=: these {tied} configurations are not shown to be worse than the best")
-    if best_first(trials):
+    if ranked:
         lines.insert(0, _guessing(trials))
         lines.insert(0, f"±: the 95 % interval of a configuration, over images and seeds ({noise})")
     return "\n".join(filter(None, lines))
@@ -156,10 +168,14 @@ def params_text(trial: Trial) -> str:
 
 def _ending(trial: Trial) -> str:
     """How it ended, and why where that does not go without saying."""
-    metrics = (trial.result or {}).get("metrics") or {}
-    if trial.status == "ok" and metrics.get("predicted_classes") == 1:
+    if trial.status == "ok" and is_one_class(trial):
         return "ok: every image gets the same class"
     return trial.status if trial.status == "ok" or not trial.reason else f"{trial.status}: {trial.reason}"
+
+
+def is_one_class(trial: Trial) -> bool:
+    """Whether its network gives each validation image the same class."""
+    return ((trial.result or {}).get("metrics") or {}).get("predicted_classes") == 1
 
 
 def accuracy_text(trial: Trial) -> str:

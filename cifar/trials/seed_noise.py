@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar.trials import layout
-from cifar.trials.predictions import Predictions, load_predictions
-from cifar.trials.store import Trial
+from cifar.trials.predictions import load_predictions
+from cifar.trials.store import Trial, best_first
 
-# Standard deviations over seeds that were measured (results/README.md), and for how many trainings they count beside an
-# experiment's own: the truth may lie a third away.
-_KNOWN_OF_FAST, _KNOWN_OF_ANNEALED, _KNOWN_OF_CONSTANT = 0.004, 0.010, 0.020
-_KNOWN_FREEDOM = 8
+# What standard deviations over seeds are taken to be before an experiment knows its own, and at which accuracy: near
+# what was measured of net (results/README.md), and what the published confirmations of fast show.
+_KNOWN_OF_FAST, _KNOWN_OF_ANNEALED, _KNOWN_OF_CONSTANT = (0.004, 0.8), (0.010, 0.6), (0.020, 0.6)
+_HIGHEST = 0.99  # above it a search of few images would take seeds for equal
+_KNOWN_FREEDOM = 8  # degrees of freedom that this counts for: the truth may lie a third away
 
 
 @dataclass(frozen=True)
@@ -44,37 +44,49 @@ def seed_noise(trials: Sequence[Trial], experiment: Path) -> SeedNoise:
     """From the trainings of this experiment that differ in nothing but their seed, and from what is known besides."""
     known = _known_of(trials)
     groups = [group for group in _repeated(trials, experiment) if len(group) > 1]
-    freedom = sum(len(group) - 1 for group in groups)
-    own = sum((len(group) - 1) * seed_variance(group) for group in groups)
-    variance = max(0.0, own + _KNOWN_FREEDOM * known) / (freedom + _KNOWN_FREEDOM)
-    return SeedNoise(variance, freedom + _KNOWN_FREEDOM, sum(map(len, groups)))
+    weights = [_weight(group, known) for group in groups]
+    own = sum(weight * seed_variance(group) for weight, group in zip(weights, groups, strict=True))
+    freedom = sum(weights) + _KNOWN_FREEDOM
+    return SeedNoise(max(0.0, own + _KNOWN_FREEDOM * known) / freedom, int(freedom), sum(map(len, groups)))
+
+
+def _weight(scores: NDArray[np.float64], known: float) -> float:
+    """Degrees of freedom that a repeated configuration counts for: few images leave its seeds' variance uncertain."""
+    share = known / (known + _together(scores) / scores.shape[1])
+    return float((len(scores) - 1) * share**2)
 
 
 def seed_variance(scores: NDArray[np.float64]) -> float:
     """Of seeds x images, without what seeds and images have together; chance may make it negative."""
+    return float(scores.mean(1).var(ddof=1) - _together(scores) / scores.shape[1])
+
+
+def _together(scores: NDArray[np.float64]) -> float:
+    """The mean square of what seeds and images have together, of seeds x images."""
     seeds, images = scores.shape
     rest = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean()
-    together = (rest**2).sum() / ((seeds - 1) * (images - 1)) if images > 1 else 0.0
-    return float(scores.mean(1).var(ddof=1) - together / images)
+    return float((rest**2).sum() / ((seeds - 1) * (images - 1))) if images > 1 else 0.0
 
 
 def _known_of(trials: Sequence[Trial]) -> float:
-    known = (trial.result["hparams"] for trial in trials if trial.result and "hparams" in trial.result)
-    hparams: dict[str, Any] = next(known, {})
+    """By the leading trial's recipe, and in proportion to what images leave to chance at its accuracy."""
+    leader = next(iter(best_first([*trials])), None)
+    hparams: dict[str, Any] = ((leader and leader.result) or {}).get("hparams", {})
     annealed = hparams.get("schedule", "constant") != "constant"
-    sd = _KNOWN_OF_FAST if hparams.get("model") == "fast" else _KNOWN_OF_ANNEALED if annealed else _KNOWN_OF_CONSTANT
-    return sd**2
+    sd, level = (
+        _KNOWN_OF_FAST if hparams.get("model") == "fast" else _KNOWN_OF_ANNEALED if annealed else _KNOWN_OF_CONSTANT
+    )
+    accuracy = min((leader.accuracy if leader else None) or level, _HIGHEST)
+    return sd**2 * min(1.0, accuracy * (1 - accuracy) / (level * (1 - level)))
 
 
 def _repeated(trials: Sequence[Trial], experiment: Path) -> Iterator[NDArray[np.float64]]:
     """Seeds x images of each configuration that was trained more than once."""
-    same = defaultdict[str, list[Trial]](list)
-    for trial in trials:
-        if trial.status == "ok" and trial.result and "hparams" in trial.result:
-            same[json.dumps({**trial.result["hparams"], "seed": None}, sort_keys=True)].append(trial)
-    for group in same.values():
-        if len(group) > 1:
-            yield from _scores((layout.trial_directory(experiment, trial.id) for trial in group), metric_of(group[0]))
+    for trial in best_first([*trials]):
+        if trial.repeats:
+            yield from _scores(
+                [layout.trial_directory(experiment, one.id) for one in trial.trainings], metric_of(trial)
+            )
     confirmed = defaultdict[str, list[Path]](list)
     for directory in sorted(layout.confirmed(experiment).glob("*-seed*")):
         configuration = directory.name.rpartition("-seed")[0]
@@ -91,8 +103,12 @@ def metric_of(trial: Trial) -> str:
 
 
 def _scores(directories: Iterable[Path], metric: str) -> Iterator[NDArray[np.float64]]:
-    """Nothing where fewer than two have left predictions of the same images."""
-    loaded: list[Predictions] = [found for path in directories if (found := load_predictions(path))]
+    """Nothing where fewer than two have left predictions of the same images.
+
+    Networks that give one class alone are equal without being alike.
+    """
+    found = [found for path in directories if (found := load_predictions(path))]
+    loaded = [some for some in found if len(np.unique(some.predicted)) > 1]
     same = [some for some in loaded if np.array_equal(some.labels, loaded[0].labels)]
     if len(same) > 1:
         yield np.stack([some.scores(metric) for some in same])

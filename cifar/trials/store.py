@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from cifar.errors import RequestError
@@ -38,6 +40,7 @@ class Trial:
     started: int = 0  # milliseconds since 1970, by NNI's clock
     changed: int = 0  # likewise, of the last change of nni_status
     by_hand: bool = False  # added in NNI's page, and unknown to the tuner
+    repeats: tuple[Trial, ...] = ()  # later ones of the same configuration with other seeds, where it stands for all
 
     @property
     def ended(self) -> bool:
@@ -70,14 +73,27 @@ class Trial:
         return data
 
     @property
+    def trainings(self) -> tuple[Trial, ...]:
+        return (self, *self.repeats)
+
+    @property
     def accuracy(self) -> float | None:
-        """The validation images' figure that the tuner was told, an accuracy or a balanced one, as a fraction."""
+        """The validation images' figure that the tuner was told, an accuracy or a balanced one, as a fraction.
+
+        With repeats it is their mean.
+        """
+        own = [trial._own_accuracy for trial in self.trainings]
+        known = [accuracy for accuracy in own if accuracy is not None]
+        return fmean(known) if known else None
+
+    @property
+    def _own_accuracy(self) -> float | None:
         metrics = self.result and self.result["metrics"]
         return float(metrics["default"]) if metrics and self.status != "interrupted" else None
 
     @property
     def interval(self) -> Interval | None:
-        """The accuracy of this one network, by the number of validation images; another seed's may lie outside."""
+        """The accuracy by the number of validation images; networks of other seeds may lie outside."""
         if self.accuracy is None or self.result is None:
             return None
         balanced = self.result.get("hparams", {}).get("metric") == "balanced_accuracy"
@@ -207,9 +223,26 @@ def refuse_other_data(trials: Sequence[Trial], fingerprint: str) -> None:
 
 
 def best_first(trials: list[Trial]) -> list[Trial]:
-    """Trials that have an accuracy, the highest first; the chance accuracy of a failed trial is none."""
+    """Configurations that have an accuracy, the highest first; the chance accuracy of a failed trial is none.
+
+    Each is its first trial, which has those as `repeats` that differ in nothing but the seed.
+    """
     finished = [trial for trial in trials if trial.status in ("ok", "stopped_early")]
-    return sorted(finished, key=lambda trial: trial.accuracy or 0.0, reverse=True)
+    return sorted(_configurations(finished), key=lambda trial: trial.accuracy or 0.0, reverse=True)
+
+
+def _configurations(trials: Sequence[Trial]) -> Iterator[Trial]:
+    same = defaultdict[str, dict[object, Trial]](dict)
+    for trial in trials:
+        hparams = (trial.result or {}).get("hparams") or {}
+        key = json.dumps({**hparams, "seed": None}, sort_keys=True)
+        seed = hparams.get("seed", 0)
+        if trial.status != "ok" or not hparams or seed in same[key]:
+            key = trial.id  # of its own: the same seed again says nothing new
+        same[key][seed] = trial
+    for trainings in filter(None, same.values()):
+        first, *repeats = trainings.values()
+        yield replace(first, repeats=tuple(repeats)) if repeats else first
 
 
 def _listed_parent(experiment_id: str | None) -> Path | None:

@@ -19,7 +19,7 @@ from cifar.trials.store import Trial, best_first
 def ties(trials: list[Trial], experiment: Path, noise: SeedNoise | None = None) -> set[str]:
     """Trials whose configurations are not shown to be worse than that of the best one, which is among them if any are.
 
-    Each is compared with the best (Hsu's comparison): together all comparisons call an equal one worse in at most 5 %.
+    Each is compared with the best (Hsu's comparison): the truly best one is left out in 5 % of searches at most.
     """
     ranked = best_first(trials)
     if len(ranked) < 2:
@@ -34,7 +34,7 @@ def interval(trial: Trial, noise: SeedNoise) -> Interval | None:
     own = trial.interval
     if own is None:
         return None
-    seeds = dunnett(1, noise.freedom) * math.sqrt(noise.variance)
+    seeds = dunnett(1, noise.freedom) * math.sqrt(noise.variance / len(trial.trainings))
     low, high = math.hypot(own.value - own.low, seeds), math.hypot(own.high - own.value, seeds)
     return Interval(own.value, max(0.0, own.value - low), min(1.0, own.value + high))
 
@@ -56,12 +56,13 @@ class _Rule:
     def ties(self, trial: Trial) -> bool:
         """Of thousands of trials few need a look into their files: chance in images is small, and has a bound."""
         behind = (self.best.accuracy or 0.0) - (trial.accuracy or 0.0)
-        if trial is self.best or behind <= self._reach(0.0):
+        if trial is self.best or behind <= self._reach(trial, 0.0):
             return True
-        return behind <= self._reach(self._most()) and behind <= self._reach(self._image_variance(trial))
+        return behind <= self._reach(trial, self._most()) and behind <= self._reach(trial, self._image_variance(trial))
 
-    def _reach(self, image_variance: float) -> float:
-        return self.quantile * math.sqrt(2 * self.noise.variance + image_variance)
+    def _reach(self, trial: Trial, image_variance: float) -> float:
+        seeds = 1 / len(self.best.trainings) + 1 / len(trial.trainings)
+        return self.quantile * math.sqrt(seeds * self.noise.variance + image_variance)
 
     def _most(self) -> float:
         """No two networks differ more on images than one that is right half the time, and never where the best is."""
@@ -78,5 +79,9 @@ class _Rule:
         return sum((one.margin / dunnett(1, math.inf)) ** 2 for one in intervals if one)
 
     def _scores(self, trial: Trial) -> NDArray[np.float64] | None:
-        predictions = load_predictions(layout.trial_directory(self.experiment, trial.id))
-        return predictions.scores(self.metric) if predictions else None
+        """The mean over its trainings; None where the predictions of one are gone."""
+        directories = [layout.trial_directory(self.experiment, training.id) for training in trial.trainings]
+        scores = [found.scores(self.metric) for path in directories if (found := load_predictions(path))]
+        whole = len(scores) == len(directories) and len({len(some) for some in scores}) == 1
+        mean: NDArray[np.float64] | None = np.mean(scores, axis=0) if whole else None
+        return mean

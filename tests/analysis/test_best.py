@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from conftest import MakeFolder
 from filelock import FileLock
 from PIL import Image
 
-from cifar.analysis import retrain
+from cifar.analysis import answer, retrain
 from cifar.analysis.best import Budget, best
 from cifar.analysis.retrain import Trainer
 from cifar.data import datasets, test_log
@@ -42,7 +43,7 @@ def experiment(tmp_path: Path) -> Path:
         [
             {"accuracy": 0.8, "params": params, "epochs": 1, "fingerprints": digits},
             {"accuracy": 0.799, "params": params | {"width": 6.0}, "epochs": 1, "fingerprints": digits},
-            {"accuracy": 0.5, "params": params, "fingerprints": digits},
+            {"accuracy": 0.5, "params": params | {"width": 8.0}, "fingerprints": digits},
         ],
         QUICK_DEFAULTS,
     )
@@ -71,7 +72,8 @@ def test_the_leaders_and_the_defaults_are_trained_again_and_the_winner_is_tested
     assert trainings == ties_and_defaults + finals
     record = json.loads((experiment / "best.json").read_text())
     assert set(record["candidates"]) == {"trial0", "trial1", "defaults"}
-    assert record["winner"] == max(record["candidates"], key=lambda name: record["candidates"][name]["mean"])
+    highest = max(record["candidates"], key=lambda name: record["candidates"][name]["mean"])
+    assert record["winner"] == (highest if record["gain"]["mean"] > 0 else "defaults")
     (test,) = record["tests"]
     assert test["images"] == len(datasets.load_test("digits").labels)
     assert sum(map(sum, test["confusion"])) == SEEDS * test["images"]
@@ -82,8 +84,9 @@ def test_the_leaders_and_the_defaults_are_trained_again_and_the_winner_is_tested
     assert sum(reading["accuracies"]) / SEEDS == pytest.approx(test["mean"])
     saved = model_file.load(experiment / "best.safetensors")
     assert saved.accuracy == {
-        "validation": record["candidates"][record["winner"]]["mean"],
-        "test": reading["accuracies"][0],
+        "configuration_validation_accuracy": record["candidates"][record["winner"]]["mean"],
+        "configuration_test_accuracy": test["mean"],
+        "test_accuracy": reading["accuracies"][0],
     }
     assert "test images read in this experiment: of digits once" in capsys.readouterr().out
 
@@ -265,7 +268,7 @@ def test_the_final_networks_may_train_longer_than_the_searchs(
     assert len(trainings) == 2 * 2 + 2 * 2 + 2
     assert set(record["before"]) == set(record["candidates"]) == {"trial0", "defaults"}
     assert record["before"]["trial0"]["mean"] < record["candidates"]["trial0"]["mean"]
-    assert saved.accuracy["validation"] == record["candidates"][record["winner"]]["mean"]
+    assert saved.accuracy["configuration_validation_accuracy"] == record["candidates"][record["winner"]]["mean"]
     printed = capsys.readouterr().out
     assert printed.startswith("gain over the defaults: ")
     assert "at the search's budget:" in printed
@@ -388,3 +391,25 @@ def test_two_at_once_do_not_disturb_each_other(experiment: Path) -> None:
     (experiment / "confirmed").mkdir()
     with FileLock(experiment / "confirmed" / ".lock"), pytest.raises(RequestError, match="another cifar best"):
         best(experiment, "digits", BUDGET, None, force=False)
+
+
+def test_an_answer_of_an_earlier_version_says_that_it_has_no_gain() -> None:
+    earlier = {"winner": "mfT8r", "seeds": 3, "candidates": {}}
+    assert answer.gain_text(earlier) == "gain over the defaults: not measured by the version that made this answer"
+
+
+def test_a_winner_that_learned_nothing_is_called_that(
+    experiment: Path,
+    trainings: list[int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted: Callable[..., Any] = vars(retrain)["run_trial"]
+
+    def constant(*arguments: Any) -> Any:
+        result, trained = counted(*arguments)
+        return result, replace(trained, predictions=trained.predictions * 0)
+
+    monkeypatch.setattr(retrain, "run_trial", constant)
+    assert best(experiment, "digits", BUDGET, None, force=False) == 0
+    assert "the winner gives every image the same class" in capsys.readouterr().out

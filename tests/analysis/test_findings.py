@@ -74,11 +74,11 @@ def test_whether_stopping_was_wrong_cannot_be_told_before_a_trial_has_finished(t
 
 @pytest.mark.parametrize(("width", "end"), [(32.0, "upper end of its range, 32"), (4.0, "lower end of its range, 4")])
 def test_best_values_at_an_end_of_the_range_are_a_warning(tmp_path: Path, width: float, end: str) -> None:
-    best = [{"accuracy": 0.6 + 0.01 * n, "params": {"width": width, "lr": 0.005}} for n in range(5)]
-    others = [{"accuracy": 0.3, "params": {"width": 8.0 + 4 * (n % 4), "lr": 0.005}} for n in range(20)]
+    best = [{"accuracy": 0.6 + 0.01 * n, "params": {"width": width, "lr": 0.005 + 0.0001 * n}} for n in range(5)]
+    others = [{"accuracy": 0.3, "params": {"width": 8.0 + 4 * (n % 4), "lr": 0.006 + 0.0001 * n}} for n in range(20)]
     trials, _ = made(tmp_path, others + best)
     (warning,) = findings.range_warnings(trials, fake.SPACE)
-    assert warning.startswith("width: the best 5 trials lie at the ")
+    assert warning.startswith("width: half of the best 5 lie within a tenth of the ")
     assert end in warning
 
 
@@ -90,7 +90,8 @@ def test_where_all_trials_crowd_at_an_end_it_says_nothing_of_the_best(tmp_path: 
 def test_scales_are_those_of_the_search_space(tmp_path: Path) -> None:
     """0.06 is half of the range of lr, but on its logarithmic scale it lies near the upper end."""
     best = [{"accuracy": 0.5, "params": {"width": 12.0, "lr": 0.06 + 0.005 * n}} for n in range(5)]
-    trials, _ = made(tmp_path, best + [{"accuracy": 0.3, "params": {"width": 12.0, "lr": 0.002}}] * 20)
+    others = [{"accuracy": 0.3, "params": {"width": 12.0, "lr": 0.002 + 0.0001 * n}} for n in range(20)]
+    trials, _ = made(tmp_path, best + others)
     (warning,) = findings.range_warnings(trials, fake.SPACE)
     assert warning.startswith("lr: ")
 

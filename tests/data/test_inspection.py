@@ -39,7 +39,7 @@ def test_what_is_wrong_is_told(folder: Path, capsys: pytest.CaptureFixture[str])
     assert "1 files are no readable pictures" in out
     assert "1 pictures are smaller than 32 x 32" in out
     assert "2 pictures are exact copies of others in the same part" in out
-    assert "1 test pictures are among the training pictures too" in out
+    assert "1 of the 7 test pictures are among the training pictures too" in out
     assert "1 pictures stand in more than one class" in out
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from cifar.data import datasets, near_duplicates
 from cifar.data.inspection import describe, kept_together
+from cifar.data.leaks import leaks
+from cifar.system import places
 
 SIDE = 40  # pixels of a scene, of which a picture shows 32
 
@@ -127,5 +130,35 @@ def test_near_duplicates_on_both_sides_are_told(
     folder = make_folder({"train/a": 10, "train/b": 10, "test/a": 5, "test/b": 5})
     shot(scenes[0], 4).save(folder / "train" / "a" / "000.png")
     compressed(shot(scenes[0], 5), 60).save(folder / "test" / "a" / "003.png")
+    shutil.copy(folder / "train" / "b" / "002.png", folder / "test" / "b" / "copy.png")
     assert describe(str(folder), None, force=False) == 1
-    assert "1 of the 10 test pictures nearly equal training pictures" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    exact, near = leaks(datasets.load(str(folder)), datasets.load_test(str(folder)))
+    assert exact in out
+    assert near in out
+    assert exact.startswith("1 of the 11 test pictures are among the training pictures too")
+    assert exact.endswith(": test/b/copy.png = train/b/002.png")
+    assert near.startswith("1 of the 11 test pictures nearly equal training pictures")
+
+
+def test_a_comparison_is_kept_and_made_again_where_it_is_damaged(
+    scenes: list[Image.Image], make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder({"train/a": 10, "train/b": 10, "test/a": 5, "test/b": 5})
+    shot(scenes[0], 4).save(folder / "train" / "a" / "000.png")
+    compressed(shot(scenes[0], 5), 60).save(folder / "test" / "a" / "003.png")
+    train, test = datasets.load(str(folder)), datasets.load_test(str(folder))
+    compared, really = list[int](), near_duplicates.across
+
+    def counted(*images: Tensor) -> NDArray[np.int64]:
+        compared.append(1)
+        return really(*images)
+
+    monkeypatch.setattr(near_duplicates, "across", counted)
+    first = [*leaks(train, test)]
+    assert [*leaks(train, test)] == first
+    assert len(compared) == 1
+    for path in (places.cache() / "compared").iterdir():
+        path.write_text("{")
+    assert [*leaks(train, test)] == first
+    assert len(compared) == 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,3 +92,17 @@ def test_durations_read_as_people_say_them() -> None:
         "60 min",
         "2 h 30 min",
     ]
+
+
+def test_a_repeat_says_which_trial_it_repeats() -> None:
+    first, other, again = trial(0, 0.5), trial(1, 0.8), trial(2, 0.7)
+    again = replace(again, params={**first.params, "seed": 5002})
+    assert progress.ended_line(again, [first, other, again]) == "trial 2 (trial 0 again, seed 5002): 70.0%, ok"
+    assert progress.ended_line(other, [first, other, again]) == "trial 1 (lr 0.1): 80.0%, ok"
+
+
+def test_a_trial_that_answers_one_class_is_not_just_ok() -> None:
+    constant = trial(0, 0.6)
+    assert constant.result is not None
+    constant.result["metrics"]["predicted_classes"] = 1
+    assert progress.ended_line(constant, [constant]).endswith("60.0%, ok, but every image gets the same class")

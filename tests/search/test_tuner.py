@@ -111,3 +111,19 @@ def test_a_resumed_search_knows_its_leaders_and_their_repeats() -> None:
 @pytest.mark.parametrize("space", [SPACE | {"seed": {"_type": "randint", "_value": [0, 10]}}])
 def test_where_the_seed_is_searched_nothing_is_repeated(space: dict[str, Any]) -> None:
     assert all(params["seed"] < 10 for params in search(made(space), 40))
+
+
+def test_a_point_that_is_proposed_again_is_a_repeat_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NNI's TPE avoids it; a subclass, or another version, need not."""
+    tuner = made()
+    point = {"width": 8.0, "lr": 0.01}
+    monkeypatch.setattr(TpeTuner, "generate_parameters", lambda *_, **__: dict(point))
+    monkeypatch.setattr(TpeTuner, "receive_trial_result", lambda *_, **__: None)
+    tuner._params = tuner._running_params = dict.fromkeys(range(4))
+    proposed = []
+    for number in range(4):
+        proposed.append(tuner.generate_parameters(number))
+        tuner.receive_trial_result(number, proposed[-1], {"default": 0.5})
+    assert proposed[0] == point
+    assert all({name: some[name] for name in point} == point for some in proposed)
+    assert len({some.get("seed") for some in proposed}) == 4

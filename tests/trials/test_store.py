@@ -90,7 +90,7 @@ def test_the_leaderboard_ranks_what_was_measured_and_counts_the_rest(experiment:
         "seconds",
         "ended",
     ]
-    assert lines[1].split() == ["1", "trial1", "90.0%", "±", "8.8%", "=", "41", "0.1", "8", "1.5", "stopped_early"]
+    assert lines[1].split() == ["1", "trial1", "90.0%", "±", "8.0%", "=", "41", "0.1", "8", "1.5", "stopped_early"]
     assert lines[-1] == "5 trials: 1 ok, 1 stopped_early, 1 user_canceled, 1 diverged, 1 running"
 
 

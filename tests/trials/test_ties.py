@@ -13,7 +13,7 @@ from cifar.trials import layout
 from cifar.trials.intervals import wilson
 from cifar.trials.predictions import save_predictions
 from cifar.trials.seed_noise import SeedNoise, seed_noise, seed_variance
-from cifar.trials.store import Trial
+from cifar.trials.store import Trial, best_first
 from cifar.trials.ties import interval, ties
 
 IMAGES = 1000
@@ -57,21 +57,21 @@ def test_equal_configurations_are_seldom_called_worse(tmp_path: Path, seed_sd: f
 
 def test_a_configuration_that_is_far_behind_is_no_tie(tmp_path: Path) -> None:
     right = networks(np.random.default_rng(0), [0.8, 0.79, 0.6], 0.0)
-    trials = [trial(tmp_path, number, some) for number, some in enumerate(right)]
+    trials = [trial(tmp_path, number, some, lr=1.0 + number) for number, some in enumerate(right)]
     assert ties(trials, tmp_path, SeedNoise(0.01**2, 8, 0)) == {"trial0", "trial1"}
 
 
 def test_seeds_leave_more_ties_than_images_alone(tmp_path: Path) -> None:
     """Right on the same images but few: without seed noise they would be told apart."""
     right = np.arange(IMAGES)[None, :] < np.array([[800], [770]])
-    trials = [trial(tmp_path, number, some) for number, some in enumerate(right)]
+    trials = [trial(tmp_path, number, some, lr=1.0 + number) for number, some in enumerate(right)]
     assert ties(trials, tmp_path, NONE) == set()
     assert ties(trials, tmp_path, SeedNoise(0.015**2, 8, 0)) == {"trial0", "trial1"}
 
 
 def test_without_predictions_images_are_taken_for_different_ones(tmp_path: Path) -> None:
     right = np.arange(IMAGES)[None, :] < np.array([[800], [770]])
-    trials = [trial(tmp_path, number, some) for number, some in enumerate(right)]
+    trials = [trial(tmp_path, number, some, lr=1.0 + number) for number, some in enumerate(right)]
     (layout.trial_directory(tmp_path, "trial1") / "validation.npz").unlink()
     assert ties(trials, tmp_path, NONE) == {"trial0", "trial1"}
 
@@ -79,7 +79,7 @@ def test_without_predictions_images_are_taken_for_different_ones(tmp_path: Path)
 def test_few_files_are_read_of_many_trials(tmp_path: Path) -> None:
     """The two far behind have none that could be read."""
     right = np.arange(IMAGES)[None, :] < np.array([[800], [790], [300], [200]])
-    trials = [trial(tmp_path, number, some) for number, some in enumerate(right)]
+    trials = [trial(tmp_path, number, some, lr=1.0 + number) for number, some in enumerate(right)]
     for number in (2, 3):
         (layout.trial_directory(tmp_path, f"trial{number}") / "validation.npz").write_bytes(b"damaged")
     assert ties(trials, tmp_path, NONE) == set()
@@ -144,3 +144,42 @@ def test_a_configurations_interval_is_wider_than_its_networks(tmp_path: Path) ->
     assert whole.margin == pytest.approx(np.hypot(own.margin, 2.306 * 0.02), rel=0.001)
     assert interval(Trial("x", 0, "RUNNING", {}, None), NONE) is None
     assert json.dumps([whole.low, whole.high])
+
+
+def test_few_images_say_little_of_seeds(tmp_path: Path) -> None:
+    """Repeats that are judged by two dozen images leave what is known of such recipes nearly as it was."""
+    generator, found = np.random.default_rng(5), list[float]()
+    for number in range(40):
+        right = networks(generator, [0.6] * 8, 0.02)[:, :24]
+        repeats = [trial(tmp_path / str(number), seed, some, seed=seed) for seed, some in enumerate(right)]
+        noise = seed_noise(repeats, tmp_path / str(number))
+        found.append(noise.variance**0.5)
+        assert noise.freedom == 8
+    assert 0.012 < min(found) < max(found) < 0.035
+
+
+def test_networks_that_answer_one_class_tell_nothing_of_seeds(tmp_path: Path) -> None:
+    constant = np.zeros(IMAGES, dtype=np.bool_)
+    repeats = [trial(tmp_path, seed, constant, seed=seed) for seed in range(4)]
+    assert seed_noise(repeats, tmp_path).repeats == 0
+
+
+def test_the_same_seed_again_is_no_repeat(tmp_path: Path) -> None:
+    steady = np.arange(IMAGES) < 600
+    assert seed_noise([trial(tmp_path, number, steady) for number in range(4)], tmp_path).repeats == 0
+
+
+def test_a_repeated_configuration_counts_once_and_with_its_mean(tmp_path: Path) -> None:
+    """Its lucky first training alone would leave the others behind."""
+    right = np.arange(IMAGES)[None, :] < np.array([[840], [780], [790], [600]])
+    lucky, again = trial(tmp_path, 0, right[0], lr=1.0), trial(tmp_path, 1, right[1], lr=1.0, seed=5001)
+    others = [trial(tmp_path, number, right[number], lr=1.0 + number) for number in (2, 3)]
+    first, *_ = best_first([lucky, again, *others])
+    assert (first.number, [one.number for one in first.repeats]) == (0, [1])
+    assert first.accuracy == pytest.approx(0.81)
+    noise = SeedNoise(0.01**2, 1000, 2)
+    assert ties([lucky, again, *others], tmp_path, noise) == {"trial0", "trial2"}
+    alone, repeated = interval(lucky, noise), interval(first, noise)
+    assert alone is not None
+    assert repeated is not None
+    assert repeated.margin < alone.margin
