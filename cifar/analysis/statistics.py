@@ -33,32 +33,34 @@ class Mean:
 class SeedSpread:
     """How much trainings with different seeds differ: the mean square between seeds, and its degrees of freedom.
 
-    `variance` is that of the accuracy over seeds, without what seeds and images have together.
+    `variance` is that of the accuracy over seeds, without what seeds and images have together, and less sure.
     """
 
     mean_square: float
-    freedom: int
+    freedom: float
     variance: float
+    freedom_of_variance: float
 
 
 def pooled_spread(groups: Sequence[NDArray[np.float64]]) -> SeedSpread:
     """Of several configurations, each seeds x images, with equally many of both: few seeds of one say little of it."""
     repeated = [values for values in groups if len(values) > 1]
     if not repeated:
-        return SeedSpread(0.0, 0, 0.0)
+        return SeedSpread(0.0, 0.0, 0.0, 0.0)
     images = repeated[0].shape[1]
     square = float(np.mean([images * values.mean(1).var(ddof=1) for values in repeated]))
     together = float(np.mean([_together(values) for values in repeated]))
-    return SeedSpread(square, sum(len(values) - 1 for values in repeated), max(square - together, 0.0) / images)
+    freedom, alone = sum(len(values) - 1 for values in repeated), max(square - together, 0.0)
+    return SeedSpread(square, freedom, alone / images, freedom * (alone / square) ** 2 if square else 0.0)
 
 
 def pooled_with(values: NDArray[np.float64], known: SeedSpread) -> SeedSpread:
     """The spread of these seeds x images, pooled with what trainings like these showed on other images."""
     own, images = pooled_spread([values]), values.shape[1]
     carried = images * known.variance + (_together(values) if len(values) > 1 else 0.0)
-    freedom = own.freedom + known.freedom
-    square = (own.freedom * own.mean_square + known.freedom * carried) / max(freedom, 1)
-    return SeedSpread(square, freedom, known.variance)
+    freedom = own.freedom + known.freedom_of_variance
+    square = (own.freedom * own.mean_square + known.freedom_of_variance * carried) / max(freedom, 1.0)
+    return replace(known, mean_square=square, freedom=freedom)
 
 
 def _together(values: NDArray[np.float64]) -> float:
