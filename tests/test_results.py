@@ -63,6 +63,17 @@ def test_what_the_published_searches_found() -> None:
         assert "95 % over three seeds" in README
 
 
+def test_the_gain_of_the_published_search_of_net() -> None:
+    anew = json.loads((ROOT / "results/net/anew.json").read_text())
+    gain = f"+{100 * anew['gain']['mean']:.1f} points ± {100 * anew['gain']['margin_95']:.1f}"
+    assert gain in " ".join(README.split())
+    text = " ".join((ROOT / "results/net/README.md").read_text().split())
+    assert gain in text
+    for candidate in anew["candidates"].values():
+        assert candidate["mean"] == pytest.approx(fmean(candidate["seeds"]))
+        assert interval(candidate) in text
+
+
 @pytest.mark.parametrize("name", ["net", "fast"])
 def test_what_the_tuner_found_beside_random_search(name: str) -> None:
     told = rows((ROOT / "results" / name / "README.md").read_text())

@@ -20,10 +20,11 @@ from tqdm import tqdm
 
 from benchmarks.shared import machine
 from benchmarks.shared.report import RESULTS, Report
-from cifar.analysis.configurations import Configuration
+from cifar.analysis.configurations import DEFAULTS, Configuration
 from cifar.analysis.confirm import Candidate, decide
 from cifar.analysis.findings import range_warnings
-from cifar.analysis.statistics import expected_best, mean, pooled_spread
+from cifar.analysis.statistics import expected_best, mean, pooled_spread, pooled_with
+from cifar.analysis.study import importances, rebuild
 from cifar.training.hparams import Hparams
 from cifar.trials import layout
 from cifar.trials.predictions import Predictions, save_predictions
@@ -83,17 +84,18 @@ def main() -> int:
     report = Report(RESULTS / "chance", "Whether what is said holds", facts)
     head = ["case", "tries", "share", "promised"]
     report.table("The 95 % interval of a mean over seeds and images holds the truth", "coverage", head, coverage())
+    title = "The 95 % interval of the final networks on test images holds the truth"
+    report.table(title, "final_coverage", head, final_coverage())
     report.table("cifar best: equal configurations that are not called a tie", "told_apart", head, told_apart())
     report.table("cifar trials: equal configurations that are not called a tie", "trials", head, trials_told_apart())
     header = ["search", "searches", "behind: the search's leader", "behind: the confirmed winner"]
     report.table("Points behind the best of 60 trials (net) or 30 (fast)", "regret", header, regrets())
     report.table("The report warns of a range although nothing matters", "warnings", head, false_warnings())
-    report.table(
-        "The report's gain over random trials where there is none",
-        "gain",
-        ["case", "searches", "mean gain"],
-        gain_bias(),
-    )
+    report.table("The report's gain over random trials where there is none", "gain", _BIAS_HEADER, gain_bias())
+    title = "The gain over the defaults of cifar best, where five others are as good as they"
+    report.table(title, "gain_over_defaults", _BIAS_HEADER, defaults_bias())
+    title = "The report ranks a parameter above a random number although nothing matters"
+    report.table(title, "importance", head, false_importances())
     return 0
 
 
@@ -105,9 +107,10 @@ def networks(
     return generator.random(ease.shape) < ease
 
 
-def truth(accuracy: float) -> float:
-    """What a network is right on in the long run: an ease above 1 or below 0 is no more than that."""
-    return float(np.random.default_rng(0).normal(accuracy, _HARDNESS, 1_000_000).clip(0, 1).mean())
+def truth(accuracy: float, sd: float = 0.0) -> float:
+    """What networks are right on in the long run: an ease above 1 or below 0 is no more than that."""
+    spread = float(np.hypot(_HARDNESS, sd))
+    return float(np.random.default_rng(0).normal(accuracy, spread, 1_000_000).clip(0, 1).mean())
 
 
 def coverage() -> Iterator[Share]:
@@ -122,14 +125,31 @@ def coverage() -> Iterator[Share]:
             yield Share(f"{seeds} seeds, {images:,} images, seed sd 1 point", tries, covered / tries, "93 to 97 %")
 
 
+def final_coverage() -> Iterator[Share]:
+    """As `cifar best` says of its final networks: how much seeds do is known from validation images."""
+    generator, tries, val_images, test_images = np.random.default_rng(6), 300, 1_000, 2_000
+    for accuracy in (0.6, 0.9):
+        for seeds in (2, 3):
+            for sd in (0.0, 0.004, 0.02):
+                true, covered = truth(accuracy, sd), 0
+                for _ in tqdm(range(tries), f"{seeds} seeds, sd {sd}", leave=False):
+                    validated = networks(generator, np.full(5 * seeds, accuracy), sd, val_images).astype(float)
+                    known = pooled_spread(np.split(validated, 5))
+                    tested = networks(generator, np.full(seeds, accuracy), sd, test_images).astype(float)
+                    interval = mean(tested, pooled_with(tested, known))
+                    covered += abs(interval.value - true) <= interval.margin
+                case = f"accuracy {accuracy:.0%}, {seeds} seeds, seed sd {100 * sd:g} points"
+                yield Share(case, tries, covered / tries, "93 to 97 %")
+
+
 def told_apart() -> Iterator[Share]:
-    generator, searches = np.random.default_rng(1), 100
+    generator, searches = np.random.default_rng(1), 400
     for sd in _SEED_SDS:
         apart = 0
         for _ in tqdm(range(searches), f"seed sd {sd}", leave=False):
             confirmed = decide(_candidates(generator, {str(number): 0.6 for number in range(_CONFIRMED)}, sd))
             apart += _CONFIRMED - len(confirmed.tied)
-        tries = searches * _CONFIRMED
+        tries = searches * (_CONFIRMED - 1)  # the best one is none that could be told apart
         yield Share(f"{_CONFIRMED} candidates, seed sd {100 * sd:g} points", tries, apart / tries, "at most 7 %")
 
 
@@ -151,7 +171,8 @@ def trials_told_apart() -> Iterator[Share]:
             for count in (20, 60):
                 apart = sum(_apart(generator, count, repeats, sd) for _ in tqdm(range(searches), leave=False))
                 case = f"{count} trials, {repeats} repeats, seed sd {100 * sd:g} points"
-                yield Share(case, searches * count, apart / (searches * count), "at most 7 %")
+                tries = searches * (count - 1)
+                yield Share(case, tries, apart / tries, "at most 7 %")
 
 
 def _apart(generator: np.random.Generator, count: int, repeats: int, sd: float) -> int:
@@ -226,6 +247,29 @@ def gain_bias() -> Iterator[Bias]:
         found = best[1] - best[0]
         error = float(found.std() / np.sqrt(searches))
         yield Bias(f"{drawn} random and {proposed} proposed trials", searches, float(found.mean()), error)
+
+
+def defaults_bias() -> Iterator[Bias]:
+    generator, searches = np.random.default_rng(7), 400
+    names = [*map(str, range(_CONFIRMED)), DEFAULTS]
+    for sd in _SEED_SDS:
+        found = []
+        for _ in tqdm(range(searches), f"seed sd {sd}", leave=False):
+            gain = decide(_candidates(generator, dict.fromkeys(names, 0.6), sd)).gain
+            assert gain is not None
+            found.append(gain.value)
+        error = float(np.std(found) / np.sqrt(searches))
+        yield Bias(f"seed sd {100 * sd:g} points", searches, float(np.mean(found)), error)
+
+
+def false_importances() -> Iterator[Share]:
+    generator, searches = np.random.default_rng(8), 40
+    for trials, parameters in ((20, 4), (30, 6)):
+        space, above = dict(list(_SPACE.items())[:parameters]), 0
+        for _ in tqdm(range(searches), f"{trials} trials", leave=False):
+            found = importances(rebuild(_noise(generator, trials, space), space, {}))
+            above += any(share.value > found.of_chance for share in found.shares.values())
+        yield Share(f"{trials} trials, {parameters} parameters", searches, above / searches, "at most 5 % of searches")
 
 
 if __name__ == "__main__":
