@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import fmean
 from types import ModuleType
 from typing import Any
 
 import fake_experiments
+import numpy as np
 import pytest
 import torch
 from conftest import MakeFolder
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.contest import policies
+from benchmarks.contest.replay import Lead, Rules, replay
 from benchmarks.shared import machine
 from benchmarks.shared.contenders import Contender, Work
 from benchmarks.shared.tutorial import Pictures, Tutorial
-from benchmarks.studies import accuracy, curves, full, ingredients, longer, stopping, tuners
+from benchmarks.studies import accuracy, curves, full, ingredients, longer, published, stopping, tuners
+from benchmarks.table import rows as table_rows
+from benchmarks.table.plan import PLANS, trainings
+from benchmarks.table.plan import configurations as configurations_of
 from benchmarks.yardsticks import airbench94, faults, gpu, growth, memory, peers, searches, speed, startup
+from cifar.analysis import configurations
 from cifar.data import datasets, test_log
 from cifar.data.datasets import Dataset
+from cifar.search.search_space import fits, place
 from cifar.training.hparams import RECIPES, Hparams
 from cifar.training.models import build_model
 from cifar.training.train import new_model
-from cifar.trials import layout
+from cifar.trials import layout, store
 
 
 def test_the_tutorials_network_begins_as_ours(tiny: Dataset) -> None:
@@ -328,3 +338,80 @@ def test_a_search_is_timed_from_command_to_end() -> None:
     timed = gpu.search("digits", "digits", config, trials=2, at_once=2)
     assert timed.seconds > 0
     assert timed.cells()[:3] == ["digits", "2", "2"]
+
+
+def test_a_published_search_becomes_an_experiment_again(tmp_path: Path) -> None:
+    """As `cifar trials` printed it, whatever the program called its bounds then."""
+    root = Path(published.__file__).parents[2]
+    table, config = root / "results/net/tpe.csv", root / "searches/net/config.yml"
+    rows = published.read_rows(table)
+    published.make(tmp_path / "net", published.read_config(config, epochs=6), 1260.0, rows)
+    trials = store.read_trials(tmp_path / "net")
+    assert [trial.id for trial in trials] == [row["trial"] for row in rows]
+    assert store.read_seconds(tmp_path / "net") == 1260.0
+    (best, *_) = store.best_first(trials)
+    assert (best.id, best.accuracy, best.params["width"]) == ("Ep7Mq", 0.6206, 28.0)
+    assert configurations.of_trial(best).hparams.epochs == 6
+    assert configurations.of_defaults(tmp_path / "net", "cifar10").hparams.width == 6
+
+
+def test_a_tables_beginning_fills_the_space_evenly_and_stays_the_same() -> None:
+    for plan in PLANS.values():
+        some = list(itertools.islice(configurations_of(plan), 64))
+        assert some[:16] == list(itertools.islice(configurations_of(plan), 16))
+        assert all(fits(params, plan.space) for params in some)
+        widths = [place(params["width"], plan.space["width"]) or 0.0 for params in some]
+        assert 0.4 < fmean(widths) < 0.6
+    planned = list(trainings(PLANS["net"], []))
+    assert len(planned) == 360
+    assert len({training.hparams.seed for training in planned}) == 360
+    chosen = list(trainings(PLANS["net-full"], list(range(299, -1, -1))))
+    assert [training.number for training in chosen] == [*range(299, 279, -1), *range(20)]
+
+
+def test_a_table_goes_on_where_it_stopped(tmp_path: Path, tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_rows, "RESULTS", tmp_path)
+    names, row = ["lr"], {"lr": "0.1", "epoch": "1", "seconds": "1", "train_loss": "2", "val_loss": "2"}
+    made = [{**row, "number": str(number), "seed": "0", "val_accuracy": f"0.{number + 1}"} for number in (2, 0, 1)]
+    table_rows.write("net", names, made)
+    first = table_rows.path("net").read_bytes()
+    table_rows.write("net", names, reversed(table_rows.read("net")))
+    assert table_rows.path("net").read_bytes() == first
+    assert table_rows.ranking(table_rows.read("net")) == [2, 1, 0]
+
+
+class Landscape:
+    """What replay needs of a surrogate: wider is better, and takes longer."""
+
+    def training(self, params: Any, chance: Any, val_images: Any) -> list[float]:
+        return [params["width"] / 100 * epoch for epoch in (0.5, 0.8, 1.0)]
+
+    def epoch_seconds(self, params: Any) -> float:
+        return float(params["width"]) / 10
+
+    def curves(self, some: Any) -> Any:
+        return np.array([self.training(params, None, None) for params in some])
+
+
+def test_a_replayed_search_takes_the_time_of_its_trials_and_names_its_leaders() -> None:
+    space = {"width": {"_type": "quniform", "_value": [10, 40, 10]}}
+    leads = replay(policies.Random(space, 0), Landscape(), 60.0, 0, Rules(at_once=1, beside=1.0))  # type: ignore[arg-type]
+    first = policies.Random(space, 0).propose(0)["width"]
+    assert leads[0] == Lead(1 + 3 * first / 10, first / 100)
+    assert [lead.accuracy for lead in leads] == sorted({lead.accuracy for lead in leads})
+    assert leads[-1].accuracy == 0.4
+    assert leads[-1].seconds < 60
+
+
+@pytest.mark.parametrize("name", policies.CONTENDERS)
+def test_each_contender_plays(name: str) -> None:
+    if name.startswith("Optuna"):
+        pytest.importorskip("optuna", minversion="5")
+    if name.startswith("Ray"):
+        pytest.importorskip("ray")
+    space = {
+        "width": {"_type": "qloguniform", "_value": [4, 32, 2]},
+        "lr": {"_type": "loguniform", "_value": [0.001, 0.3]},
+    }
+    leads = replay(policies.CONTENDERS[name](space, 0, 3), Landscape(), 60.0, 0)  # type: ignore[arg-type]
+    assert leads[-1].accuracy > 0.15

@@ -41,9 +41,14 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, help="of each trial (default: as CONFIG has them)")
     options = parser.parse_args()
     config = read_config(options.config, options.epochs)
-    rows = sorted(csv.DictReader(options.table.open()), key=lambda row: int(row["number"]))
-    make(options.directory, config, 60 * options.minutes, rows)
+    make(options.directory, config, 60 * options.minutes, read_rows(options.table))
     return 0
+
+
+def read_rows(table: Path) -> list[dict[str, str]]:
+    """In the order in which the trials began."""
+    with table.open(newline="") as file:
+        return sorted(csv.DictReader(file), key=lambda row: int(row["number"]))
 
 
 def read_config(path: Path, epochs: int | None) -> dict[str, Any]:

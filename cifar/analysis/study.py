@@ -27,7 +27,7 @@ def rebuild(trials: Sequence[Trial], space: Mapping[str, Any], curves: Curves, w
 
     Those without an accuracy to compare count as failed, which Optuna leaves out.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(directions=["maximize", "minimize"] if with_cost else ["maximize"])
     ranked = best_first(list(trials))
     distributions = {name: _distribution(name, sampler, ranked) for name, sampler in space.items()}

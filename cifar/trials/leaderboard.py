@@ -13,7 +13,7 @@ from cifar.console import plain_table
 from cifar.data.balance import is_uneven
 from cifar.trials.intervals import Interval
 from cifar.trials.seed_noise import SeedNoise, metric_of, seed_noise
-from cifar.trials.store import Trial, best_first
+from cifar.trials.store import COMPARED, Trial, best_first
 from cifar.trials.ties import interval, ties
 
 
@@ -98,7 +98,7 @@ def _row(trial: Trial, names: list[str], tie: bool, noise: SeedNoise, other: str
     return [
         ", ".join(str(training.number) for training in trial.trainings),
         trial.id,
-        str(interval(trial, noise) or "none"),
+        str(interval(trial, noise) or "none") if trial.status in COMPARED else accuracy_text(trial),
         "=" if tie else "",
         *([_share(metrics.get(other))] if other else []),
         *(param_text(trial.params.get(name, "")) for name in names),

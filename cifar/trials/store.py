@@ -24,6 +24,7 @@ _ERROR = re.compile(
     r"^(Killed|Aborted|Bus error|Segmentation fault)|^\S*(Error|Exception|Interrupt|Exit)\b|error:"
     r"|: .*(not found|No such|denied|can't)"
 )
+COMPARED = ("ok", "stopped_early")  # trials whose accuracy says something of their configuration
 _CANCELED = ("USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
 
 
@@ -227,7 +228,7 @@ def best_first(trials: list[Trial]) -> list[Trial]:
 
     Each is its first trial, which has those as `repeats` that differ in nothing but the seed.
     """
-    finished = [trial for trial in trials if trial.status in ("ok", "stopped_early")]
+    finished = [trial for trial in trials if trial.status in COMPARED]
     return sorted(_configurations(finished), key=lambda trial: trial.accuracy or 0.0, reverse=True)
 
 
