@@ -27,7 +27,8 @@ Params = Mapping[str, float]
 Floats = NDArray[np.float64]
 
 _SEARCHED = 20_000  # points among which the best one is looked for
-_NEIGHBOURS = 15  # pairs of seeds, of configurations about as good, from which chance is drawn
+_SAME = 0.15  # seeds that differ by more: one of them failed, which is not what others do about as far up
+_NEIGHBOURS = 6  # pairs of seeds, of configurations about as good, from which chance is drawn
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class Surrogate:
         same = defaultdict[int, list[Floats]](list)
         for number, curve in zip(self._numbers, self._curves, strict=True):
             same[number].append(curve)
-        return [(found[0], found[1]) for found in same.values() if len(found) > 1]
+        pairs = [(found[0], found[1]) for found in same.values() if len(found) > 1]
+        return [(one, other) for one, other in pairs if abs(one[-1] - other[-1]) < _SAME]
 
     @cached_property
     def _pairs(self) -> Floats:
