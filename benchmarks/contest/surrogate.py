@@ -56,6 +56,10 @@ class Surrogate:
         known = taken > 0  # one that diverged at once took none
         self._clock = _clock_model().fit(features[known], taken[known])
 
+    @property
+    def trainings(self) -> int:
+        return len(self._curves)
+
     def _features(self, params: Params) -> list[float]:
         """Places in their ranges, but for the learning rate: the size of a step per image."""
         places = {name: place(params[name], sampler) or 0.0 for name, sampler in self.plan.space.items()}

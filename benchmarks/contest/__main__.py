@@ -1,0 +1,163 @@
+"""`python -m benchmarks.contest TABLE...`: searches of all contenders, replayed on surrogates of the tables.
+
+Regret against seconds: how far the mean accuracy of a search's leader lies below the best of the table's space. Two
+trials at once, each with half a second beside its training; nothing else is counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from benchmarks.contest import surrogate as surrogates
+from benchmarks.contest.policies import CONTENDERS
+from benchmarks.contest.replay import TWO_CORES, Lead, replay
+from benchmarks.contest.surrogate import Error, Surrogate
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report
+from benchmarks.table.plan import PLANS
+
+_TRIALS = 240  # whose seconds a search has, of random ones at their mean cost
+_MOMENTS = (0.05, 0.1, 0.25, 1.0)  # of these seconds
+_CLOSE = 0.01  # of the table's best
+_RESAMPLES = 2_000
+HEADER = ["table", "contender", "searches", *(f"at {moment:.0%}" for moment in _MOMENTS), "seconds to within a point"]
+_ERROR_HEADER = [
+    "table",
+    "trainings",
+    "error",
+    "of the better half",
+    "rank correlation",
+    "best of the space",
+    "seconds",
+]
+
+
+@dataclass(frozen=True)
+class Played:
+    """Searches of one contender: mean regrets at the moments with their 95 % margins, and what half of them needed.
+
+    `needed` is None where fewer than half came so close.
+    """
+
+    table: str
+    contender: str
+    searches: int
+    regrets: list[tuple[float, float]]
+    needed: list[float | None]  # with the ends of its 95 % interval
+
+    def cells(self) -> list[str]:
+        regrets = [f"{100 * value:.2f} ± {100 * margin:.2f}" for value, margin in self.regrets]
+        value, low, high = ("more" if some is None else f"{some:,.0f}" for some in self.needed)
+        return [self.table, self.contender, str(self.searches), *regrets, f"{value} ({low} to {high})"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How well a surrogate knows its table."""
+
+    table: str
+    trainings: int
+    error: Error
+    best: float
+    seconds: float  # of a search
+
+    def cells(self) -> list[str]:
+        error = self.error
+        wrong = [f"{100 * some:.1f} points" for some in (error.all, error.better_half)]
+        rank = f"{error.rank_correlation:.2f}"
+        return [self.table, str(self.trainings), *wrong, rank, f"{self.best:.1%}", f"{self.seconds:,.0f}"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.contest", description=__doc__)
+    parser.add_argument("tables", nargs="+", metavar="TABLE", choices=PLANS, help=f"of {', '.join(PLANS)}")
+    parser.add_argument("--seeds", type=int, default=200, metavar="N", help="searches of each contender (default: 200)")
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)  # NNI's tuners say each step
+    warnings.simplefilter("ignore")  # Optuna's say what is experimental
+    fitted = {name: surrogates.load(PLANS[name]) for name in options.tables}
+    command = f"python -m benchmarks.contest {' '.join(options.tables)} --seeds {options.seeds}"
+    report = Report(
+        RESULTS / "contest-replayed", "The contest, replayed", machine.describe(command, machine.choose_data())
+    )
+    errors = [Fitted(name, some.trainings, some.error(), some.best, seconds_of(some)) for name, some in fitted.items()]
+    report.table("What the surrogates know, by cross-validation", "surrogates", _ERROR_HEADER, errors)
+    leads = {(name, who): play(some, who, options.seeds) for name, some in fitted.items() for who in CONTENDERS}
+    played = [summed_up(name, who, fitted[name], some) for (name, who), some in leads.items()]
+    report.table("Points below the best of the space, and the seconds to come close", "played", HEADER, played)
+    plot(leads, fitted, RESULTS / "contest-replayed.png")
+    return 0
+
+
+def seconds_of(surrogate: Surrogate) -> float:
+    chance = np.random.default_rng(0)
+    costs = [surrogate.epoch_seconds(surrogate.drawn(chance)) for _ in range(500)]
+    return _TRIALS * surrogate.plan.base.epochs * float(np.mean(costs)) / TWO_CORES.at_once
+
+
+def play(surrogate: Surrogate, contender: str, seeds: int) -> list[list[Lead]]:
+    make, plan, seconds = CONTENDERS[contender], surrogate.plan, seconds_of(surrogate)
+    return [
+        replay(make(plan.space, seed, plan.base.epochs), surrogate, seconds, seed)
+        for seed in tqdm(range(seeds), f"{plan.name}: {contender}", file=sys.stderr)
+    ]
+
+
+def summed_up(table: str, contender: str, surrogate: Surrogate, leads: Sequence[Sequence[Lead]]) -> Played:
+    moments = [share * seconds_of(surrogate) for share in _MOMENTS]
+    found = np.array([[regret(surrogate, some, moment) for moment in moments] for some in leads])
+    margins = 1.96 * found.std(axis=0, ddof=1) / np.sqrt(len(found))
+    close = [first_close(surrogate, some) for some in leads]
+    regrets = [(float(value), float(margin)) for value, margin in zip(found.mean(0), margins, strict=True)]
+    return Played(table, contender, len(leads), regrets, median_with_interval(np.array(close)))
+
+
+def regret(surrogate: Surrogate, leads: Sequence[Lead], seconds: float) -> float:
+    """Before any trial has ended a user would have a network that guesses."""
+    accuracy = next((lead.accuracy for lead in reversed(leads) if lead.seconds <= seconds), 0.1)
+    return surrogate.best - accuracy
+
+
+def first_close(surrogate: Surrogate, leads: Sequence[Lead]) -> float:
+    return next((lead.seconds for lead in leads if surrogate.best - lead.accuracy <= _CLOSE), np.inf)
+
+
+def median_with_interval(values: NDArray[np.float64]) -> list[float | None]:
+    """The lower median, which is one of the values, and the middle 95 % of those of resampled values."""
+    generator, middle = np.random.default_rng(0), (len(values) - 1) // 2
+    resampled = np.sort(generator.choice(values, (_RESAMPLES, len(values))), axis=1)[:, middle]
+    low, high = np.sort(resampled)[[int(0.025 * _RESAMPLES), int(0.975 * _RESAMPLES) - 1]]
+    return [float(some) if np.isfinite(some) else None for some in (np.sort(values)[middle], low, high)]
+
+
+def plot(leads: dict[tuple[str, str], list[list[Lead]]], fitted: dict[str, Surrogate], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(fitted), figsize=(6 * len(fitted), 4.5), layout="constrained", squeeze=False)
+    for axis, (name, surrogate) in zip(axes[0], fitted.items(), strict=True):
+        grid = np.geomspace(0.02, 1, 60) * seconds_of(surrogate)
+        for who in CONTENDERS:
+            curves = np.array([[regret(surrogate, some, moment) for moment in grid] for some in leads[name, who]])
+            axis.plot(grid, 100 * curves.mean(0), label=who)
+        axis.set(xscale="log", yscale="log", title=name, xlabel="seconds of search", ylabel="points below the best")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
