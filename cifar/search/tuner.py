@@ -55,20 +55,27 @@ class RepeatingTpe(TpeTuner):  # type: ignore[misc]  # NNI has no types
             leader.begun += 1
             return {**leader.params, "seed": _FIRST_SEED + leader.begun}
         self._proposed += 1
-        params: dict[str, Any] = super().generate_parameters(parameter_id, **others)
-        known = self._points.get(_key(params))
+        params = self._propose(parameter_id)
+        known = self._points.get(point_key(params))
         if known is None or "seed" in self.space_names:
             return params
         known.begun += 1  # proposed once more, it is a repeat by itself
         return {**params, "seed": _FIRST_SEED + known.begun}
 
+    def _propose(self, parameter_id: int) -> dict[str, Any]:
+        proposed: dict[str, Any] = super().generate_parameters(parameter_id)
+        return proposed
+
     def _leader_to_repeat(self) -> _Point | None:
         """The one of the leaders that was trained least; None where no repeat is due."""
-        known = [*self._points.values()]
-        if self._proposed < _EVERY - 1 or len(known) <= self.args.n_startup_jobs or "seed" in self.space_names:
+        few = len(self._points) <= self.args.n_startup_jobs
+        if self._proposed < _EVERY - 1 or few or "seed" in self.space_names:
             return None
-        leaders = sorted(known, key=lambda point: -fmean(point.results))[:_LEADERS]
-        return min(leaders, key=lambda point: point.begun)
+        return min(self._ranked()[:_LEADERS], key=lambda point: point.begun)
+
+    def _ranked(self) -> list[_Point]:
+        """All that have a result, the best first."""
+        return sorted(self._points.values(), key=lambda point: -fmean(point.results))
 
     @property
     def space_names(self) -> set[str]:
@@ -84,7 +91,7 @@ class RepeatingTpe(TpeTuner):  # type: ignore[misc]  # NNI has no types
     def _note(self, parameters: Mapping[str, Any], value: Any) -> None:
         sign = -1.0 if self.optimize_mode.value == "minimize" else 1.0
         params = {name: some for name, some in parameters.items() if name != "seed" or name in self.space_names}
-        point = self._points.setdefault(_key(params), _Point(params))
+        point = self._points.setdefault(point_key(params), _Point(params))
         point.results.append(sign * float(extract_scalar_reward(value)))
         point.begun = max(point.begun, len(point.results))
 
@@ -108,5 +115,6 @@ def _loaded(data: Any) -> list[Any]:
     return loaded
 
 
-def _key(params: Mapping[str, Any]) -> str:
+def point_key(params: Mapping[str, Any]) -> str:
+    """Equal for equal parameters."""
     return json.dumps(params, sort_keys=True)

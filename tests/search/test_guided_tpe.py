@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nni.assessor import AssessResult
+
+from cifar.search.assessor import EarlyDiscard
+from cifar.search.coordinates import Coordinates
+from cifar.search.guided_tpe import GuidedTpe
+from cifar.search.search_space import fits
+
+SPACE: dict[str, dict[str, Any]] = {
+    "width": {"_type": "qloguniform", "_value": [4, 32, 2]},
+    "lr": {"_type": "loguniform", "_value": [0.001, 0.3]},
+    "momentum": {"_type": "uniform", "_value": [0.5, 0.98]},
+    "batch_size": {"_type": "qloguniform", "_value": [4, 128, 4]},
+}
+OTHERS: dict[str, dict[str, Any]] = {
+    "optimizer": {"_type": "choice", "_value": ["sgd", "adam"]},
+    "translate": {"_type": "randint", "_value": [0, 5]},
+}
+DEFAULTS = {"width": 6.0, "lr": 0.001, "momentum": 0.9, "batch_size": 4.0}
+
+
+def step(params: dict[str, Any]) -> float:
+    return float(params["lr"] / (1 - params["momentum"]) / params["batch_size"])
+
+
+def accuracy(params: dict[str, Any]) -> float:
+    """Wide networks are best, with steps of 0.01 per image, whatever momentum and batch size make them."""
+    return float(0.4 + params["width"] / 100 - 0.05 * np.log(step(params) / 0.01) ** 2)
+
+
+def searched(tuner: GuidedTpe, count: int, first: int = 0) -> list[dict[str, Any]]:
+    proposed = []
+    for number in range(first, first + count):
+        proposed.append(tuner.generate_parameters(number))
+        tuner.receive_trial_result(number, proposed[-1], {"default": accuracy(proposed[-1])})
+        tuner.trial_end(number, True)
+    return proposed
+
+
+def made(space: dict[str, Any], seed: int = 0, **arguments: Any) -> GuidedTpe:
+    tuner = GuidedTpe("maximize", seed, {"n_startup_jobs": 6, "gamma": 0.5}, **arguments)
+    tuner.update_search_space(space)
+    return tuner
+
+
+def test_it_begins_with_what_it_is_told_and_stays_inside_the_space() -> None:
+    known = DEFAULTS | {"width": 20.0}
+    proposed = searched(made(SPACE, start_from=[DEFAULTS, known]), 40)
+    assert proposed[:2] == [DEFAULTS, known]
+    assert all(fits(params, SPACE) for params in proposed)
+
+
+def test_choices_and_whole_numbers_are_searched_too() -> None:
+    proposed = searched(made(SPACE | OTHERS), 40)
+    assert all(fits(params, SPACE | OTHERS) for params in proposed)
+    assert {params["optimizer"] for params in proposed} == {"sgd", "adam"}
+
+
+@pytest.mark.parametrize("start_from", [[DEFAULTS], [DEFAULTS | {"lr": 0.3}], []])
+def test_it_finds_what_fits_together_from_good_and_from_bad_defaults(start_from: list[dict[str, Any]]) -> None:
+    best = [max(map(accuracy, searched(made(SPACE, seed, start_from=start_from), 40))) for seed in range(5)]
+    random = [
+        max(accuracy(Coordinates(SPACE, np.random.default_rng(100 * seed + n)).anywhere()) for n in range(40))
+        for seed in range(5)
+    ]
+    assert np.mean(best) > 0.68  # of 0.72
+    assert np.mean(best) > np.mean(random)
+
+
+def test_a_resumed_search_goes_on_from_what_is_known() -> None:
+    before = searched(made(SPACE, start_from=[DEFAULTS]), 20)
+    resumed = made(SPACE, start_from=[DEFAULTS])
+    resumed.import_data(json.dumps([{"parameter": some, "value": {"default": accuracy(some)}} for some in before]))
+    later = searched(resumed, 12, first=100)
+    assert DEFAULTS not in later
+    assert np.mean([*map(accuracy, later)]) > np.mean([*map(accuracy, before[:6])])
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 2.0))
+def test_a_neighbour_with_another_batch_size_has_a_learning_rate_that_fits_it(seed: int, width: float) -> None:
+    coordinates = Coordinates(SPACE | OTHERS, np.random.default_rng(seed))
+    some = coordinates.anywhere()
+    near = coordinates.near(some, width)
+    assert fits(near, SPACE | OTHERS)
+    if SPACE["lr"]["_value"][0] < near["lr"] < SPACE["lr"]["_value"][1] and width < 0.1:
+        assert abs(np.log(step(near) / step(some))) < 6 * width * np.log(300)
+
+
+def test_what_lies_near_counts_more_than_what_lies_far() -> None:
+    coordinates = Coordinates(SPACE | OTHERS, np.random.default_rng(0))
+    some = coordinates.anywhere()
+    far = {**some, "width": 4.0 if some["width"] > 12 else 32.0}
+    other = {**some, "optimizer": "adam" if some["optimizer"] == "sgd" else "sgd"}
+    here, there, elsewhere = coordinates.likeness(some, [some, far, other], 0.1)
+    assert here > elsewhere > there
+
+
+def test_the_worse_trials_end_and_no_near_tie_does() -> None:
+    assessor = EarlyDiscard(keep=0.34, slack=0.02, warm_up=4)
+    for number, figure in enumerate([0.5, 0.4, 0.3, 0.2]):
+        expected = AssessResult.Good if number < 3 else AssessResult.Bad
+        assert assessor.assess_trial(str(number), [{"default": figure}]) is expected
+    assert assessor.assess_trial("near", [{"default": 0.395}]) is AssessResult.Good
+    assert assessor.assess_trial("worse", [{"default": 0.3}]) is AssessResult.Bad
+    assert assessor.assess_trial("0", [{"default": 0.5}, {"default": 0.1}]) is AssessResult.Good  # alone so far
+    assessor.trial_end("0", True)
+
+
+def test_where_less_is_better_the_higher_trials_end() -> None:
+    assessor = EarlyDiscard("minimize", keep=0.5, slack=0.0, warm_up=2)
+    assert assessor.assess_trial("0", [1.0]) is AssessResult.Good
+    assert assessor.assess_trial("1", [2.0]) is AssessResult.Bad
