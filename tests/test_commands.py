@@ -54,7 +54,7 @@ def test_the_latest_experiment_is_meant_where_none_is_named(cifar: Cifar, experi
 def test_the_first_characters_of_an_id_are_enough(cifar: Cifar, experiments: Path) -> None:
     code, out, _ = cifar("trials", "abc")
     assert code == 0
-    assert "80.0% ± 5.3%" in out
+    assert "80.0% ± 4.6%" in out
 
 
 def test_a_leaderboard_waits_for_no_package_that_it_does_not_need(experiments: Path, config_path: Path) -> None:

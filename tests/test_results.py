@@ -243,9 +243,13 @@ def test_how_many_workers_one_manager_feeds() -> None:
         ("benchmarks", "startup", startup.Started),
         ("benchmarks", "memory", memory.Memory),
         ("benchmarks", "growth", growth.Point),
-        *(("chance", name, chance.Share) for name in ("coverage", "told_apart", "trials", "warnings")),
+        *(
+            ("chance", name, chance.Share)
+            for name in ("coverage", "final_coverage", "told_apart", "trials", "warnings", "importance")
+        ),
         ("chance", "regret", chance.Regret),
         ("chance", "gain", chance.Bias),
+        ("chance", "gain_over_defaults", chance.Bias),
         ("curves", "curves", curves.Curve),
         ("fast/tuners", "searches", tuners.Search),
         ("full", "runs", full.FullRun),

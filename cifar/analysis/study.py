@@ -49,8 +49,8 @@ def rebuild(trials: Sequence[Trial], space: Mapping[str, Any], curves: Curves, w
 class Importances:
     """How much of the accuracies' variance each hyperparameter explains, and how much that means.
 
-    `of_chance` is what the highest of as many hyperparameters that change nothing would have, in all but 5 of 100
-    cases; `explained` is R² of a forest on trials that it was not grown on: near or below 0 they explain nothing.
+    `of_chance` is the most that a random number had in any of as many forests; `explained` is R² of a forest on trials
+    that it was not grown on: near or below 0 they explain nothing.
     """
 
     shares: dict[str, Interval]
@@ -76,7 +76,7 @@ def importances(study: optuna.Study) -> Importances:
         name: Interval(float(v.mean()), *np.quantile(v, [0.025, 0.975]).tolist()) for name, v in columns.items()
     }
     of_one = [some.get(_PROBE, 0.0) for some in shares]
-    of_chance = float(np.quantile(of_one, 1 - 0.05 / max(1, len(names)))) if shares else 0.0
+    of_chance = max(of_one, default=0.0)
     ranked = dict(sorted(intervals.items(), key=lambda item: -item[1].value))
     return Importances(ranked, of_chance, _explained(complete) if shares else 0.0)
 
