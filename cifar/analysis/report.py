@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import gzip
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -75,7 +76,7 @@ def _template() -> jinja2.Template:
         "as_json": _as_json,
         "points": _points,
         "short": param_text,
-        "interval": lambda record: Interval(record[record["tuned"]], record["low_95"], record["high_95"]),
+        "interval": lambda record: Interval(record["configuration"], record["low_95"], record["high_95"]),
     }
     return environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
 
@@ -100,13 +101,22 @@ def _about_search(experiment: Path, trials: list[Trial]) -> dict[str, Any]:
         "learned": findings.tuner_gain(trials, store.read_result_times(experiment), tuner),
         "stopping": findings.stopping(trials, curves),
         "endings": findings.endings(trials),
-        "records": records(trials, experiment),
+        "records": _configurations(records(trials, experiment)),
         "noise": seed_noise(trials, experiment),
         "metric": metric_of(ranked[0]).replace("_", " "),
         "param_names": list(space),
         "versions": _versions(ranked[0]),
         "config": yaml.safe_dump(_reproducing(config), sort_keys=False),
     }
+
+
+def _configurations(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One record for each, with the numbers of all its trials."""
+    repeats = defaultdict[int, list[int]](list)
+    for record in found:
+        repeats[record["number"] if record["repeats"] is None else record["repeats"]].append(record["number"])
+    firsts = [record for record in found if record["repeats"] is None]
+    return [record | {"number": ", ".join(map(str, repeats[record["number"]]))} for record in firsts]
 
 
 def _left_out(number: int) -> list[str]:

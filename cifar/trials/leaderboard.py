@@ -38,12 +38,12 @@ def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) 
 def records(trials: list[Trial], experiment: Path) -> list[dict[str, Any]]:
     """One flat record per trial, those with an accuracy first; None for what a trial does not have.
 
-    Ties and intervals are those of its configuration.
+    Ties, means and intervals are those of its configuration, which later trials may repeat with other seeds.
     """
     ranked, noise = best_first(trials), seed_noise(trials, experiment)
     tied, names = ties(trials, experiment, noise), _param_names(trials)
     return [
-        _record(training, names, trial.id in tied, interval(trial, noise), None if training.id == trial.id else trial)
+        _record(training, names, trial.id in tied, interval(trial, noise), trial)
         for trial in [*ranked, *_others(trials, ranked)]
         for training in trial.trainings
     ]
@@ -68,7 +68,7 @@ def as_csv(trials: list[Trial], experiment: Path) -> str:
 
 
 def _record(
-    trial: Trial, names: list[str], tie: bool, bounds: Interval | None, original: Trial | None
+    trial: Trial, names: list[str], tie: bool, of_configuration: Interval | None, first: Trial
 ) -> dict[str, Any]:
     result = trial.result or {}
     metrics = result.get("metrics") or {}
@@ -78,11 +78,12 @@ def _record(
         "accuracy": metrics.get("accuracy", trial.accuracy),
         "balanced_accuracy": metrics.get("balanced_accuracy"),
         "tuned": metric_of(trial),
-        "low_95": bounds and bounds.low,
-        "high_95": bounds and bounds.high,
+        "configuration": of_configuration and of_configuration.value,
+        "low_95": of_configuration and of_configuration.low,
+        "high_95": of_configuration and of_configuration.high,
         "tie": tie,
         **{name: trial.params.get(name) for name in names},
-        "repeats": original and original.number,
+        "repeats": None if trial.id == first.id else first.number,
         "parameters": _integer(metrics.get("parameters")),
         "epochs": result.get("epochs"),
         "seconds": result.get("seconds"),

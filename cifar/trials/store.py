@@ -75,7 +75,8 @@ class Trial:
 
     @property
     def trainings(self) -> tuple[Trial, ...]:
-        return (self, *self.repeats)
+        """Each by itself."""
+        return (replace(self, repeats=()), *self.repeats) if self.repeats else (self,)
 
     @property
     def accuracy(self) -> float | None:

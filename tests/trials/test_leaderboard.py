@@ -98,3 +98,21 @@ def test_where_classes_are_uneven_both_accuracies_stand_in_the_table(tmp_path: P
         *((0.6, 0.55) if metric == "balanced_accuracy" else (0.7, 0.4)),
         metric,
     )
+
+
+def test_a_repeat_shares_a_row_and_its_record_says_what_it_repeats(tmp_path: Path) -> None:
+    params = {"width": 8.0, "lr": 0.01}
+    trials = [{"accuracy": 0.8, "params": params}, {"accuracy": 0.75}, {"accuracy": 0.7, "params": params}]
+    experiment = fake.make(tmp_path / "made", trials)
+    path = layout.trial_directory(experiment, "trial2") / layout.RESULT
+    result = json.loads(path.read_text())
+    result["hparams"]["seed"] = 5002
+    path.write_text(json.dumps(result))
+    found = store.read_trials(experiment)
+    lines = leaderboard.leaderboard(found, experiment).splitlines()
+    assert [line.split()[:4] for line in lines[1:3]] == [["0,", "2", "trial0", "75.0%"], ["1", "trial1", "75.0%", "±"]]
+    assert "several numbers: one configuration with as many seeds, and their mean" in lines
+    first, again, other = leaderboard.records(found, experiment)
+    assert [some["repeats"] for some in (first, again, other)] == [None, 0, None]
+    assert (first["accuracy"], again["accuracy"]) == (0.8, 0.7)
+    assert first["configuration"] == again["configuration"] == pytest.approx(0.75)
