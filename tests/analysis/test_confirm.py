@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cifar.analysis.configurations import DEFAULTS, Configuration, new_seeds
 from cifar.analysis.confirm import Candidate, Confirmed, Prefer, Rule, decide, finalists
+from cifar.analysis.final_test import FinalTest
 from cifar.analysis.statistics import mean, pooled_spread, pooled_with
 from cifar.errors import RequestError
 from cifar.training.hparams import Hparams
@@ -224,3 +225,13 @@ def test_what_is_known_of_seeds_makes_the_final_networks_interval_hold(seeds: in
         pooled += abs(tested.mean() - true) <= mean(tested, pooled_with(tested, known)).margin
     assert 0.93 <= pooled / 300 <= 0.99
     assert alone < pooled
+
+
+def test_the_final_networks_learn_from_the_confirmed_ones_what_seeds_do() -> None:
+    """Two that happen to agree are no sign of steady seeds."""
+    labels = np.zeros(2000, dtype=np.int64)
+    steady = [Predictions((np.arange(2000) >= 1600 + seed).astype(np.int64), labels) for seed in range(2)]
+    unsteady = [candidate(number, [0.7, 0.8], 1.0).predictions for number in range(5)]
+    alone, known = FinalTest("test", ("a",), steady), FinalTest("test", ("a",), steady, unsteady)
+    assert known.accuracy.value == alone.accuracy.value
+    assert known.accuracy.margin > 2 * alone.accuracy.margin
