@@ -166,7 +166,9 @@ def test_networks_that_answer_one_class_tell_nothing_of_seeds(tmp_path: Path) ->
 
 def test_the_same_seed_again_is_no_repeat(tmp_path: Path) -> None:
     steady = np.arange(IMAGES) < 600
-    assert seed_noise([trial(tmp_path, number, steady) for number in range(4)], tmp_path).repeats == 0
+    trials = [trial(tmp_path, number, steady) for number in range(4)]
+    assert seed_noise(trials, tmp_path).repeats == 0
+    assert len(best_first(trials)) == 4
 
 
 def test_a_repeated_configuration_counts_once_and_with_its_mean(tmp_path: Path) -> None:
@@ -179,6 +181,8 @@ def test_a_repeated_configuration_counts_once_and_with_its_mean(tmp_path: Path) 
     assert first.accuracy == pytest.approx(0.81)
     noise = SeedNoise(0.01**2, 1000, 2)
     assert ties([lucky, again, *others], tmp_path, noise) == {"trial0", "trial2"}
+    behind = [trial(tmp_path, 2, np.arange(IMAGES) < 783, lr=3.0), others[1]]
+    assert ties([lucky, again, *behind], tmp_path, noise) == set()  # two trainings are surer than one
     alone, repeated = interval(lucky, noise), interval(first, noise)
     assert alone is not None
     assert repeated is not None
