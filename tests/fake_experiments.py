@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.studies.published import TABLES
 from cifar.training.hparams import Hparams
 from cifar.trials.layout import trial_directory
 from cifar.trials.predictions import save_predictions
@@ -19,13 +20,6 @@ SPACE = {
     "lr": {"_type": "loguniform", "_value": [0.0003, 0.1]},
 }
 LABELS = np.arange(1000) % 10
-_TABLES = """
-create table TrialJobEvent (timestamp integer, trialJobId text, event text, data text, logPath text,
-    sequenceId integer, message text, environmentId text);
-create table MetricData (timestamp integer, trialJobId text, parameterId text, type text, sequence integer, data text);
-create table ExperimentProfile (params text, id text, execDuration integer, startTime integer, endTime integer,
-    logDir text, nextSequenceId integer, revision integer);
-"""
 
 
 def make(directory: Path, trials: list[dict[str, Any]], config: dict[str, Any] | None = None) -> Path:
@@ -33,7 +27,7 @@ def make(directory: Path, trials: list[dict[str, Any]], config: dict[str, Any] |
     (directory / "db").mkdir(parents=True)
     profile = {"searchSpace": SPACE, "tuner": {"name": "TPE", "classArgs": {"tpe_args": {"n_startup_jobs": 5}}}}
     with closing(sqlite3.connect(directory / "db" / "nni.sqlite")) as connection, connection:
-        connection.executescript(_TABLES)
+        connection.executescript(TABLES)
         text = json.dumps(profile | {"experimentName": "made"} | (config or {}))
         connection.execute("insert into ExperimentProfile values (?, ?, 60, 0, 0, '', 0, 1)", (text, directory.name))
         for number, trial in enumerate(trials):

@@ -23,7 +23,8 @@ from cifar.training.hparams import Hparams, command_hparams
 from cifar.trials import layout
 
 _VAL_IMAGES = 5000
-_TABLES = """
+# NNI's, as far as they are read.
+TABLES = """
 create table TrialJobEvent (timestamp integer, trialJobId text, event text, data text, logPath text,
     sequenceId integer, message text, environmentId text);
 create table MetricData (timestamp integer, trialJobId text, parameterId text, type text, sequence integer, data text);
@@ -63,7 +64,7 @@ def read_config(path: Path, epochs: int | None) -> dict[str, Any]:
 def make(directory: Path, config: dict[str, Any], seconds: float, rows: list[dict[str, str]]) -> None:
     layout.database(directory).parent.mkdir(parents=True)
     with closing(sqlite3.connect(layout.database(directory))) as connection, connection:
-        connection.executescript(_TABLES)
+        connection.executescript(TABLES)
         profile = (json.dumps(config), directory.name, seconds)
         connection.execute("insert into ExperimentProfile values (?, ?, ?, 0, 0, '', 0, 1)", profile)
         for row in rows:

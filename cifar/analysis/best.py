@@ -146,14 +146,18 @@ def _with_defaults(experiment: Path, data_name: str, leaders: Sequence[Configura
 
 def _say_what_follows(leaders: int, configurations: Sequence[Configuration], budget: Budget) -> None:
     who = "one trial leads" if leaders == 1 else f"{leaders} trials lead and cannot be told apart"
-    searched = len([some for some in configurations if some.id != DEFAULTS])
-    best = "it" if leaders == searched == 1 else f"the best {searched} of them" if leaders > searched else "them"
-    defaults = " and the defaults" if searched < len(configurations) else ""
+    searched = [some for some in configurations if some.id != DEFAULTS]
+    best = [_which_of(len(searched), leaders)] if searched else []
+    trained = " and ".join([*best, *(some.name for some in configurations if some.id == DEFAULTS)])
     longer = "the best of these at the final budget, " if _is_longer(configurations, budget) else ""
-    _say(
-        f"{who}: training {best}{defaults} with {budget.seeds} new seeds each, {longer}then the winner on all but the "
-        "test images"
-    )
+    rounds = f"training {trained} with {budget.seeds} new seeds each, {longer}then the winner"
+    _say(f"{who}: {rounds} on all but the test images")
+
+
+def _which_of(searched: int, leaders: int) -> str:
+    if searched == leaders:
+        return "it" if leaders == 1 else "them"
+    return "the best of them" if searched == 1 else f"the best {searched} of them"
 
 
 def _confirm(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cifar.trials.intervals import CHANCE, Interval, Sides, dunnett
 from cifar.trials.predictions import Predictions
+from cifar.trials.seed_noise import interaction
 
 # Images that an interval adds: of a mean (Agresti and Coull, 1998), and of a difference (Agresti and Min, 2005).
 _TWO_RIGHT_TWO_WRONG, _ONE_EACH = (1.0, 1.0, 0.0, 0.0), (1.0, -1.0)
@@ -49,7 +50,7 @@ def pooled_spread(groups: Sequence[NDArray[np.float64]]) -> SeedSpread:
         return SeedSpread(0.0, 0.0, 0.0, 0.0)
     images = repeated[0].shape[1]
     square = float(np.mean([images * values.mean(1).var(ddof=1) for values in repeated]))
-    together = float(np.mean([_together(values) for values in repeated]))
+    together = float(np.mean([interaction(values) for values in repeated]))
     freedom, alone = sum(len(values) - 1 for values in repeated), max(square - together, 0.0)
     return SeedSpread(square, freedom, alone / images, freedom * (alone / square) ** 2 if square else 0.0)
 
@@ -57,17 +58,10 @@ def pooled_spread(groups: Sequence[NDArray[np.float64]]) -> SeedSpread:
 def pooled_with(values: NDArray[np.float64], known: SeedSpread) -> SeedSpread:
     """The spread of these seeds x images, pooled with what trainings like these showed on other images."""
     own, images = pooled_spread([values]), values.shape[1]
-    carried = images * known.variance + (_together(values) if len(values) > 1 else 0.0)
+    carried = images * known.variance + interaction(values)
     freedom = own.freedom + known.freedom_of_variance
     square = (own.freedom * own.mean_square + known.freedom_of_variance * carried) / max(freedom, 1.0)
     return replace(known, mean_square=square, freedom=freedom)
-
-
-def _together(values: NDArray[np.float64]) -> float:
-    """The mean square of what seeds and images have together, of seeds x images."""
-    seeds, images = values.shape
-    rest = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
-    return float((rest**2).sum() / ((seeds - 1) * (images - 1)))
 
 
 def mean(values: NDArray[np.float64], spread: SeedSpread | None = None) -> Mean:
@@ -105,7 +99,7 @@ def _mean(
     values = np.concatenate([values, np.tile(more_images, (seeds, 1))], axis=1)
     images = values.shape[1]
     between_images = seeds * values.mean(0).var(ddof=1)
-    together = _together(values) if seeds > 1 else 0.0
+    together = interaction(values)
     parts = np.array([spread.mean_square, max(between_images - together, 0.0)]) / (seeds * images)
     variance = parts.sum()
     # Few seeds leave the variance itself uncertain (Welch and Satterthwaite); thousands of images do not.

@@ -130,14 +130,16 @@ class Hparams:
     label_smoothing: float = _hparam(
         0.0, _number("from 0 to below 1", lambda v: 0 <= v < 1), "share of each label spread over all classes"
     )
-    flip: bool = _hparam(False, _flag, "mirror each training image in every other epoch")
+    flip: bool = _hparam(False, _flag, "mirror each training image in every other epoch; digits never")
     translate: int = _hparam(0, _integer(0, 31), "pixels by which training images move at most, each way")
     lookahead_decay: float = _hparam(
         0.0,
         _number("from 0 to below 1", lambda v: 0 <= v < 1),
         "decay per step of the exponential average to which the parameters return; 0: no average",
     )
-    tta_flip: bool = _hparam(False, _flag, "classify an image by the mean logits of itself and its mirror image")
+    tta_flip: bool = _hparam(
+        False, _flag, "classify an image by the mean logits of itself and its mirror image; digits never"
+    )
     metric: str = _hparam(
         "accuracy",
         _one_of(*METRICS),

@@ -52,20 +52,20 @@ def seed_noise(trials: Sequence[Trial], experiment: Path) -> SeedNoise:
 
 def _weight(scores: NDArray[np.float64], known: float) -> float:
     """Degrees of freedom that a repeated configuration counts for: few images leave its seeds' variance uncertain."""
-    share = known / (known + _together(scores) / scores.shape[1])
+    share = known / (known + interaction(scores) / scores.shape[1])
     return float((len(scores) - 1) * share**2)
 
 
 def seed_variance(scores: NDArray[np.float64]) -> float:
     """Of seeds x images, without what seeds and images have together; chance may make it negative."""
-    return float(scores.mean(1).var(ddof=1) - _together(scores) / scores.shape[1])
+    return float(scores.mean(1).var(ddof=1) - interaction(scores) / scores.shape[1])
 
 
-def _together(scores: NDArray[np.float64]) -> float:
-    """The mean square of what seeds and images have together, of seeds x images."""
+def interaction(scores: NDArray[np.float64]) -> float:
+    """The mean square of the interaction of seeds and images, of seeds x images; 0 where one of both is alone."""
     seeds, images = scores.shape
     rest = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean()
-    return float((rest**2).sum() / ((seeds - 1) * (images - 1))) if images > 1 else 0.0
+    return float((rest**2).sum() / ((seeds - 1) * (images - 1))) if min(seeds, images) > 1 else 0.0
 
 
 def _known_of(trials: Sequence[Trial]) -> float:

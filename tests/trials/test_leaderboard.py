@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import fake_experiments as fake
 import pytest
@@ -102,7 +103,11 @@ def test_where_classes_are_uneven_both_accuracies_stand_in_the_table(tmp_path: P
 
 def test_a_repeat_shares_a_row_and_its_record_says_what_it_repeats(tmp_path: Path) -> None:
     params = {"width": 8.0, "lr": 0.01}
-    trials = [{"accuracy": 0.8, "params": params}, {"accuracy": 0.75}, {"accuracy": 0.7, "params": params}]
+    trials: list[dict[str, Any]] = [
+        {"accuracy": 0.8, "params": params},
+        {"accuracy": 0.75},
+        {"accuracy": 0.7, "params": params},
+    ]
     experiment = fake.make(tmp_path / "made", trials)
     path = layout.trial_directory(experiment, "trial2") / layout.RESULT
     result = json.loads(path.read_text())
