@@ -20,14 +20,17 @@ import torch
 from conftest import MakeFolder
 from torch.utils.flop_counter import FlopCounterMode
 
+import benchmarks.contest.__main__ as contest
+import benchmarks.table.__main__ as table
 from benchmarks.contest import policies
 from benchmarks.contest.replay import Lead, Rules, replay
+from benchmarks.contest.surrogate import Surrogate
 from benchmarks.shared import machine
 from benchmarks.shared.contenders import Contender, Work
 from benchmarks.shared.tutorial import Pictures, Tutorial
 from benchmarks.studies import accuracy, curves, full, ingredients, longer, published, stopping, tuners
 from benchmarks.table import rows as table_rows
-from benchmarks.table.plan import PLANS, trainings
+from benchmarks.table.plan import PLANS, step_per_image, trainings
 from benchmarks.table.plan import configurations as configurations_of
 from benchmarks.yardsticks import airbench94, faults, gpu, growth, memory, peers, searches, speed, startup
 from cifar.analysis import configurations
@@ -415,3 +418,52 @@ def test_each_contender_plays(name: str) -> None:
     }
     leads = replay(policies.CONTENDERS[name](space, 0, 3), Landscape(), 60.0, 0)  # type: ignore[arg-type]
     assert leads[-1].accuracy > 0.15
+
+
+def made_table(chance: np.random.Generator, trainings: int) -> list[dict[str, str]]:
+    """Of net's space: wide networks are best, with steps of 0.01 per image; each fifth configuration has two seeds."""
+    found = list[dict[str, str]]()
+    for number, params in enumerate(itertools.islice(configurations_of(PLANS["net"]), trainings)):
+        mean = 0.3 + params["width"] / 100 - 0.03 * math.log(step_per_image(params) / 0.01) ** 2
+        for seed in range(2 if number % 5 == 0 else 1):
+            last = min(max(mean + 0.01 * chance.standard_normal(), 0.1), 0.9)
+            for epoch, share in enumerate((0.6, 0.8, 0.9, 1.0), 1):
+                figures = {"number": number, "seed": seed, "epoch": epoch, **params}
+                figures |= {"seconds": params["width"] / 2, "val_accuracy": share * last}
+                found.append({name: str(value) for name, value in figures.items()})
+    return found
+
+
+def test_a_surrogate_knows_what_its_table_shows() -> None:
+    chance = np.random.default_rng(0)
+    surrogate = Surrogate(PLANS["net"], made_table(chance, 80))
+    error = surrogate.error()
+    assert error.rank_correlation > 0.9
+    assert error.better_half < 0.03
+    good = {"width": 32.0, "lr": 0.01 * 0.1 * 16, "momentum": 0.9, "batch_size": 16.0}
+    assert surrogate.curves([good])[0][-1] == pytest.approx(0.62, abs=0.04)
+    assert surrogate.epoch_seconds(good) == pytest.approx(16, rel=0.2)
+    assert surrogate.best == pytest.approx(0.62, abs=0.04)
+    trained = np.array([surrogate.training(good, chance)[-1] for _ in range(200)])
+    assert 0.004 < trained.std() < 0.02
+    judged_by_few = np.array([surrogate.training(good, chance, val_images=100)[-1] for _ in range(200)])
+    assert judged_by_few.std() > 2 * trained.std()
+
+
+def test_half_of_the_searches_need_so_long_and_where_most_never_get_there_it_says_so() -> None:
+    assert contest.median_with_interval(np.array([1.0, 2.0, 3.0, 4.0] * 50))[0] == 2.0
+    assert contest.median_with_interval(np.array([1.0, np.inf, np.inf] * 50)) == [None, None, None]
+
+
+@pytest.mark.slow
+def test_a_table_is_filled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_rows, "RESULTS", tmp_path)
+    table_rows.path("net").parent.mkdir(parents=True)
+    plan = replace(PLANS["net"], configurations=3, base=Hparams(epochs=2, images_per_epoch=64))
+    table.fill(plan, "digits", 2)
+    made = table_rows.read("net")
+    assert [(row["number"], row["epoch"]) for row in made[:4]] == [("0", "1"), ("0", "2"), ("0", "1"), ("0", "2")]
+    assert len(made) == 2 * 4  # three configurations, one of them with a second seed
+    written = table_rows.path("net").stat().st_mtime_ns
+    table.fill(plan, "digits", 2)
+    assert table_rows.path("net").stat().st_mtime_ns == written

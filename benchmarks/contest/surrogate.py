@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.linear_model import LinearRegression
@@ -51,7 +54,8 @@ class Surrogate:
         seconds = [[float(row["seconds"]) for row in curve] for curve in trained]
         self._numbers = [int(curve[0]["number"]) for curve in trained]
         features = np.array([self._features(params) for params in self._params])
-        self._model = _accuracy_model(features.shape[1]).fit(features, self._curves)
+        with _without_ends():
+            self._model = _accuracy_model(features.shape[1]).fit(features, self._curves)
         taken = np.array([np.mean(of_training) for of_training in seconds])
         known = taken > 0  # one that diverged at once took none
         self._clock = _clock_model().fit(features[known], taken[known])
@@ -119,11 +123,20 @@ class Surrogate:
 
         features = np.array([self._features(params) for params in self._params])
         folds = KFold(10, shuffle=True, random_state=0)
-        predicted = cross_val_predict(_accuracy_model(features.shape[1]), features, self._curves, cv=folds)[:, -1]
+        with _without_ends():
+            predicted = cross_val_predict(_accuracy_model(features.shape[1]), features, self._curves, cv=folds)[:, -1]
         true = self._curves[:, -1]
         wrong, good = (predicted - true) ** 2, true >= np.median(true)
         rank = float(spearmanr(predicted, true).statistic)
         return Error(math.sqrt(wrong.mean()), math.sqrt(wrong[good].mean()), rank)
+
+
+@contextlib.contextmanager
+def _without_ends() -> Iterator[None]:
+    """A hyperparameter that means nothing has a length scale without end, which is no reason for a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
 
 
 def load(plan: Plan) -> Surrogate:
