@@ -103,7 +103,7 @@ def gain_text(record: Mapping[str, Any]) -> str:
     search, best = (duration_text(record[name]) for name in ("seconds_of_search", "seconds_of_best"))
     known += f", for {search} of search and {best} of confirming and training"
     if record["winner"] == DEFAULTS:
-        return f"{known}: use the defaults"
+        return f"{known}: use the defaults" + (", which are quicker" if gain["mean"] > 0 else "")
     return known if gain["mean"] > gain["margin_95"] else f"{known}: it may be chance"
 
 

@@ -107,7 +107,7 @@ def decide(candidates: list[Candidate], rule: Rule = MOST_ACCURATE) -> Confirmed
     if rule.prefer == "accuracy":
         return Confirmed(candidates, accuracies, tied, leader if gain.value > 0 else defaults, gain)
     winner = _quickest(as_good)
-    if winner not in (leader, defaults):  # it was not chosen for its accuracy, so that there is no luck in it
+    if winner.id not in (leader.id, defaults.id):  # it was not chosen for its accuracy, so that there is no luck in it
         gain = difference(winner.scores, defaults.scores, spread, len(searched))
     return Confirmed(candidates, accuracies, tied, winner, gain)
 

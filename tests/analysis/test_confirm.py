@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from cifar.analysis.answer import gain_text
 from cifar.analysis.configurations import DEFAULTS, Configuration, new_seeds
 from cifar.analysis.confirm import Candidate, Confirmed, Prefer, Rule, decide, finalists
 from cifar.analysis.final_test import FinalTest
@@ -235,3 +236,25 @@ def test_the_final_networks_learn_from_the_confirmed_ones_what_seeds_do() -> Non
     alone, known = FinalTest("test", ("a",), steady), FinalTest("test", ("a",), steady, unsteady)
     assert known.accuracy.value == alone.accuracy.value
     assert known.accuracy.margin > 2 * alone.accuracy.margin
+
+
+@pytest.mark.parametrize(("quickest", "ending"), [("other", ""), (DEFAULTS, ": use the defaults, which are quicker")])
+def test_for_speed_the_gain_is_that_of_the_quick_one(quickest: str, ending: str) -> None:
+    """All are right on the same images but few; what was chosen for its speed has no luck in its accuracy."""
+    labels, right = np.zeros(20_000, dtype=np.int64), {"leader": 16_000, "other": 15_990, DEFAULTS: 15_960}
+    candidates = [
+        Candidate(
+            configuration(name),
+            [Predictions((np.arange(20_000) >= number + seed).astype(np.int64), labels) for seed in range(3)],
+            1.0 if name == quickest else 100.0,
+        )
+        for name, number in right.items()
+    ]
+    confirmed = decide(candidates, Rule("speed", 0.02))
+    assert confirmed.winner.id == quickest
+    assert confirmed.gain is not None
+    better = right["leader" if quickest == DEFAULTS else quickest] - right[DEFAULTS]
+    assert confirmed.gain.value == pytest.approx(better / 20_000, abs=1e-4)
+    gain = {"mean": confirmed.gain.value, "margin_95": 0.0}
+    record = {"winner": quickest, "gain": gain, "seeds": 3, "seconds_of_search": 60.0, "seconds_of_best": 60.0}
+    assert gain_text(record).endswith(ending or "of confirming and training")
