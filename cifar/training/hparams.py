@@ -167,6 +167,9 @@ class Hparams:
     def from_params(cls, params: Mapping[str, object]) -> Hparams:
         """Hparams from a tuner's params or a command line; an unknown name is a RequestError."""
         known = [spec.name for spec in fields(cls)]
+        for former, now in _FORMER_NAMES.items():
+            if former in params and now in params:
+                raise RequestError(f"{former} is the former name of {now}: give one of them, got both")
         params = {present_name(name): value for name, value in params.items()}
         for name, value in params.items():
             if name not in known:

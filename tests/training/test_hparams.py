@@ -11,9 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar.errors import RequestError
-from cifar.training.hparams import RECIPES, WIDTHS, Hparams, add_arguments, command_hparams, given_arguments
+from cifar.training.hparams import (
+    RECIPES,
+    WIDTHS,
+    Hparams,
+    add_arguments,
+    command_hparams,
+    given_arguments,
+    present_name,
+)
 
 NAMES = [*asdict(Hparams())]
+FORMER_NAMES = ["accumulate", "average", "mirrored", "shift"]
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers(), max_size=2)
 
 
@@ -51,6 +60,9 @@ def test_width_defaults_to_the_networks_own(model: str, width: int) -> None:
         ({"translate": 32}, "translate must be an integer from 0 to 31, got 32"),
         ({"schedule": "cosine"}, "schedule must be one of constant, triangular, got 'cosine'"),
         ({"gradient_accumulation_steps": 8}, r"gradient_accumulation_steps must be at most batch_size \(4\), got 8"),
+        ({"shift": None}, "translate must have a value, got None"),
+        ({"shift": 99}, "translate must be an integer from 0 to 31, got 99"),
+        ({"shift": 1, "translate": 2}, "shift is the former name of translate: give one of them, got both"),
         ({"widht": 6}, "unknown hyperparameter 'widht'; known are model, width, lr"),
     ],
 )
@@ -66,12 +78,12 @@ def test_whole_floats_from_quantised_samplers_are_integers(width: int, batch_siz
     assert type(hparams.width) is int
 
 
-@given(st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=5), ANYTHING, max_size=4))
+@given(st.dictionaries(st.sampled_from([*NAMES, *FORMER_NAMES]) | st.text(max_size=5), ANYTHING, max_size=4))
 def test_any_params_give_hparams_or_a_request_error(params: dict[str, Any]) -> None:
     try:
         hparams = Hparams.from_params(params)
     except RequestError as error:
-        assert any(name in str(error) for name in [*params, *map(repr, params)])
+        assert any(word in str(error) for name in params for word in (present_name(name), repr(name)))
     else:
         assert Hparams(**asdict(hparams)) == hparams
         json.dumps(asdict(hparams), allow_nan=False)

@@ -248,7 +248,9 @@ def test_where_no_socket_can_be_the_trial_runs_cold(experiment: Experiment) -> N
 
 def test_a_socket_that_a_killed_process_left_is_removed(experiment: Experiment) -> None:
     experiment.run("first", *QUICK)
-    experiment.warm()[0].kill()
+    (killed,) = experiment.warm()
+    killed.kill()
+    killed.wait(30)  # until then it may still hold its socket
     assert experiment.run("second", *QUICK, OMP_NUM_THREADS="1") == 0  # under another name
     assert len(list(experiment.directory.glob("cache/*/claims-*/warm-*.socket"))) == 1
 
