@@ -82,6 +82,12 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\n")  # one line, as for any other mistake
 
 
+_START_FROM = (
+    "begin, after the defaults, with width=26,lr=0.02 (what is not named is as in the defaults) or with the best of "
+    "experiment ID; may be repeated"
+)
+
+
 def _add_plan(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("the experiment").add_argument
     add("--config", type=Path, default=Path("config.yml"), help="default: config.yml; the options below override it")
@@ -91,6 +97,7 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
     add("--max-trials", type=int, help="trials in all")
     add("--duration", help="no new trial after this time: 90s, 30m, 2h, 1d")
     add("--tuner", help="TPE, Random, GridSearch or Evolution")
+    add("--start-from", action="append", metavar="X", help=_START_FROM)
     add("--seed", type=int, help="of the tuner, where it takes one, and of every trial")
     add("--no-early-stopping", action="store_true", default=None, help="every trial runs to its end")
     add("--name", help="of the experiment, in the web page")
@@ -303,7 +310,8 @@ def _request(options: argparse.Namespace) -> Request:
         hosts=tuple(read(options.hosts)) if options.hosts else None,
     )
     host, install = getattr(options, "host", LOOPBACK), getattr(options, "install", False)
-    return Request(options.config, overrides, options.data, auto, options.port, host, install)
+    start_from = tuple(getattr(options, "start_from", None) or ())
+    return Request(options.config, overrides, options.data, auto, options.port, host, install, start_from)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def seconds_of(surrogate: Surrogate) -> float:
 def play(surrogate: Surrogate, contender: str, seeds: int) -> list[list[Lead]]:
     make, plan, seconds = CONTENDERS[contender], surrogate.plan, seconds_of(surrogate)
     return [
-        replay(make(plan.space, seed, plan.base.epochs), surrogate, seconds, seed)
+        replay(make(plan, seed), surrogate, seconds, seed)
         for seed in tqdm(range(seeds), f"{plan.name}: {contender}", file=sys.stderr)
     ]
 

@@ -9,9 +9,12 @@ import numpy as np
 
 from benchmarks.contest.replay import Policy
 from benchmarks.contest.surrogate import Params
+from benchmarks.table.plan import Plan
+from cifar.search import start
 from cifar.search.search_space import Space, ends, is_logarithmic, value_at
-from cifar.training.hparams import Hparams
+from cifar.training import defaults
 
+_TRAIN_IMAGES = 45_000  # of CIFAR-10, without those to validate on
 _FIRST_LOOK = 24  # trials of one epoch, of which the best goes on
 
 
@@ -63,7 +66,7 @@ class Nni:
     def __init__(self, space: Space, tuner: Any, assessor: Any = None) -> None:
         self._tuner, self._assessor = tuner, assessor
         self._params: dict[int, Params] = {}
-        self._curves: dict[int, list[float]] = {}
+        self._curves: dict[int, list[dict[str, float]]] = {}
         tuner.update_search_space(space)
 
     def propose(self, number: int) -> Params:
@@ -74,7 +77,7 @@ class Nni:
         if self._assessor is None:
             return True
         curve = self._curves.setdefault(number, [])
-        curve.append(accuracy)
+        curve.append({"default": accuracy, "seed": self._params[number].get("seed", 0)})
         return bool(self._assessor.assess_trial(str(number), curve).name == "Good")
 
     def hear(self, number: int, accuracy: float) -> None:
@@ -139,49 +142,50 @@ class Asha(Random):
         return bool(self._bracket.on_result(trial, epoch, accuracy) == TrialScheduler.CONTINUE)
 
 
-Maker = Callable[[Space, int, int], Policy]  # of a space, for a seed and so many epochs
+Maker = Callable[[Plan, int], Policy]  # of a table's plan, for a seed
 
 
-def nni_as_shipped(space: Space, seed: int, epochs: int) -> Policy:
+def nni_as_shipped(plan: Plan, seed: int) -> Policy:
     """NNI's TPE and Medianstop, with the defaults that NNI gives them."""
     from nni.algorithms.hpo.medianstop_assessor import MedianstopAssessor
     from nni.algorithms.hpo.tpe_tuner import TpeTuner
 
-    return Nni(space, TpeTuner("maximize", seed), MedianstopAssessor("maximize", 0))
+    return Nni(plan.space, TpeTuner("maximize", seed), MedianstopAssessor("maximize", 0))
 
 
-def optuna_tpe(space: Space, seed: int, epochs: int) -> Policy:
+def optuna_tpe(plan: Plan, seed: int) -> Policy:
     from optuna.pruners import MedianPruner
     from optuna.samplers import TPESampler
 
-    return Optuna(space, TPESampler(seed=seed), MedianPruner())
+    return Optuna(plan.space, TPESampler(seed=seed), MedianPruner())
 
 
-def optuna_gp(space: Space, seed: int, epochs: int) -> Policy:
+def optuna_gp(plan: Plan, seed: int) -> Policy:
     from optuna.pruners import MedianPruner
     from optuna.samplers import GPSampler
 
-    return Optuna(space, GPSampler(seed=seed), MedianPruner())
+    return Optuna(plan.space, GPSampler(seed=seed), MedianPruner())
 
 
-def ours(space: Space, seed: int, epochs: int) -> Policy:
-    """This project's tuner and assessor, which begin with the tutorial's values, or fast's."""
+def ours(plan: Plan, seed: int) -> Policy:
+    """This project's tuner and assessor, which begin with the recipe's defaults."""
     from cifar.search.assessor import EarlyDiscard
     from cifar.search.guided_tpe import GuidedTpe
 
-    defaults = vars(Hparams(model="fast" if "weight_decay" in space else "net"))
-    low_and_high = {name: ends(sampler) or (0.0, 1.0) for name, sampler in space.items()}
-    start = {name: float(min(max(defaults[name], low), high)) for name, (low, high) in low_and_high.items()}
-    tuner = GuidedTpe("maximize", seed, {"n_startup_jobs": 6, "gamma": 0.5, "n_ei_candidates": 32}, [start])
-    return Nni(space, tuner, EarlyDiscard())
+    return Nni(plan.space, GuidedTpe("maximize", seed, defaults=defaults_of(plan)), EarlyDiscard())
+
+
+def defaults_of(plan: Plan) -> dict[str, Any]:
+    fixed = {name: value for name, value in vars(plan.base).items() if name not in plan.space}
+    return start.nearest(defaults.for_budget(fixed, plan.train_images or _TRAIN_IMAGES), plan.space)
 
 
 CONTENDERS: dict[str, Maker] = {
     "this project": ours,
-    "random search": lambda space, seed, _: Random(space, seed),
-    "one epoch for all": lambda space, seed, _: OneEpoch(space, seed),
+    "random search": lambda plan, seed: Random(plan.space, seed),
+    "one epoch for all": lambda plan, seed: OneEpoch(plan.space, seed),
     "NNI: TPE and Medianstop": nni_as_shipped,
     "Optuna: TPE and a pruner": optuna_tpe,
     "Optuna: GPSampler and a pruner": optuna_gp,
-    "Ray: ASHA": Asha,
+    "Ray: ASHA": lambda plan, seed: Asha(plan.space, seed, plan.base.epochs),
 }

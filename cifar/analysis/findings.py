@@ -12,7 +12,7 @@ import numpy as np
 
 from cifar.analysis.statistics import gain_in_equal_seconds, gains, holm
 from cifar.search import search_space
-from cifar.search.algorithms import TPE_STARTUP_JOBS, name_of
+from cifar.search.algorithms import TPE_STARTUP_JOBS, is_guided, name_of
 from cifar.trials.intervals import Interval
 from cifar.trials.store import Trial, best_first
 
@@ -50,11 +50,12 @@ class Stopping:
 
 
 def tuner_gain(trials: Sequence[Trial], result_times: Mapping[str, int], tuner: Mapping[str, Any]) -> TunerGain | None:
-    """None where the tuner is not TPE, or fewer than five trials of either kind have a result.
+    """None where the tuner is not TPE, or one that does not begin at random, or fewer than five trials of either kind
+    have a result.
 
     TPE draws at random until it knows so many trials, and with a constant liar it takes running trials as known.
     """
-    if name_of(tuner) != "TPE":
+    if name_of(tuner) != "TPE" or is_guided(tuner):
         return None
     arguments = (tuner.get("classArgs") or {}).get("tpe_args") or {}
     startup = arguments.get("n_startup_jobs", TPE_STARTUP_JOBS)

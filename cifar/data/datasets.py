@@ -19,7 +19,7 @@ from torch import Tensor
 from cifar.data import cache, sources
 from cifar.errors import RequestError
 from cifar.system import environment, locks, places
-from cifar.system.files import existing
+from cifar.system.files import existing, is_directory
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def load_test(data: str) -> Dataset:
 
 def load_test_folder(folder: str) -> Dataset:
     """A folder's pictures as a further set of test images: those in its test/, else all of them."""
-    if not Path(folder).is_dir():
+    if not is_directory(folder):
         raise RequestError(f"a further set of test images must be a folder of pictures, got {folder!r}: no such folder")
     return _dataset(folder, _fetch(folder, "test", sources.FolderToTest(Path(folder))))
 

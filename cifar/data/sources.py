@@ -22,6 +22,7 @@ from tqdm import tqdm
 from cifar.data import near_duplicates
 from cifar.data.images import decode_files, to_pixels
 from cifar.errors import RequestError
+from cifar.system.files import is_directory
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def parse(data: str, download_directory: Path) -> Source:
         return Cifar10(download_directory)
     if data == "digits":
         return Digits()
-    if data and Path(data).is_dir():
+    if data and is_directory(data):
         return Folder(Path(data))
     raise RequestError(f"data must be cifar10, digits or a folder of pictures, got {data!r}: no such folder")
 
@@ -268,7 +269,7 @@ def _class_folders(root: Path) -> tuple[str, ...]:
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
-    if not folder.is_dir():
+    if not is_directory(folder):
         return []
     return sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda e: e.name)
 

@@ -9,8 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cifar.system.files import is_directory
+
 WORKING_TUNERS = ("TPE", "Random", "GridSearch", "Evolution")
-REPEATING_TPE = "cifar.search.tuner.RepeatingTpe"  # of config.yml: a TPE too
+GUIDED_TPE = "cifar.search.guided_tpe.GuidedTpe"  # of config.yml: a TPE too
+REPEATING_TPE = "cifar.search.tuner.RepeatingTpe"  # of experiments of earlier versions
+EARLY_DISCARD = "cifar.search.assessor.EarlyDiscard"
+_OWN_NAMES = {GUIDED_TPE: "TPE", REPEATING_TPE: "TPE", EARLY_DISCARD: "EarlyDiscard"}
 SEEDED_TUNERS = ("TPE", "Random")  # the others take no seed
 # Tried with NNI 3.0 on today's numpy and scipy. A tuner's exception leaves the experiment RUNNING for ever.
 _BROKEN_TUNERS = {
@@ -25,6 +30,8 @@ _BROKEN_TUNERS = {
 }
 WORKING_ASSESSORS = ("Medianstop", "Curvefitting")
 TPE_STARTUP_JOBS, TPE_GAMMA, TPE_FORGETTING = 20, 0.25, 25  # NNI's defaults
+GUIDED_STARTUP_JOBS = 6  # and this project's
+_LEAST_STARTUP_JOBS = 2  # TPE compares better ones with others
 
 _IMPORT_SECONDS = 60.0
 # As NNI would, in a process of its own: imports the class, and says in one line why it cannot be used.
@@ -62,6 +69,18 @@ _ABOVE_0: Rule = (
 _SEED: Rule = (lambda value: value is None or _is_integer(value, 0), _FROM_0[1])
 _LIAR: Rule = (lambda value: value in (None, "best", "worst", "mean"), "must be best, worst, mean or null")
 _MAPPING: Rule = (lambda value: isinstance(value, Mapping), "must hold names and values")
+_MAPPINGS: Rule = (
+    lambda value: isinstance(value, list) and all(isinstance(one, Mapping) for one in value),
+    "must be a list of names and values",
+)
+_SHARE: Rule = (
+    lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1,
+    "must be a number above 0 and at most 1",
+)
+_NUMBER_FROM_0: Rule = (
+    lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"),
+    "must be a number of at least 0",
+)
 
 # With a name or a value outside these, the algorithm fails in its own process, seconds after the start or later.
 _ARGUMENTS: dict[str, dict[str, Rule]] = {
@@ -70,8 +89,16 @@ _ARGUMENTS: dict[str, dict[str, Rule]] = {
     "GridSearch": {"optimize_mode": _MODE},
     "Evolution": {"optimize_mode": _MODE, "population_size": _COUNT},
     "Medianstop": {"optimize_mode": _MODE, "start_step": _FROM_0},
+    "EarlyDiscard": {
+        "optimize_mode": _MODE,
+        "keep": _SHARE,
+        "slack": _NUMBER_FROM_0,
+        "start_step": _COUNT,
+        "warm_up": _COUNT,
+    },
     "Curvefitting": {"epoch_num": _COUNT, "start_step": _COUNT, "threshold": _ABOVE_0, "gap": _COUNT},
 }
+_GUIDED_ARGUMENTS: dict[str, Rule] = {"defaults": _MAPPING, "start_from": _MAPPINGS}
 _TPE_ARGUMENTS: dict[str, Rule] = {
     "constant_liar_type": _LIAR,
     "n_startup_jobs": _COUNT,
@@ -82,11 +109,18 @@ _TPE_ARGUMENTS: dict[str, Rule] = {
 }
 
 
-def name_of(tuner: Mapping[str, Any]) -> Any:
-    """The name of a config's tuner, with NNI's for the one that adds to NNI's."""
-    if tuner.get("name") is None and tuner.get("className") == REPEATING_TPE:
-        return "TPE"
-    return tuner.get("name")
+def name_of(algorithm: Mapping[str, Any]) -> Any:
+    """The name of a config's tuner or assessor; this project's own have one too, with NNI's for what adds to NNI's."""
+    return algorithm.get("name") or _OWN_NAMES.get(str(algorithm.get("className")))
+
+
+def is_own(algorithm: Mapping[str, Any]) -> bool:
+    return algorithm.get("name") is None and algorithm.get("className") in _OWN_NAMES
+
+
+def is_guided(tuner: Mapping[str, Any]) -> bool:
+    """Whether it begins with defaults, and near them, instead of at random."""
+    return is_own(tuner) and tuner["className"] == GUIDED_TPE
 
 
 def tuner_problem(name: object) -> str | None:
@@ -101,7 +135,7 @@ def custom_problem(kind: str, directory: Path, class_name: str, arguments: Mappi
     """Why a tuner or an assessor of the user's own cannot be used, None where it can. Its module is imported."""
     if "." not in class_name:
         return f"{kind}: className must be MODULE.CLASS, got {class_name!r}"
-    if not directory.is_dir():
+    if not is_directory(directory):
         return f"{kind}: codeDirectory must be a directory, got {str(directory)!r}"
     asked = json.dumps([kind, str(directory), class_name, arguments])
     command = [sys.executable, "-c", _TRY, asked]
@@ -133,28 +167,47 @@ def tuner_problems(tuner: Mapping[str, Any], max_trials: int | None) -> Iterator
     if problem := tuner_problem(name):
         yield problem
         return
-    found = list(_argument_problems(f"tuner {name}", arguments, _ARGUMENTS[str(name)]))
+    known = _ARGUMENTS[str(name)] | (_GUIDED_ARGUMENTS if is_guided(tuner) else {})
+    found = list(_argument_problems(f"tuner {name}", arguments, known))
     if not found and name == "TPE":
-        found = list(_tpe_problems(arguments.get("tpe_args", {}), max_trials))
+        found = list(_tpe_problems(arguments.get("tpe_args", {}), max_trials, _startup_jobs(tuner)))
     yield from found
 
 
 def assessor_problems(assessor: Mapping[str, Any]) -> Iterator[str]:
     """Sentences about a config's assessor; {} is none."""
-    name = assessor.get("name")
+    name = name_of(assessor)
     if name is None and assessor.get("className"):
         return  # custom_problem is asked
-    if name in WORKING_ASSESSORS:
+    if name in WORKING_ASSESSORS or is_own(assessor):
         yield from _argument_problems(f"assessor {name}", assessor.get("classArgs") or {}, _ARGUMENTS[str(name)])
     elif name is not None:
         yield f"assessor must be one of {', '.join(WORKING_ASSESSORS)} or none, got {name!r}"
 
 
-def _tpe_problems(arguments: Mapping[str, Any], max_trials: int | None) -> Iterator[str]:
+def shortened(tuner: Mapping[str, Any], max_trials: int) -> Any:
+    """The arguments of a tuner of so few trials: TPE's random phase is a quarter of them at most."""
+    arguments = tuner.get("classArgs")
+    tpe_args = (arguments or {}).get("tpe_args", {}) if isinstance(arguments, Mapping | None) else None
+    if name_of(tuner) != "TPE" or not isinstance(tpe_args, Mapping):
+        return arguments
+    startup = tpe_args.get("n_startup_jobs", _startup_jobs(tuner))
+    fewer = max(_LEAST_STARTUP_JOBS, max_trials // 4)
+    if not _is_integer(startup, 1) or startup <= fewer:
+        return arguments
+    return {**(arguments or {}), "tpe_args": {**tpe_args, "n_startup_jobs": fewer}}
+
+
+def _startup_jobs(tuner: Mapping[str, Any]) -> int:
+    """How many random proposals a TPE makes that is not told how many."""
+    return GUIDED_STARTUP_JOBS if is_guided(tuner) else TPE_STARTUP_JOBS
+
+
+def _tpe_problems(arguments: Mapping[str, Any], max_trials: int | None, startup_jobs: int) -> Iterator[str]:
     found = list(_argument_problems("tuner TPE, tpe_args", arguments, _TPE_ARGUMENTS))
     yield from found
-    startup = arguments.get("n_startup_jobs", TPE_STARTUP_JOBS)
-    if not found and max_trials is not None and max_trials <= startup:
+    startup = arguments.get("n_startup_jobs", startup_jobs) if not found else 0
+    if max_trials is not None and max_trials <= startup:
         yield (
             f"tuner: with {max_trials} trials TPE never leaves its random phase of {startup}; "
             f"run more trials, set tpe_args n_startup_jobs below {max_trials}, or choose the Random tuner"

@@ -7,16 +7,17 @@ import copy
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from cifar.errors import Problems, RequestError
 from cifar.search import search_space
-from cifar.search.algorithms import SEEDED_TUNERS, name_of, tuner_problem
+from cifar.search.algorithms import SEEDED_TUNERS, is_guided, name_of, shortened, tuner_problem
 from cifar.search.preflight import problems
 from cifar.search.remote.host import Host
 from cifar.search.trial_command import expanded, script_of
@@ -206,7 +207,11 @@ def experiments_directory(path: Path) -> Path:
 
 
 def changed(
-    config: Any, trial_command: str | None = None, trial_concurrency: int | None = None, seed_moved_by: int = 0
+    config: Any,
+    trial_command: str | None = None,
+    trial_concurrency: int | None = None,
+    seed_moved_by: int = 0,
+    tuner_arguments: Mapping[str, object] = MappingProxyType({}),
 ) -> Any:
     """A copy of an experiment's config with other values.
 
@@ -217,7 +222,7 @@ def changed(
         config.trial_command = config.training_service.trial_command = trial_command  # NNI has copied it there
     if trial_concurrency is not None:
         config.trial_concurrency = trial_concurrency
-    arguments = config.tuner.class_args or {}
+    arguments = config.tuner.class_args = {**(config.tuner.class_args or {}), **tuner_arguments}
     if seed_moved_by and "seed" in arguments:
         config.tuner.class_args = {**arguments, "seed": arguments["seed"] + seed_moved_by}
     return config
@@ -314,7 +319,18 @@ def _apply_tuner(overrides: Overrides, config: Any) -> None:
         config.tuner = algorithm(name=overrides.tuner, class_args={"optimize_mode": "maximize"})
     if overrides.seed is not None and _tuner_name(config) in SEEDED_TUNERS:
         config.tuner.class_args = {**(config.tuner.class_args or {}), "seed": overrides.seed}
+    if overrides.max_trials is not None and config.tuner:
+        config.tuner.class_args = shortened(_tuner(config), overrides.max_trials)
 
 
 def _tuner_name(config: Any) -> Any:
-    return config.tuner and name_of({"name": config.tuner.name, "className": config.tuner.class_name})
+    return config.tuner and name_of(_tuner(config))
+
+
+def begins_with_defaults(config: Any) -> bool:
+    return bool(config.tuner) and is_guided(_tuner(config))
+
+
+def _tuner(config: Any) -> dict[str, Any]:
+    names = {"name": "name", "className": "class_name", "classArgs": "class_args"}
+    return {name: getattr(config.tuner, nni_name) for name, nni_name in names.items()}

@@ -6,16 +6,22 @@ draws first near them, and compares whole configurations.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from nni.common.hpo_utils import deformat_parameters, format_parameters
 
+from cifar.search.algorithms import GUIDED_STARTUP_JOBS
 from cifar.search.coordinates import Coordinates, Params
+from cifar.search.search_space import Space, nearest_value
 from cifar.search.tuner import RepeatingTpe, point_key
 
+_log = logging.getLogger(__name__)
+
+_TPE_ARGS = {"n_startup_jobs": GUIDED_STARTUP_JOBS, "gamma": 0.5, "n_ei_candidates": 32}
 _AT_START = 0.75  # of the random phase's proposals, near the start
 _CANDIDATES_ANYWHERE, _CANDIDATES_AROUND_START = 0.2, 0.1  # the others are neighbours of good ones
 _START_WIDTH = 0.35  # of the learning rate's range: the defaults may be off by a factor of ten
@@ -24,35 +30,50 @@ _NARROWEST_OF_BAD = 0.1
 
 
 class GuidedTpe(RepeatingTpe):
-    """RepeatingTpe that proposes the points of `start_from` first, the defaults for instance, and learns jointly."""
+    """RepeatingTpe that begins with `defaults`, and with the points of `start_from`, and learns jointly.
+
+    What a point leaves open is as in the defaults. Of `tpe_args` it takes n_startup_jobs: so many proposals are drawn;
+    gamma: good are so many times the root of all trials; n_ei_candidates: of so many the most promising is proposed.
+    """
 
     def __init__(
         self,
         optimize_mode: Literal["minimize", "maximize"] = "maximize",
         seed: int | None = None,
         tpe_args: dict[str, Any] | None = None,
-        start_from: Sequence[Params] = (),
+        defaults: Mapping[str, Any] | None = None,
+        start_from: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        super().__init__(optimize_mode, seed, tpe_args)
-        self._start_from = [*start_from]
-        self._begun = 0  # of these
+        super().__init__(optimize_mode, seed, {**_TPE_ARGS, **(tpe_args or {})})
+        known = dict(defaults or {})
+        self._known = [point for point in (known, *({**known, **some} for some in start_from)) if point]
 
     def update_search_space(self, space: Any) -> None:
+        """NNI calls it at the start, and when somebody changes the space in its page."""
         super().update_search_space(space)
+        self._space: Space = space
         self._coordinates = Coordinates(space, self.rng)
+        self._left = [*self._known]  # to begin with
+        self._start_from: list[Params] = []  # of which these have been taken, as points of the space
 
     def _propose(self, parameter_id: int) -> Params:
-        params = self._next_start() or self._suggested()
-        self._params[parameter_id] = self._running_params[parameter_id] = format_parameters(params, self.space)
+        try:
+            params = self._next_start() or self._suggested()
+            formatted = format_parameters(params, self.space)
+        except Exception:  # after any, NNI would wait for ever
+            _log.exception("NNI's own TPE proposes instead")
+            return super()._propose(parameter_id)
+        self._params[parameter_id] = self._running_params[parameter_id] = formatted
         return params
 
     def _next_start(self) -> Params | None:
         """The next of the points to start from that no earlier run of the experiment has trained."""
-        while self._begun < len(self._start_from):
-            self._begun += 1
-            start = self._start_from[self._begun - 1]
+        while self._left:
+            point, drawn = self._left.pop(0), self._coordinates.anywhere()
+            start = {name: nearest_value(point.get(name, drawn[name]), some) for name, some in self._space.items()}
+            self._start_from.append(start)
             if point_key(start) not in self._points:
-                return dict(start)
+                return start
         return None
 
     def _suggested(self) -> Params:

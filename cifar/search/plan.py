@@ -13,13 +13,14 @@ from filelock import BaseFileLock
 from cifar.data import datasets
 from cifar.data.sources import absolute
 from cifar.errors import Problems, RequestError
-from cifar.search import config, forecast
+from cifar.search import config, forecast, start
 from cifar.search.algorithms import resume_problem
 from cifar.search.config import Overrides
 from cifar.search.facts import same_data
 from cifar.search.remote import host, hosts
 from cifar.search.remote.hosts import HostInfo
 from cifar.search.remote.install import install
+from cifar.search.start import Params
 from cifar.system import durations
 from cifar.system.durations import duration_text
 from cifar.system.files import existing
@@ -43,6 +44,7 @@ class Request:
     port: int | None = None
     host: str = LOOPBACK
     install: bool = False
+    start_from: tuple[str, ...] = ()  # points of the search space, or experiments
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Plan:
     hosts: list[HostInfo]
     port: int
     port_claim: BaseFileLock
+    start_from: list[Params]
 
 
 def plan(request: Request, experiment: Path | None = None) -> Plan:
@@ -73,15 +76,27 @@ def plan(request: Request, experiment: Path | None = None) -> Plan:
     runs_elsewhere = bool(loaded and host.of(loaded))
     claimed = problems.collect(lambda: claim_port(request.port, request.host, with_next=runs_elsewhere))
     infos: list[HostInfo] | None = []
+    start_from: list[Params] | None = []
     if loaded:
         problems.collect(lambda: _refuse_full_disk(loaded))
         problems.collect(lambda: _refuse_auto_elsewhere(request, runs_elsewhere))
         if experiment is not None:
             problems.collect(lambda: _refuse_to_repeat(experiment, loaded))
+        start_from = problems.collect(lambda: _start(request, loaded, experiment))
         infos = problems.collect(lambda: _describe_hosts(request, loaded, problems))
     problems.raise_if_any()
-    assert loaded and data is not None and infos is not None and claimed
-    return Plan(loaded, absolute(data), infos, *claimed)
+    assert loaded and data is not None and infos is not None and claimed and start_from is not None
+    return Plan(loaded, absolute(data), infos, *claimed, start_from)
+
+
+def _start(request: Request, loaded: Any, experiment: Path | None) -> list[Params]:
+    if request.start_from and experiment is not None:
+        raise RequestError("--start-from is for a new search; NNI's page can add a trial to this one")
+    if request.start_from and not config.begins_with_defaults(loaded):
+        raise RequestError(
+            "--start-from needs the tuner of the shipped config.yml, which begins with points it is given"
+        )
+    return start.points(request.start_from, loaded.search_space, Path(loaded.experiment_working_directory))
 
 
 def _describe_hosts(request: Request, loaded: Any, problems: Problems) -> list[HostInfo]:

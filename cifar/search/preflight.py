@@ -10,19 +10,21 @@ from typing import Any
 
 from cifar.errors import Problems, RequestError
 from cifar.search.algorithms import (
-    REPEATING_TPE,
     TPE_FORGETTING,
     TPE_GAMMA,
     TPE_STARTUP_JOBS,
     assessor_problems,
     custom_problem,
+    is_guided,
+    is_own,
     name_of,
     tuner_problems,
 )
 from cifar.search.remote import host
-from cifar.search.search_space import end_problem, is_categorical, points, sampled_values, sampler_problem
+from cifar.search.search_space import end_problem, fits, is_categorical, points, sampled_values, sampler_problem
 from cifar.search.trial_command import command_problems, expanded
 from cifar.system import durations
+from cifar.system.files import is_directory
 from cifar.training.hparams import Hparams, present_name
 
 _LOG_LEVELS = ("fatal", "error", "warning", "info", "debug", "trace")  # NNI's
@@ -38,6 +40,7 @@ def problems(config: Any) -> list[str]:
         *tuner_problems(_mapping(config.tuner), max_trials),
         *assessor_problems(_mapping(config.assessor)),
         *_split_problems(config),
+        *_start_problems(config),
         *_custom_problems(config),
         *command_problems(command if isinstance(command, str) else "", _code_directory(config), is_local),
         *_service_problems(config),
@@ -54,7 +57,12 @@ def _split_problems(config: Any) -> Iterator[str]:
     """NNI's TPE fails on choices while it takes all trials for good, and has no bad ones to compare them with."""
     tuner, space = _mapping(config.tuner), config.search_space
     arguments = (tuner["classArgs"] or {}).get("tpe_args") or {} if isinstance(tuner["classArgs"], Mapping) else {}
-    if name_of(tuner) != "TPE" or not isinstance(space, Mapping) or not isinstance(arguments, Mapping):
+    if (
+        name_of(tuner) != "TPE"
+        or is_guided(tuner)
+        or not isinstance(space, Mapping)
+        or not isinstance(arguments, Mapping)
+    ):
         return
     jobs, gamma = arguments.get("n_startup_jobs", TPE_STARTUP_JOBS), arguments.get("gamma", TPE_GAMMA)
     choices = [name for name, one in space.items() if is_categorical(one)]
@@ -68,13 +76,28 @@ def _split_problems(config: Any) -> Iterator[str]:
             )
 
 
+def _start_problems(config: Any) -> Iterator[str]:
+    """Points to begin with that the tuner would leave out, since the search space does not have them."""
+    tuner, space = _mapping(config.tuner), config.search_space
+    points = (tuner["classArgs"] or {}).get("start_from") if isinstance(tuner["classArgs"], Mapping | None) else None
+    if not is_guided(tuner) or not isinstance(points, list) or not _is_sound(space):
+        return
+    for point in (one for one in points if isinstance(one, Mapping)):
+        if unknown := [name for name in point if name not in space]:
+            yield f"tuner: start_from has {dict(point)}, and the search space no {unknown[0]}"
+        elif not fits(point, {name: space[name] for name in point}):
+            yield f"tuner: start_from has {dict(point)}, which lies outside the search space"
+
+
 def _custom_problems(config: Any) -> Iterator[str]:
     """What is wrong with a tuner or an assessor of the user's own."""
     for kind in ("tuner", "assessor"):
         algorithm = getattr(config, kind)
+        if is_own(_mapping(algorithm)):
+            continue
         class_name, code = getattr(algorithm, "class_name", None), getattr(algorithm, "code_directory", None)
         arguments = getattr(algorithm, "class_args", None) or {}
-        if class_name == REPEATING_TPE or (class_name is None and code is None):
+        if class_name is None and code is None:
             continue
         if not isinstance(class_name, str) or code is None or not isinstance(arguments, Mapping):
             yield f"{kind}: one of your own needs className, codeDirectory and, if any, classArgs with names and values"
@@ -105,7 +128,7 @@ def _value_problems(config: Any) -> Iterator[str]:
             yield f"{name} {durations.RULE}, got {value!r}"
     if config.log_level is not None and config.log_level not in _LOG_LEVELS:
         yield f"logLevel must be one of {', '.join(_LOG_LEVELS)}, got {config.log_level!r}"
-    if not _code_directory(config).is_dir():
+    if not is_directory(_code_directory(config)):
         yield f"trialCodeDirectory must be a directory, got {config.trial_code_directory!r}"
 
 
@@ -142,7 +165,7 @@ def _sample_problems(name: str, sampler: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _size_problems(space: Any, max_trials: int | None) -> Iterator[str]:
-    if not isinstance(space, Mapping) or not space or any(sampler_problem(sampler) for sampler in space.values()):
+    if not _is_sound(space):
         return
     number = math.prod(points(sampler) for sampler in space.values())
     if max_trials is not None and number < max_trials:
@@ -151,6 +174,10 @@ def _size_problems(space: Any, max_trials: int | None) -> Iterator[str]:
         for name, sampler in space.items():
             if problem := end_problem(sampler):
                 yield f"search space: {name} {problem}"
+
+
+def _is_sound(space: Any) -> bool:
+    return isinstance(space, Mapping) and bool(space) and not any(map(sampler_problem, space.values()))
 
 
 def _service_problems(config: Any) -> Iterator[str]:

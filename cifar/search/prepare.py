@@ -17,7 +17,7 @@ from cifar.data.datasets import PreparedImages
 from cifar.data.inspection import kept_together
 from cifar.data.leaks import leaks
 from cifar.errors import RequestError
-from cifar.search import config, search_space
+from cifar.search import config, search_space, start
 from cifar.search.concurrency import choose_concurrency
 from cifar.search.experiment import Action, new_id
 from cifar.search.facts import SearchFacts, read_facts
@@ -59,7 +59,7 @@ def prepare_new(request: Request, held: ExitStack) -> Prepared:
     images, images_claim = datasets.hold(planned.data)
     _tell_of_duplicates(planned.data)
     command, variables = _equip(planned, images)
-    ready = config.changed(planned.config, trial_command=command)
+    ready = config.changed(planned.config, trial_command=command, tuner_arguments=_beginning(planned))
     trials = ready.max_trial_number
     choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, held, trials)
     ready = config.changed(ready, trial_concurrency=choice.concurrency)
@@ -69,6 +69,17 @@ def prepare_new(request: Request, held: ExitStack) -> Prepared:
     facts = SearchFacts(planned.data, _relative(config.space_file(request.config_path), ready))
     claims = (claim, planned.port_claim, images_claim)
     return Prepared(ready, "create", experiment_id, variables | choice.mps, planned.port, request.host, claims, facts)
+
+
+def _beginning(planned: Plan) -> dict[str, object]:
+    """What the tuner is to begin with: the defaults for this budget and these data, then what its user knows."""
+    if not config.begins_with_defaults(planned.config):
+        return {}
+    loaded, dataset = planned.config, datasets.load(planned.data)
+    images = len(datasets.split(dataset).train)
+    defaults = start.defaults_of(loaded.search_space, loaded.trial_command, images, planned.data)
+    known = [*planned.start_from, *(loaded.tuner.class_args or {}).get("start_from", [])]
+    return {"defaults": defaults, "start_from": start.completed(known, defaults)[1:]}
 
 
 def _tell_of_duplicates(data_name: str) -> None:

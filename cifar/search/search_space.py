@@ -198,3 +198,13 @@ def place(value: Any, sampler: Mapping[str, Any]) -> float | None:
     scale = math.log if is_logarithmic(sampler) else float
     low, high = (scale(end) for end in range_)
     return (scale(value) - low) / (high - low)
+
+
+def nearest_value(value: Any, sampler: Mapping[str, Any]) -> Any:
+    """The value that the sampler can give; the middle one of choices that lack it."""
+    if sampler["_type"] == "choice":
+        choices = sampler["_value"]
+        return value if value in choices else choices[len(choices) // 2]
+    low, high = ends(sampler) or (sampler["_value"][0], sampler["_value"][1] - 1)
+    nearest = min(max(value, low), high)
+    return int(nearest) if sampler["_type"] == "randint" else float(nearest)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cifar.errors import RequestError
+from cifar.system.files import is_directory, is_file
 from cifar.training.hparams import Hparams, command_hparams
 
 _SHELL_WORDS = ("exec", "command", "time", "env")  # a program follows them
@@ -31,7 +32,7 @@ def command_problems(command: str, directory: Path, is_local: bool) -> Iterator[
     elif is_local and (program_problem := _program_problem(words, directory)):
         yield program_problem
     script = script_of(words)
-    if script and directory.is_dir() and not Path(directory, expanded(script, directory)).is_file():
+    if script and is_directory(directory) and not is_file(Path(directory, expanded(script, directory))):
         yield f"trialCommand: there is no file {script} in {directory}"
     own = words[words.index(script) :] if script else words  # before it stand those of the launcher
     names = [word.split("=")[0] for word in own if word.startswith("--")]
@@ -67,7 +68,7 @@ def _program_problem(words: Sequence[str], directory: Path) -> str | None:
     if not program:
         return f"trialCommand runs no program, got {shlex.join(words)!r}"
     if "/" in program:
-        found = Path(directory, program).is_file() and os.access(Path(directory, program), os.X_OK)
+        found = is_file(Path(directory, program)) and os.access(Path(directory, program), os.X_OK)
     else:
         found = shutil.which(program, path=trial_path()) is not None
     return None if found else f"trialCommand: there is no program {program}, got {shlex.join(words)!r}"

@@ -18,7 +18,7 @@ from nni.utils import extract_scalar_reward
 
 _EVERY = 8  # proposals of which one repeats a leader, once the random phase is over
 _LEADERS = 3  # that take turns
-_FIRST_SEED = 5_000  # far from the seeds that trial commands name
+FIRST_SEED = 5_000  # of repeats; far from the seeds that trial commands name
 
 
 @dataclass
@@ -53,14 +53,14 @@ class RepeatingTpe(TpeTuner):  # type: ignore[misc]  # NNI has no types
             self._repeating.add(parameter_id)
             self._proposed = 0
             leader.begun += 1
-            return {**leader.params, "seed": _FIRST_SEED + leader.begun}
+            return {**leader.params, "seed": FIRST_SEED + leader.begun}
         self._proposed += 1
         params = self._propose(parameter_id)
         known = self._points.get(point_key(params))
         if known is None or "seed" in self.space_names:
             return params
         known.begun += 1  # proposed once more, it is a repeat by itself
-        return {**params, "seed": _FIRST_SEED + known.begun}
+        return {**params, "seed": FIRST_SEED + known.begun}
 
     def _propose(self, parameter_id: int) -> dict[str, Any]:
         proposed: dict[str, Any] = super().generate_parameters(parameter_id)

@@ -87,9 +87,23 @@ def new_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def is_directory(path: str | Path) -> bool:
+    """Of any name: one that is too long or odd for the system is none."""
+    with contextlib.suppress(OSError, ValueError):
+        return Path(path).is_dir()
+    return False
+
+
+def is_file(path: str | Path) -> bool:
+    """Of any name, as is_directory."""
+    with contextlib.suppress(OSError, ValueError):
+        return Path(path).is_file()
+    return False
+
+
 def existing(path: Path) -> Path:
     """The path, or the nearest of its parents that exists."""
-    return next(place for place in (path, *path.parents) if place.exists())
+    return next(place for place in (path, *path.parents) if is_directory(place) or is_file(place))
 
 
 def refuse_to_replace(path: Path, force: bool) -> None:

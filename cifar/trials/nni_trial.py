@@ -49,6 +49,7 @@ class NniTrial:
     def __init__(self, processes: Processes = ALONE) -> None:
         self.processes = processes
         self.speaks = processes.is_main and nni_client.trial_id() is not None
+        self.params: dict[str, object] = {}
         self.params_are_recorded = True
 
     @property
@@ -88,6 +89,7 @@ class NniTrial:
         nni_client.module()._params = record
         artifacts.write_params(record)
         parameters: dict[str, object] = record["parameters"]
+        self.params = parameters
         return parameters
 
     def finished_before(self) -> Result | None:
@@ -125,10 +127,12 @@ class NniTrial:
         """Send an intermediate result; a continued trial's follow those before it.
 
         To the last epoch, too, the assessor may answer with a stop, which would then only cost the result: it is
-        ignored.
+        ignored. A repeat tells its seed, by which this project's assessor knows it and lets it run.
         """
         if not self.speaks:
             return
+        if isinstance(seed := self.params.get("seed"), int):
+            metrics = {**metrics, "seed": seed}
         if last:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         nni_client.module().overwrite_intermediate_seq(epoch - 1)

@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 
 from benchmarks.studies import tpe
 from cifar.errors import RequestError
-from cifar.search.algorithms import name_of
+from cifar.search import search_space, start
+from cifar.search.algorithms import EARLY_DISCARD, GUIDED_STARTUP_JOBS, is_guided, name_of
 from cifar.search.config import Overrides, _stored, experiments_directory, load, load_stored
+from cifar.search.guided_tpe import GuidedTpe
 from cifar.search.plan import disk_bytes
 from cifar.training.hparams import Hparams, command_hparams
 
@@ -46,34 +48,36 @@ def test_nni_never_schedules_gpus(path: str) -> None:
 
 
 @each_config
-def test_tpe_leaves_its_random_phase_well_before_the_end(path: str) -> None:
-    tuner = read(path)["tuner"]
-    assert (name_of(tuner), tuner["classArgs"]["optimize_mode"]) == ("TPE", "maximize")
+def test_a_search_begins_with_the_recipes_defaults(path: str) -> None:
+    config = read(path)
+    tuner = config["tuner"]
+    assert (name_of(tuner), is_guided(tuner), tuner["classArgs"]["optimize_mode"]) == ("TPE", True, "maximize")
     assert (ROOT / path).parent.joinpath(tuner["codeDirectory"], "cifar").is_dir()
     assert isinstance(tuner["classArgs"]["seed"], int)
-    assert tuner["classArgs"]["tpe_args"]["n_startup_jobs"] <= read(path)["maxTrialNumber"] / 3
+    space = search_space.read((ROOT / path).parent / config["searchSpaceFile"])
+    known = tuner["classArgs"]["defaults"]
+    assert known == start.defaults_of(space, config["trialCommand"], 45_000, "cifar10")
+    assert config["maxTrialNumber"] >= 3 * GUIDED_STARTUP_JOBS
 
 
-@each_config
-def test_tpe_is_not_drawn_to_the_trials_that_run(path: str) -> None:
+@pytest.mark.parametrize("landscape", tpe.LANDSCAPES)
+@pytest.mark.parametrize("at_once", [2, 4])
+def test_the_shipped_tuner_finds_more_than_nnis_and_is_not_drawn_to_trials_that_run(
+    landscape: tpe.Landscape, at_once: int
+) -> None:
     """NNI takes a running trial for as good as the best: of two at once, one is half of what TPE calls good."""
-
-    def searched(at_once: int, liar: str, gamma: float) -> tpe.Found:
-        return tpe.searched(tpe.LANDSCAPES[0], at_once, "TPE", lambda seed: tpe.new_tpe(seed, liar, gamma), seeds=8)
-
-    arguments = read(path)["tuner"]["classArgs"]["tpe_args"]
-    liar, gamma = arguments["constant_liar_type"], arguments["gamma"]
-    for at_once, nnis_gamma in ((2, 0.25), (4, gamma)):
-        ours, nnis = searched(at_once, liar, gamma), searched(at_once, "best", nnis_gamma)
-        assert fmean(ours.late) > fmean(nnis.late) + 0.03
-        assert fmean(ours.best) > fmean(nnis.best)
+    ours = tpe.searched(landscape, at_once, "ours", lambda seed: GuidedTpe("maximize", seed), seeds=8)
+    nnis = tpe.searched(landscape, at_once, "TPE", lambda seed: tpe.new_tpe(seed, "best", 0.25), seeds=8)
+    assert fmean(ours.late) > fmean(nnis.late) + 0.03
+    assert fmean(ours.best) > fmean(nnis.best)
 
 
 @each_config
-def test_the_assessor_lets_trials_get_going(path: str) -> None:
-    epochs = Hparams.from_params(command_hparams(read(path)["trialCommand"])[0]).epochs
-    assert read(path)["assessor"]["name"] == "Medianstop"
-    assert epochs // 2 <= read(path)["assessor"]["classArgs"]["start_step"] < epochs
+def test_the_assessor_waits_for_what_an_epoch_says(path: str) -> None:
+    config = read(path)
+    epochs = Hparams.from_params(command_hparams(config["trialCommand"])[0]).epochs
+    assert name_of(config["assessor"]) == "EarlyDiscard"
+    assert config["assessor"]["classArgs"].get("start_step", 1) <= epochs // 2
 
 
 @each_config
@@ -230,7 +234,7 @@ def test_what_is_wrong_with_the_space_file_is_listed_beside_the_rest(tmp_path: P
 def test_a_seed_is_the_tuners_and_the_trials() -> None:
     config = load(ROOT / "config.yml", Overrides(seed=5))
     assert config.tuner.class_args["seed"] == 5
-    assert config.tuner.class_args["tpe_args"] == CONFIG["tuner"]["classArgs"]["tpe_args"]
+    assert config.tuner.class_args["defaults"] == CONFIG["tuner"]["classArgs"]["defaults"]
     assert config.trial_command.endswith(" --seed 5")
 
 
@@ -248,7 +252,7 @@ def test_what_torchrun_cannot_start_is_refused(tmp_path: Path, command: str) -> 
 
 
 def test_early_stopping_can_be_left_out() -> None:
-    assert load(ROOT / "config.yml", Overrides()).assessor.name == "Medianstop"
+    assert load(ROOT / "config.yml", Overrides()).assessor.class_name == EARLY_DISCARD
     assert load(ROOT / "config.yml", Overrides(no_early_stopping=True)).assessor is None
 
 

@@ -114,6 +114,14 @@ def test_the_worse_trials_end_and_no_near_tie_does() -> None:
     assessor.trial_end("0", True)
 
 
+def test_a_repeat_is_never_ended() -> None:
+    assessor = EarlyDiscard(warm_up=2)
+    for number, figure in enumerate([0.5, 0.6, 0.7]):
+        assessor.assess_trial(str(number), [{"default": figure}])
+    assert assessor.assess_trial("low", [{"default": 0.1, "seed": 7}]) is AssessResult.Bad
+    assert assessor.assess_trial("repeat", [{"default": 0.1, "seed": 5_002}]) is AssessResult.Good
+
+
 def test_where_less_is_better_the_higher_trials_end() -> None:
     assessor = EarlyDiscard("minimize", keep=0.5, slack=0.0, warm_up=2)
     assert assessor.assess_trial("0", [1.0]) is AssessResult.Good

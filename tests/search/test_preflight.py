@@ -77,8 +77,14 @@ def test_the_shipped_experiment_has_no_problems() -> None:
         ("tuner/classArgs/seedd", 1, "tuner TPE: unknown argument 'seedd'; known are optimize_mode, seed, tpe_args"),
         ("tuner/classArgs/tpe_args", [1], "tpe_args must hold names and values, got"),
         ("tuner/classArgs/tpe_args", {"gamma": "x"}, "tpe_args: gamma must be a number above 0, got 'x'"),
-        ("assessor/classArgs/start_step", "four", "assessor Medianstop: start_step must be an integer of at least 0"),
-        ("assessor/classArgs/optimize_mode", "minimize", "assessor Medianstop: optimize_mode must be maximize"),
+        ("assessor/classArgs/start_step", "four", "assessor EarlyDiscard: start_step must be an integer of at least 1"),
+        ("assessor/classArgs/optimize_mode", "minimize", "assessor EarlyDiscard: optimize_mode must be maximize"),
+        ("assessor/classArgs/keep", 0, "assessor EarlyDiscard: keep must be a number above 0 and at most 1, got 0"),
+        ("assessor/classArgs/slack", -1, "assessor EarlyDiscard: slack must be a number of at least 0, got -1"),
+        ("tuner/classArgs/defaults", [6], "tuner TPE: defaults must hold names and values, got"),
+        ("tuner/classArgs/start_from", {"width": 6}, "tuner TPE: start_from must be a list of names and values, got"),
+        ("tuner/classArgs/start_from", [{"widht": 6}], "tuner: start_from has {'widht': 6}, and the search space no"),
+        ("tuner/classArgs/start_from", [{"width": 64}], "tuner: start_from has {'width': 64}, which lies outside the"),
         ("maxTrialNumber", True, "maxTrialNumber must be an integer of at least 1, got True"),
         ("trialConcurrency", 0, "trialConcurrency must be an integer of at least 1, got 0"),
         ("maxExperimentDuration", "5x", "maxExperimentDuration must be a number above 0 with a unit"),
@@ -94,8 +100,9 @@ def test_the_shipped_experiment_has_no_problems() -> None:
         ("trialCommand", "python trial.py --foo 3", "trialCommand: trial.py has no option --foo"),
         ("trialCommand", "python trial.py --data digits", "trialCommand must not name --data"),
         ("trialCommand", "python trial.py --epochs x", "trialCommand: argument --epochs: invalid int value: 'x'"),
-        ("maxTrialNumber", 9, "with 9 trials TPE never leaves its random phase of 10"),
+        ("maxTrialNumber", 6, "with 6 trials TPE never leaves its random phase of 6"),
         ("assessor/name", "Mine", "assessor must be one of Medianstop, Curvefitting or none, got 'Mine'"),
+        ("trialCodeDirectory", "x" * 5000, "trialCodeDirectory must be a directory, got 'xxx"),
         ("trialCommand", "python trial.py; echo done", "must be one simple command"),
         ("trialCommand", "python 'trial.py", "trialCommand cannot be read"),
         ("trialGpuNumber", 0, "trialGpuNumber must not be set"),
@@ -138,8 +145,14 @@ def test_a_finite_space_on_which_nni_never_ends_is_refused() -> None:
     ]
 
 
+def with_nnis_tpe(arguments: dict[str, Any]) -> Any:
+    config = changed("tuner/classArgs", {"optimize_mode": "maximize", "tpe_args": arguments})
+    config.tuner.name, config.tuner.class_name, config.tuner.code_directory = "TPE", None, None
+    return config
+
+
 def test_a_tpe_that_would_call_all_trials_good_is_refused_on_choices() -> None:
-    config = changed("tuner/classArgs/tpe_args", {"n_startup_jobs": 1, "gamma": 0.5})
+    config = with_nnis_tpe({"n_startup_jobs": 1, "gamma": 0.5})
     assert problems(config) == []
     config.search_space["batch_size"] = {"_type": "choice", "_value": [16, 32]}
     assert problems(config) == [
@@ -157,7 +170,7 @@ def test_nnis_tpe_fails_on_choices_where_this_says_so(jobs: int, gamma: float) -
         "lr": {"_type": "uniform", "_value": [0.1, 1]},
     }
     arguments = {"n_startup_jobs": jobs, "gamma": gamma, "constant_liar_type": None}
-    config = changed("tuner/classArgs/tpe_args", arguments)
+    config = with_nnis_tpe(arguments)
     config.search_space = space
     tuner = TpeTuner("maximize", 1, arguments)
     tuner.update_search_space(space)
@@ -250,7 +263,21 @@ def test_no_search_space_breaks_the_reader(space: dict[str, Any]) -> None:
     assert all(isinstance(problem, str) and problem for problem in problems(changed("searchSpace", space)))
 
 
-@given(st.sampled_from(["searchSpace", "trialCommand", "tuner/classArgs/tpe_args/n_startup_jobs"]), JSON)
+@given(
+    st.sampled_from(
+        [
+            "searchSpace",
+            "trialCommand",
+            "trialCodeDirectory",
+            "tuner/classArgs/tpe_args",
+            "tuner/classArgs/defaults",
+            "tuner/classArgs/start_from",
+            "assessor/classArgs",
+            "maxTrialNumber",
+        ]
+    ),
+    JSON,
+)
 def test_no_value_breaks_the_reader(path: str, value: Any) -> None:
     assert all(isinstance(problem, str) for problem in problems(changed(path, value)))
 

@@ -1,0 +1,85 @@
+"""What a search begins with: the recipe's defaults for its budget, and what its user knows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cifar.errors import RequestError
+from cifar.search.search_space import Space, fits, nearest_value, sampled_values
+from cifar.training import augmentation, defaults
+from cifar.training.hparams import Hparams, command_hparams, present_name
+from cifar.trials import store
+
+Params = dict[str, Any]
+
+_LEADERS = 3  # of an earlier experiment
+
+
+def defaults_of(space: Space, command: str, images: int, data_name: str) -> Params:
+    """The defaults of a trial command that trains on so many images, as the nearest point of the space."""
+    given, _ = command_hparams(command)
+    return nearest(augmentation.fitting(defaults.for_budget(given, images), data_name), space)
+
+
+def nearest(hparams: Hparams, space: Space) -> Params:
+    """The point of the space that these hyperparameters are, or would be if it reached so far."""
+    return {name: nearest_value(getattr(hparams, present_name(name)), sampler) for name, sampler in space.items()}
+
+
+def points(asked: Sequence[str], space: Space, experiments: Path) -> list[Params]:
+    """What `--start-from` names: `width=26,lr=0.02`, or an experiment, whose best configurations are taken.
+
+    RequestError for what the search space does not have.
+    """
+    found = list[Params]()
+    for text in asked:
+        found += [_read(text, space)] if "=" in text else _leaders(text, space, experiments)
+    return found
+
+
+def _read(text: str, space: Space) -> Params:
+    params = Params()
+    for part in text.split(","):
+        name, _, value = (word.strip() for word in part.partition("="))
+        if name not in space:
+            raise RequestError(f"--start-from {text}: {name!r} is not searched; known are {', '.join(space)}")
+        if name in params:
+            raise RequestError(f"--start-from {text}: {name} is given twice")
+        params[name] = _value(value, name, space[name], text)
+    Hparams.from_params(params)
+    return params
+
+
+def _value(value: str, name: str, sampler: Mapping[str, Any], text: str) -> Any:
+    if sampler["_type"] == "choice":
+        choices = {str(choice): choice for choice in sampler["_value"]}
+        if value not in choices:
+            raise RequestError(f"--start-from {text}: {name} must be one of {', '.join(choices)}, got {value!r}")
+        return choices[value]
+    try:
+        number = float(value)
+    except ValueError:
+        raise RequestError(f"--start-from {text}: {name} must be a number, got {value!r}") from None
+    if not fits({name: number}, {name: sampler}) or not math.isfinite(number):
+        low, *_, high = sampled_values(sampler)
+        raise RequestError(f"--start-from {text}: {name} must be from {low:g} to {high:g} to be searched, got {value}")
+    return int(number) if sampler["_type"] == "randint" else number
+
+
+def _leaders(experiment_id: str, space: Space, experiments: Path) -> list[Params]:
+    """The best configurations of an earlier experiment, as far as they were searched there and here."""
+    trials = store.best_first(store.read_trials(store.find(experiment_id, experiments)))
+    known = [{name: trial.params[name] for name in space if name in trial.params} for trial in trials]
+    fitting = [some for some in known if some and fits(some, {name: space[name] for name in some})]
+    if not fitting:
+        raise RequestError(f"--start-from {experiment_id}: no trial of it has parameters that this search space has")
+    return fitting[:_LEADERS]
+
+
+def completed(some: Sequence[Params], known: Params) -> list[Params]:
+    """These points with the defaults for what they leave open; the defaults first, and none twice."""
+    whole = [known, *({**known, **params} for params in some)]
+    return [params for number, params in enumerate(whole) if params not in whole[:number]]

@@ -1,0 +1,32 @@
+"""The recipe's defaults as a training on so many images would have them: what a tuned network has to beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from cifar.training.hparams import Hparams
+
+_RECIPES_IMAGES = 45_000  # CIFAR-10's without those to validate on: for them the recipes were made
+_FEWEST_STEPS, _SMALLEST_BATCH = 100, 4
+_FALLING = 2.0  # a rate that falls is half as high in the mean as at its peak
+
+
+def for_budget(given: Mapping[str, object], images: int) -> Hparams:
+    """What `given` names, and for all else the recipe, with batches and steps that fit a training on `images` images.
+
+    A recipe is made for its own epochs of CIFAR-10. A batch is halved until there are enough of them. How far one image
+    moves the parameters stays the same, whatever batch size and momentum are; with fewer images in all each moves them
+    further, by the root of how many times fewer (results/table.md).
+    """
+    recipe, asked = Hparams.from_params({"model": given.get("model", "net")}), Hparams.from_params(given)
+    seen = asked.epochs * min(asked.images_per_epoch or images, images)
+    batch_size, least = asked.batch_size, 2 * max(_SMALLEST_BATCH, asked.gradient_accumulation_steps)
+    while "batch_size" not in given and batch_size >= least and seen < _FEWEST_STEPS * batch_size:
+        batch_size //= 2
+    lr = asked.lr
+    if "lr" not in given and asked.optimizer == "sgd":
+        lr *= batch_size / recipe.batch_size * (1 - asked.momentum) / (1 - recipe.momentum)
+        lr *= math.sqrt(max(1.0, recipe.epochs * _RECIPES_IMAGES / seen))
+        lr *= _FALLING if asked.schedule == "triangular" != recipe.schedule else 1.0
+    return Hparams.from_params({**given, "batch_size": batch_size, "lr": float(f"{lr:.2g}")})
