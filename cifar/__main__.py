@@ -10,6 +10,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -63,6 +64,7 @@ def parse_arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add_options, name, run, purpose in (
         (_add_search, "search", run_search, "run the experiment to its end and show the best trials"),
+        (_add_fit, "fit", run_fit, "the best network that so much time gives: search, train, model, report"),
         (_add_plan, "doctor", run_doctor, "check and measure what a search would need, without starting it"),
         (_add_trials, "trials", run_trials, "the leaderboard of an experiment, running or not"),
         (_add_best, "best", run_best, "confirm the winner with new seeds, test it once, and keep its model"),
@@ -82,6 +84,9 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\n")  # one line, as for any other mistake
 
 
+_TIME_LIMIT = "30m"
+# By network, the searches that `cifar fit` begins.
+_SEARCHES = {"net": Path("config.yml"), "fast": Path("searches/fast/config.yml")}
 _START_FROM = (
     "begin, after the defaults, with width=26,lr=0.02 (what is not named is as in the defaults) or with the best of "
     "experiment ID; may be repeated"
@@ -123,6 +128,19 @@ def _add_search(command: argparse.ArgumentParser) -> None:
     earlier = command.add_argument_group("an earlier experiment").add_mutually_exclusive_group()
     earlier.add_argument("--resume", metavar="ID", help="go on with an experiment that was stopped or cut off")
     earlier.add_argument("--ui-only", metavar="ID", help="only show a stopped experiment in the web page")
+
+
+def _add_fit(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--data", help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)")
+    add("--time-limit", metavar="TIME", help=f"for all of it: 90s, 30m, 2h (default: {_TIME_LIMIT})")
+    add("--model", choices=_SEARCHES, default="net", help="the tutorial's network, or a larger one (default: net)")
+    add("--metric", metavar="NAME", help="what is tuned: accuracy (default) or balanced_accuracy, for uneven classes")
+    add("--start-from", action="append", metavar="X", help=_START_FROM)
+    add("--seed", type=int, help="of the tuner and of every trial")
+    add("--name", help="of the experiment, in the web page")
+    add("--port", type=int, help="of the web page (default: the first free one from 8080 up)")
+    add("--resume", metavar="ID", help="go on with one that was interrupted, for the time that it has left")
 
 
 def _add_experiment(command: argparse.ArgumentParser) -> None:
@@ -192,6 +210,42 @@ def run_search(options: argparse.Namespace) -> int:
         config = [] if options.config == Path("config.yml") else ["--config", str(options.config)]
         resume_command = shlex.join(["cifar", "search", *config, "--resume", prepared.id])
         return search(prepared, options.keep_open, resume_command)
+
+
+def run_fit(options: argparse.Namespace) -> int:
+    from cifar.system import durations
+
+    if options.resume and options.time_limit:
+        raise RequestError("--time-limit cannot change when a fit is resumed: it goes on for the time that it has left")
+    written = options.time_limit or _TIME_LIMIT
+    limit = durations.seconds(written) if durations.is_duration(written) else None
+    if limit is None:
+        raise RequestError(f"--time-limit {durations.RULE}, got {written!r}")
+    with contextlib.ExitStack() as held:
+        with processes.spawner("cifar.search.forecast"):  # first: it imports beside the imports here
+            from cifar.analysis import fit
+            from cifar.search.config import Overrides
+            from cifar.search.facts import same_data
+            from cifar.search.plan import Request
+            from cifar.search.prepare import claim_stopped, prepare_new, prepare_resumed
+
+            overrides = Overrides(name=options.name, metric=options.metric, seed=options.seed)
+            request = Request(
+                _SEARCHES[options.model], overrides, options.data, auto_concurrency=True, port=options.port
+            )
+            prepared, experiment = None, Path()
+            if options.resume:
+                experiment, claim = claim_stopped(request.config_path, options.resume)
+                claim.release()
+                if not fit.Clock.read(experiment).searched:
+                    prepared = held.enter_context(prepare_resumed(request, held, options.resume))
+            else:
+                start_from, seconds = tuple(options.start_from or ()), fit.SEARCH_SHARE * limit
+                request = replace(request, start_from=start_from, search_seconds=seconds)
+                prepared = held.enter_context(prepare_new(request, held))
+                experiment = prepared.directory
+                fit.begin(experiment, limit)
+        return fit.go_on(experiment, prepared.facts.data if prepared else same_data(experiment, None), prepared)
 
 
 def run_view(options: argparse.Namespace) -> int:

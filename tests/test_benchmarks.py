@@ -355,7 +355,7 @@ def test_a_published_search_becomes_an_experiment_again(tmp_path: Path) -> None:
     (best, *_) = store.best_first(trials)
     assert (best.id, best.accuracy, best.params["width"]) == ("Ep7Mq", 0.6206, 28.0)
     assert configurations.of_trial(best).hparams.epochs == 6
-    assert configurations.of_defaults(tmp_path / "net", "cifar10").hparams.width == 6
+    assert configurations.of_defaults(tmp_path / "net", "cifar10", 45_000).hparams.width == 6
 
 
 def test_a_tables_beginning_fills_the_space_evenly_and_stays_the_same() -> None:
@@ -412,11 +412,9 @@ def test_each_contender_plays(name: str) -> None:
         pytest.importorskip("optuna", minversion="5")
     if name.startswith("Ray"):
         pytest.importorskip("ray")
-    space = {
-        "width": {"_type": "qloguniform", "_value": [4, 32, 2]},
-        "lr": {"_type": "loguniform", "_value": [0.001, 0.3]},
-    }
-    leads = replay(policies.CONTENDERS[name](space, 0, 3), Landscape(), 60.0, 0)  # type: ignore[arg-type]
+    space = {name: PLANS["net"].space[name] for name in ("width", "lr")}
+    plan = replace(PLANS["net"], space=space)
+    leads = replay(policies.CONTENDERS[name](plan, 0), Landscape(), 60.0, 0)  # type: ignore[arg-type]
     assert leads[-1].accuracy > 0.15
 
 

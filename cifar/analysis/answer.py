@@ -43,6 +43,7 @@ class Answer:
     finals: list[SavedModel]
     test_results: list[FinalTest]
     cost: Cost
+    trained_on_validation: bool = True  # the final networks, whose validation accuracy would then mean nothing
 
     @property
     def decisive(self) -> Confirmed:
@@ -75,7 +76,7 @@ def text(answer: Answer) -> str:
     for tested in answer.test_results:
         lines += [
             f"test accuracy on {tested.name}: {tested.accuracy} (95 % interval, {len(tested.predictions)} seeds, "
-            f"{tested.images:,} images), trained on the validation images too",
+            f"{tested.images:,} images)" + (", trained on the validation images too" * answer.trained_on_validation),
             *_unevenness(tested),
             "true classes down, predicted across, summed over the seeds:",
             str(_confusion_table(tested)),

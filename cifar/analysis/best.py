@@ -29,6 +29,7 @@ from cifar.data.datasets import Dataset
 from cifar.data.leaks import leaks
 from cifar.errors import RequestError
 from cifar.inference import model_file
+from cifar.inference.model_file import SavedModel
 from cifar.system import mps
 from cifar.system.files import read_json, write_json
 from cifar.system.gpus import list_gpus
@@ -81,28 +82,15 @@ def best(
     leaders, dataset = leading(searched, experiment), datasets.load(data_name)
     store.refuse_other_data(leaders, dataset.fingerprint)
     distinct = _distinct([of_trial(trial) for trial in leaders])
-    configurations = _with_defaults(experiment, data_name, distinct[:_MOST_LEADERS])
-    tests = _tests(data_name, second_test, dataset)
+    configurations = _with_defaults(experiment, dataset, distinct[:_MOST_LEADERS], budget)
+    tests = tests_of(data_name, second_test, dataset)
     seeds = new_seeds(searched, budget.seeds)
     _say_what_follows(len(leaders), configurations, budget)
-    directory = layout.confirmed(experiment)
-    directory.mkdir(exist_ok=True)
     try:
-        at_once = int(store.read_config(experiment).get("trialConcurrency", 1))
-        gpus = list_gpus()
-        with FileLock(directory / ".lock", timeout=0), mps.started(gpus if at_once > len(gpus) else []) as shared:
-            os.environ.update(shared)
-            with _clock(experiment):
-                trainer = Trainer(directory, dataset, at_once, len(configurations) * budget.seeds)
-                confirmed = _confirm(trainer, configurations, seeds, budget, rule)
-                finals = trainer.final_models(_at_final_budget(confirmed[-1].winner.configuration, budget), seeds)
-                trainer.progress.close()
-            winner, known = confirmed[-1].winner.id, [some.predictions for some in confirmed[-1].candidates]
-            test_results = [read_test_images(experiment, finals, test, winner, known) for test in tests]
-            cost = Cost(store.read_seconds(experiment), _seconds(experiment))
-            return _keep(experiment, dataset, Answer(confirmed, rule, finals, test_results, cost), tests)
-    except Timeout:
-        raise RequestError(f"another cifar best is at work on experiment {experiment.name}") from None
+        with training(experiment, dataset, len(configurations) * budget.seeds) as trainer:
+            confirmed = _confirm(trainer, configurations, seeds, budget, rule)
+            finals = trainer.final_models(_at_final_budget(confirmed[-1].winner.configuration, budget), seeds)
+        return conclude(experiment, dataset, confirmed, rule, finals, tests)
     except Failed as failure:
         _say(f"error: {failure}")
         return 1
@@ -111,7 +99,42 @@ def best(
         raise
 
 
-def _tests(data_name: str, second: str | None, dataset: Dataset) -> list[Dataset]:
+@contextlib.contextmanager
+def training(experiment: Path, dataset: Dataset, trainings: int) -> Iterator[Trainer]:
+    """Train for the experiment, as many at once as it did. RequestError while another process does."""
+    directory, at_once = layout.confirmed(experiment), int(store.read_config(experiment).get("trialConcurrency", 1))
+    directory.mkdir(exist_ok=True)
+    gpus = list_gpus()
+    try:
+        held = FileLock(directory / ".lock", timeout=0).acquire()
+    except Timeout:
+        raise RequestError(f"another cifar best or fit is at work on experiment {experiment.name}") from None
+    with held, mps.started(gpus if at_once > len(gpus) else []) as shared:
+        os.environ.update(shared)
+        with _clock(experiment):
+            trainer = Trainer(directory, dataset, at_once, trainings)
+            yield trainer
+            trainer.progress.close()
+
+
+def conclude(
+    experiment: Path,
+    dataset: Dataset,
+    confirmed: list[Confirmed],
+    rule: Rule,
+    finals: list[SavedModel],
+    tests: Sequence[Dataset],
+    trained_on_validation: bool = True,
+) -> int:
+    """Read the test images, keep the model and the answer, and print it."""
+    winner, known = confirmed[-1].winner.id, [some.predictions for some in confirmed[-1].candidates]
+    test_results = [read_test_images(experiment, finals, test, winner, known) for test in tests]
+    cost = Cost(store.read_seconds(experiment), _seconds(experiment))
+    answer = Answer(confirmed, rule, finals, test_results, cost, trained_on_validation)
+    return _keep(experiment, dataset, answer, tests)
+
+
+def tests_of(data_name: str, second: str | None, dataset: Dataset) -> list[Dataset]:
     tests = [datasets.load_test(data_name)]
     if second:
         tests.append(datasets.load_test_folder(second))
@@ -132,10 +155,16 @@ def _distinct(configurations: Sequence[Configuration]) -> list[Configuration]:
     return list(found.values())
 
 
-def _with_defaults(experiment: Path, data_name: str, leaders: Sequence[Configuration]) -> list[Configuration]:
+def _with_defaults(
+    experiment: Path, dataset: Dataset, leaders: Sequence[Configuration], budget: Budget
+) -> list[Configuration]:
     """The leaders and the recipe's defaults, which a leader may be; without them where they cannot be trained."""
     try:
-        defaults = of_defaults(experiment, data_name)
+        images = len(datasets.split(dataset).train)
+        defaults = of_defaults(experiment, dataset.name, images)
+        if budget.final_epochs is not None:
+            longer = of_defaults(experiment, dataset.name, images, epochs=budget.final_epochs, images_per_epoch=0)
+            defaults = replace(defaults, longer=longer)
     except RequestError as error:
         _say(f"the defaults are no candidate: {error}")
         return [*leaders]
@@ -179,7 +208,7 @@ def _is_longer(configurations: Sequence[Configuration], budget: Budget) -> bool:
 
 
 def _at_final_budget(configuration: Configuration, budget: Budget) -> Configuration:
-    return replace(configuration, hparams=budget.of_finals(configuration.hparams))
+    return configuration.longer or replace(configuration, hparams=budget.of_finals(configuration.hparams))
 
 
 def _round(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar.errors import RequestError
-from cifar.training import augmentation
+from cifar.training import augmentation, defaults
 from cifar.training.hparams import Hparams, command_hparams, present_name
 from cifar.trials import store
 from cifar.trials.leaderboard import param_text
@@ -29,6 +29,7 @@ class Configuration:
     hparams: Hparams
     params: dict[str, Any]  # those of them that were searched
     found: float | None = None  # validation accuracy in the search
+    longer: Configuration | None = None  # at the final networks' budget, where that changes more than the budget
 
     @property
     def params_text(self) -> str:
@@ -53,10 +54,11 @@ def of_trial(trial: Trial) -> Configuration:
     return Configuration(trial.id, f"trial {trial.number}", hparams, trial.params, trial.accuracy)
 
 
-def of_defaults(experiment: Path, data_name: str) -> Configuration:
-    """What the experiment's trial command trains on these data without a tuner.
+def of_defaults(experiment: Path, data_name: str, images: int, **budget: int) -> Configuration:
+    """What would be trained on so many images without a search: the recipe, fitted to the budget and to the data.
 
-    Where a parameter has one choice alone there is nothing to tune. RequestError where the command cannot be trained.
+    The trial command's budget, if no other is given. Where a parameter has one choice alone there is nothing to tune.
+    RequestError where the command cannot be trained.
     """
     config = store.read_config(experiment)
     space = config.get("searchSpace") or {}
@@ -66,7 +68,7 @@ def of_defaults(experiment: Path, data_name: str) -> Configuration:
         for name, sampler in space.items()
         if sampler["_type"] == "choice" and len(sampler["_value"]) == 1
     }
-    hparams = augmentation.fitting(Hparams.from_params({**given, **fixed}), data_name)
+    hparams = augmentation.fitting(defaults.for_budget({**given, **fixed, **budget}, images), data_name)
     params = {name: getattr(hparams, present_name(name), "") for name in space}
     return Configuration(DEFAULTS, "the defaults", hparams, params)
 

@@ -18,6 +18,7 @@ from cifar.data.datasets import Dataset, Splits
 from cifar.inference.model_file import SavedModel
 from cifar.system.processes import spawned
 from cifar.training import device
+from cifar.training.train import EpochMetrics
 from cifar.trials import layout
 from cifar.trials.run import Trained, run_trial
 
@@ -68,6 +69,11 @@ class Trainer:
         self._train_ahead(trainings)
         return [self._final_model(training) for training in trainings]
 
+    def fitted_models(self, configuration: Configuration, seeds: Sequence[int]) -> list[SavedModel]:
+        """The networks of candidates of the stage "fit"."""
+        trainings = [Training(configuration.id, hparams, "fit") for hparams in configuration.with_seeds(seeds)]
+        return [model for training in trainings if (model := self.kept.model(training))]
+
     def _train_ahead(self, trainings: Sequence[Training]) -> None:
         """Run the missing trainings, as many at once as the search did; failures are left to later callers."""
         missing = [training for training in trainings if not self.kept.has(training)]
@@ -97,6 +103,10 @@ class Trainer:
         self._shown |= new
         self.progress.update(len(new))
 
+    def _show_epoch(self, history: list[EpochMetrics]) -> None:
+        """Of the training in this process; its helpers' are like it."""
+        self.progress.set_postfix_str(f"epoch {len(history)}, {history[-1].accuracy:.1%}")
+
     def _final_model(self, training: Training) -> SavedModel:
         if kept := self.kept.model(training):
             return kept
@@ -104,9 +114,11 @@ class Trainer:
         return self.kept.save_model(training, trained)
 
     def _validated(self, training: Training) -> Validated:
-        if kept := self.kept.validated(training):
+        if self.kept.has(training) and (kept := self.kept.validated(training)):
             return kept
         trained, seconds = self._train(training, self.splits)
+        if training.stage == "fit":
+            self.kept.save_model(training, trained)
         return self.kept.save_validated(training, trained, seconds)
 
     def _train(self, training: Training, splits: Splits) -> tuple[Trained, float]:
@@ -115,7 +127,7 @@ class Trainer:
         torch.set_num_threads(self.claim.threads(training.hparams))
         checkpoint = self.kept.directory(training) / layout.CHECKPOINT
         on, hparams = self.claim.device, training.hparams
-        result, trained = run_trial(hparams, self.dataset, splits, on, lambda _: None, checkpoint)
+        result, trained = run_trial(hparams, self.dataset, splits, on, self._show_epoch, checkpoint)
         if result.status == "interrupted":
             raise KeyboardInterrupt
         if trained is None:

@@ -15,8 +15,8 @@ from cifar.search.tuner import FIRST_SEED
 class EarlyDiscard(Assessor):  # type: ignore[misc]  # NNI has no types
     """Ends a trial that is not among the best `keep` of all that came to its epoch, by more than `slack`.
 
-    `keep` is a share, `slack` a difference of the metric: what seeds make is no reason to end a trial. A leader's repeat
-    runs to its end, whatever its first epochs are like: it is there to say what seeds make.
+    `keep` is a share, `slack` a difference of the metric: what seeds make is no reason to end a trial. A leader's
+    repeat runs to its end, whatever its first epochs are like: it is there to say what seeds make.
     """
 
     def __init__(

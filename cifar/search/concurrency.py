@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cifar.errors import RequestError
@@ -20,10 +20,14 @@ from cifar.system.gpus import list_gpus
 
 @dataclass(frozen=True)
 class Choice:
-    """How many trials run at once, and the variables by which they find an MPS, {} where it does not pay."""
+    """How many trials run at once, and the variables by which they find an MPS, {} where it does not pay.
+
+    `throughput` is what was measured, None where nothing was.
+    """
 
     concurrency: int
     mps: dict[str, str]
+    throughput: Throughput | None = field(default=None, compare=False)
 
 
 def choose_concurrency(
@@ -32,10 +36,8 @@ def choose_concurrency(
     infos: Sequence[HostInfo],
     auto: bool,
     held: ExitStack,
-    trials: int | None,
-    seconds_used: float = 0.0,
 ) -> Choice:
-    """Measure how fast trials will be and say how long all will take.
+    """Measure how fast trials will be.
 
     As many are to run at once as the config says, or where `auto` leaves it open, the fewest that pay. Where several
     share a GPU an MPS is tried, and ends with `held` if it pays.
@@ -47,6 +49,14 @@ def choose_concurrency(
     throughput, variables = _measure(config, data, infos, auto), dict[str, str]()
     if not infos:
         throughput, variables = _better_with_mps(throughput, config, data, auto, held)
+    return Choice(throughput.concurrency, variables, throughput)
+
+
+def tell(config: Any, choice: Choice, trials: int | None, seconds_used: float = 0.0) -> None:
+    """Say how long a search of so many trials will take."""
+    if choice.throughput is None:
+        return
+    throughput = choice.throughput
     max_seconds = durations.seconds(config.max_experiment_duration)
     left = None if max_seconds is None else max(0.0, max_seconds - seconds_used)
     most = durations.seconds(config.max_trial_duration)
@@ -54,7 +64,6 @@ def choose_concurrency(
         needed = duration_text(throughput.trial_seconds)
         print(f"maxTrialDuration will end trials early: a mean one needs {needed}", file=sys.stderr)
     print(forecast_line(throughput.cut_off(most), trials, left), file=sys.stderr)
-    return Choice(throughput.concurrency, variables)
 
 
 def _measure(config: Any, data: str, infos: Sequence[HostInfo], auto: bool) -> Throughput:

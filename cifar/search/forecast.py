@@ -57,6 +57,7 @@ class Throughput:
     trial_seconds: float
     largest_step_seconds: float
     largest_bytes: int  # of the GPU's memory where there is one, else of the machine's
+    beside_seconds: float = 0.0  # those of trial_seconds in which it does not train
 
     @property
     def trials_per_hour(self) -> float:
@@ -173,6 +174,7 @@ def together(throughputs: Sequence[Throughput]) -> Throughput:
         concurrency * 3600 / trials_per_hour,
         max(one.largest_step_seconds for one in throughputs),
         max(one.largest_bytes for one in throughputs),
+        fmean(one.beside_seconds for one in throughputs),
     )
 
 
@@ -194,11 +196,13 @@ def measure(
         for connection in connections:
             connection.send("go")  # all at once, since side by side is what is measured
         measured = [_receive(connection, biggest) for connection in connections]
+    beside_seconds = startup_seconds + _HANDOVER_SECONDS
     return Throughput(
         concurrency,
-        startup_seconds + _HANDOVER_SECONDS + fmean(m.trial_seconds for m in measured),
+        beside_seconds + fmean(m.trial_seconds for m in measured),
         fmean(m.largest_step_seconds for m in measured),
         max(m.largest_bytes for m in measured),
+        beside_seconds,
     )
 
 

@@ -45,6 +45,7 @@ class Request:
     host: str = LOOPBACK
     install: bool = False
     start_from: tuple[str, ...] = ()  # points of the search space, or experiments
+    search_seconds: float | None = None  # so long the search is to take, with as many trials as are worth it
 
 
 @dataclass(frozen=True)

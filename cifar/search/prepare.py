@@ -17,8 +17,8 @@ from cifar.data.datasets import PreparedImages
 from cifar.data.inspection import kept_together
 from cifar.data.leaks import leaks
 from cifar.errors import RequestError
-from cifar.search import config, search_space, start
-from cifar.search.concurrency import choose_concurrency
+from cifar.search import budget, config, search_space, start
+from cifar.search.concurrency import choose_concurrency, tell
 from cifar.search.experiment import Action, new_id
 from cifar.search.facts import SearchFacts, read_facts
 from cifar.search.plan import Plan, Request, count_remaining, plan
@@ -59,10 +59,15 @@ def prepare_new(request: Request, held: ExitStack) -> Prepared:
     images, images_claim = datasets.hold(planned.data)
     _tell_of_duplicates(planned.data)
     command, variables = _equip(planned, images)
-    ready = config.changed(planned.config, trial_command=command, tuner_arguments=_beginning(planned))
-    trials = ready.max_trial_number
-    choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, held, trials)
+    ready = config.changed(planned.config, trial_command=command)
+    choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, held)
     ready = config.changed(ready, trial_concurrency=choice.concurrency)
+    to_train_on = len(datasets.split(datasets.load(planned.data)).train)
+    if request.search_seconds is not None:
+        ready = budget.fitted(ready, choice, request.search_seconds, to_train_on)
+    else:
+        tell(ready, choice, ready.max_trial_number)
+    ready = config.changed(ready, tuner_arguments=_beginning(ready, planned, to_train_on))
     experiment_id = new_id()
     claim = locks.try_claim(f"experiment-{experiment_id}")
     assert claim is not None  # nobody else knows the id
@@ -71,14 +76,12 @@ def prepare_new(request: Request, held: ExitStack) -> Prepared:
     return Prepared(ready, "create", experiment_id, variables | choice.mps, planned.port, request.host, claims, facts)
 
 
-def _beginning(planned: Plan) -> dict[str, object]:
+def _beginning(ready: Any, planned: Plan, images: int) -> dict[str, object]:
     """What the tuner is to begin with: the defaults for this budget and these data, then what its user knows."""
-    if not config.begins_with_defaults(planned.config):
+    if not config.begins_with_defaults(ready):
         return {}
-    loaded, dataset = planned.config, datasets.load(planned.data)
-    images = len(datasets.split(dataset).train)
-    defaults = start.defaults_of(loaded.search_space, loaded.trial_command, images, planned.data)
-    known = [*planned.start_from, *(loaded.tuner.class_args or {}).get("start_from", [])]
+    defaults = start.defaults_of(ready.search_space, ready.trial_command, images, planned.data)
+    known = [*planned.start_from, *ready.tuner.class_args.get("start_from", [])]
     return {"defaults": defaults, "start_from": start.completed(known, defaults)[1:]}
 
 
@@ -115,7 +118,8 @@ def prepare_resumed(request: Request, held: ExitStack, experiment_id: str) -> Pr
     variables[environment.UNFIT_TRIALS] = ",".join(_unfit(trials, planned.config))
     ready = config.changed(planned.config, trial_command=command)
     remaining, used = count_remaining(ready, trials), store.read_seconds(directory)
-    choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, held, remaining, used)
+    choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, held)
+    tell(ready, choice, remaining, used)
     ready = config.changed(ready, trial_concurrency=choice.concurrency, seed_moved_by=len(trials))
     database.write_config(directory, ready.json())
     claims = (claim, planned.port_claim, images_claim)

@@ -71,6 +71,11 @@ def best_seconds(experiment: Path) -> Path:
     return confirmed(experiment) / "seconds.json"
 
 
+def fit(experiment: Path) -> Path:
+    """The time limit of `cifar fit`, and how much of it has been used."""
+    return experiment / "fit.json"
+
+
 def answer(experiment: Path) -> Path:
     return experiment / "best.json"
 

@@ -154,7 +154,7 @@ def test_trials_share_a_gpu_by_mps_where_measuring_says_that_it_pays(
     monkeypatch.setattr(mps, "started", start)
     monkeypatch.setattr("cifar.search.concurrency.list_gpus", lambda: [Gpu("GPU-1", "", 0)])
     with contextlib.ExitStack() as held:
-        assert choose_concurrency(Config(concurrency), "digits", [], auto, held, 10) == choice
+        assert choose_concurrency(Config(concurrency), "digits", [], auto, held) == choice
         assert started == ([1] if choice.mps else [])  # where it does not pay it has ended already
     assert not started
 
@@ -164,7 +164,7 @@ def test_where_each_trial_has_a_gpu_no_mps_is_tried(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(mps, "why_not", lambda gpus: pytest.fail("it was") if gpus else "no GPU")
     monkeypatch.setattr("cifar.search.concurrency.list_gpus", lambda: [Gpu(f"GPU-{n}", "", 0) for n in range(4)])
     with contextlib.ExitStack() as held:
-        assert choose_concurrency(Config(4), "digits", [], False, held, 10) == Choice(4, {})
+        assert choose_concurrency(Config(4), "digits", [], False, held) == Choice(4, {})
 
 
 def test_an_imitated_trial_gets_the_variables_that_trials_will_have(

@@ -1,0 +1,211 @@
+"""`cifar fit`: the best network for these images that so much time gives: search, final training, model, report.
+
+A part of the time is searched with small trials. In the rest the configuration that promises most for so long a
+training and the defaults train with new seeds; nothing of it is trained twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from cifar.analysis import best
+from cifar.analysis.configurations import Configuration, new_seeds, of_defaults, of_trial
+from cifar.analysis.confirm import MOST_ACCURATE, Candidate, decide
+from cifar.analysis.retrain import Failed, Trainer
+from cifar.data import datasets
+from cifar.data.datasets import Dataset
+from cifar.errors import RequestError
+from cifar.search.prepare import Prepared
+from cifar.search.run import search
+from cifar.system.files import read_json, write_json
+from cifar.trials import layout, store
+from cifar.trials.store import Trial, best_first
+
+SEARCH_SHARE = 0.4  # of the time
+_SEEDS = 2
+_SPARE = 0.06  # of the time, for what is foreseen badly, the test images and the report
+_MOST_EPOCHS = 100
+_FEWEST_PARTS = 4  # epochs of a training that has no time to see all images so often
+_LEADERS = 20  # of the search, among which the finalist is chosen
+_ERROR_POWER = 0.25  # of the images shown, with which the error falls: results/table.md
+_RATE_POWER = 0.25  # and the learning rate that is best
+
+
+@dataclass(frozen=True)
+class Final:
+    """What trains to the end: a trial's configuration and the defaults, on so many images."""
+
+    trial: str
+    epochs: int
+    images_per_epoch: int  # 0: all
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time limit of an experiment, how much of it has been used, over all runs, and what has been decided."""
+
+    limit: float
+    used: float = 0.0
+    searched: bool = False
+    final: Final | None = None
+
+    @staticmethod
+    def read(experiment: Path) -> Clock:
+        content = read_json(layout.fit(experiment))
+        if content is None:
+            raise RequestError(f"experiment {experiment.name} was begun without a time limit: cifar best ends it")
+        final = content["final"]
+        return Clock(content["limit"], content["used"], content["searched"], Final(**final) if final else None)
+
+    def write(self, experiment: Path) -> None:
+        write_json(layout.fit(experiment), asdict(self))
+
+
+def begin(experiment: Path, limit: float) -> None:
+    """Give an experiment that is about to start so many seconds."""
+    experiment.mkdir(parents=True, exist_ok=True)
+    Clock(limit).write(experiment)
+
+
+def go_on(experiment: Path, data_name: str, prepared: Prepared | None = None) -> int:
+    """What is left to do; `prepared` is the search, None where that is over."""
+    with _counted(experiment):
+        if prepared is not None:
+            code = search(prepared, keep_open=False, resume_command=f"cifar fit --resume {experiment.name}")
+            if code:
+                return code
+            replace(Clock.read(experiment), searched=True).write(experiment)
+        try:
+            return _finish(experiment, datasets.load(data_name))
+        except Failed as failure:
+            print(f"error: {failure}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print(f"what is trained is kept; resume with: cifar fit --resume {experiment.name}", file=sys.stderr)
+            raise
+
+
+@contextlib.contextmanager
+def _counted(experiment: Path) -> Iterator[None]:
+    """Add up the seconds of this process, its start included, also where it is interrupted."""
+    try:
+        yield
+    finally:
+        clock = Clock.read(experiment)
+        replace(clock, used=clock.used + _seconds_here()).write(experiment)
+
+
+def _seconds_here() -> float:
+    return time.time() - psutil.Process().create_time()
+
+
+def _finish(experiment: Path, dataset: Dataset) -> int:
+    trials, images = store.read_trials(experiment), len(datasets.split(dataset).train)
+    tests = best.tests_of(dataset.name, None, dataset)
+    clock = Clock.read(experiment)
+    if clock.final is None:
+        left = clock.limit * (1 - _SPARE) - clock.used - _seconds_here()
+        clock = replace(clock, final=_planned(experiment, trials, images, left))
+        clock.write(experiment)
+    assert clock.final is not None
+    challenger, defaults = _configurations(experiment, trials, dataset.name, images, clock.final)
+    racing = [challenger] if challenger.unseeded == defaults.unseeded else [challenger, defaults]
+    _say_what_follows(racing, clock.final, images)
+    seeds = new_seeds(trials, _SEEDS)
+    with best.training(experiment, dataset, len(racing) * len(seeds)) as trainer:
+        confirmed = decide(_trained(trainer, racing, seeds))
+        finals = trainer.fitted_models(confirmed.winner.configuration, seeds)
+    return best.conclude(experiment, dataset, [confirmed], MOST_ACCURATE, finals, tests, trained_on_validation=False)
+
+
+def _trained(trainer: Trainer, racing: Sequence[Configuration], seeds: Sequence[int]) -> list[Candidate]:
+    candidates = []
+    for configuration, trained in trainer.candidates(racing, seeds, "fit"):
+        if isinstance(trained, Failed):
+            print(f"{configuration.name} is out: {trained}", file=sys.stderr)
+        else:
+            candidates.append(trained)
+    if not candidates:
+        raise Failed("neither the best of the search nor the defaults train")
+    return candidates
+
+
+def _planned(experiment: Path, trials: Sequence[Trial], images: int, seconds: float) -> Final:
+    """The trial that promises most if it and the defaults train for so many seconds, and for how long they do."""
+    ranked = [trial for trial in best_first([*trials]) if trial.status == "ok"][:_LEADERS] or best_first([*trials])[:1]
+    if not ranked:
+        raise Failed("no trial of the search has finished")
+    at_once = int(store.read_config(experiment).get("trialConcurrency", 1))
+    of_first = min(trials, key=lambda trial: trial.number)  # the defaults
+    shown = {
+        trial.id: min(
+            seconds / makespan([_image_seconds(trial, images), _image_seconds(of_first, images)], at_once),
+            _MOST_EPOCHS * images,
+        )
+        for trial in ranked
+    }
+    best_one = min(ranked, key=lambda trial: expected_error(trial, images, shown[trial.id]))
+    return Final(best_one.id, *budget_of(shown[best_one.id], images))
+
+
+def makespan(seconds: Sequence[float], at_once: int) -> float:
+    """How long trainings of so many seconds take, each with every seed, in this order and so many at once."""
+    ends = [0.0] * at_once
+    for each in seconds:
+        for _ in range(_SEEDS):
+            ends[ends.index(min(ends))] += each
+    return max(ends)
+
+
+def expected_error(trial: Trial, images: int, shown: float) -> float:
+    """The share of validation images that the trial's configuration would get wrong if it saw so many images."""
+    grown = max(1.0, shown / _shown_planned(trial, images))
+    wrong: float = (1.0 - (trial.accuracy or 0.0)) * grown**-_ERROR_POWER
+    return wrong
+
+
+def budget_of(shown: float, images: int) -> tuple[int, int]:
+    """Epochs and images per epoch that show about so many images."""
+    epochs = max(_FEWEST_PARTS, math.ceil(shown / images))
+    return epochs, max(1, min(images, int(shown / epochs)))
+
+
+def _image_seconds(trial: Trial, images: int) -> float:
+    result = trial.result or {}
+    epochs = int(result.get("epochs", 0))
+    per_epoch = _shown_planned(trial, images) / result["hparams"]["epochs"] if epochs else 1.0
+    return float(result["seconds"]) / (epochs * per_epoch) if epochs else 0.0
+
+
+def _shown_planned(trial: Trial, images: int) -> float:
+    hparams = (trial.result or {})["hparams"]
+    return float(hparams["epochs"] * min(hparams["images_per_epoch"] or images, images))
+
+
+def _configurations(
+    experiment: Path, trials: Sequence[Trial], data_name: str, images: int, final: Final
+) -> tuple[Configuration, Configuration]:
+    """The trial's and the defaults', both fitted to the final training."""
+    trial = next(trial for trial in trials if trial.id == final.trial)
+    found = of_trial(trial)
+    shrunk = (final.epochs * final.images_per_epoch / _shown_planned(trial, images)) ** -_RATE_POWER
+    epochs, per_epoch = final.epochs, final.images_per_epoch
+    lr = found.hparams.lr * min(1.0, shrunk)
+    hparams = replace(found.hparams, epochs=epochs, images_per_epoch=per_epoch, lr=lr)
+    params = {name: lr if name == "lr" else value for name, value in found.params.items()}
+    defaults = of_defaults(experiment, data_name, images, epochs=epochs, images_per_epoch=per_epoch)
+    return replace(found, hparams=hparams, params=params), defaults
+
+
+def _say_what_follows(racing: Sequence[Configuration], final: Final, images: int) -> None:
+    who = " and ".join(some.name for some in racing)
+    shown = f"{final.epochs} epochs of {min(final.images_per_epoch, images):,} images"
+    print(f"training {who} with {_SEEDS} new seeds each, for {shown}", file=sys.stderr)

@@ -1,0 +1,80 @@
+"""How large the trials of a search are that has so much time: many enough to learn from, large enough to tell."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from cifar.errors import RequestError
+from cifar.search import config
+from cifar.search.algorithms import EARLY_DISCARD
+from cifar.search.concurrency import Choice
+from cifar.search.forecast import Throughput
+from cifar.system.durations import duration_text
+from cifar.training.hparams import Hparams, command_hparams
+
+_TRIALS = 30  # for which there is to be time
+_RUN = 0.5  # of their epochs, since most are ended early
+_EPOCHS = 4  # as in the tables from which the rules of the search come
+_MOST_EPOCHS = 16  # longer trials teach less than more of them
+_FEWEST_IMAGES = 500  # of an epoch: of fewer its accuracy says nothing
+_LEAST_TRIALS = 8  # below which a search is none
+
+
+@dataclass(frozen=True)
+class TrialBudget:
+    """What each trial trains; images_per_epoch 0 is all."""
+
+    epochs: int
+    images_per_epoch: int
+
+    @property
+    def options(self) -> str:
+        return f"--epochs {self.epochs} --images-per-epoch {self.images_per_epoch}"
+
+    def text(self, images: int) -> str:
+        return f"{self.epochs} epochs of {self.images_per_epoch or images:,} images"
+
+
+def fitted(ready: Any, choice: Choice, seconds: float, images: int) -> Any:
+    """A config whose trials fit into so many seconds. RequestError where too few would."""
+    if choice.throughput is None:
+        raise RequestError("a time limit needs trials of one process, whose speed is measured")
+    given, _ = command_hparams(ready.trial_command)
+    nominal = Hparams.from_params(given)
+    trial, trials = of_trial(
+        seconds, choice.throughput, nominal.epochs * min(nominal.images_per_epoch or images, images), images
+    )
+    if trials < _LEAST_TRIALS:
+        raise RequestError(
+            f"{duration_text(seconds)} of search are too few: there would be {trials} trials of {trial.text(images)}, "
+            f"and fewer than {_LEAST_TRIALS} teach nothing"
+        )
+    print(
+        f"searching for {duration_text(seconds)}: about {trials} trials of {trial.text(images)}, "
+        f"{choice.concurrency} at once",
+        file=sys.stderr,
+    )
+    ready = config.changed(ready, trial_command=f"{ready.trial_command} {trial.options}")
+    ready.max_trial_number, ready.max_experiment_duration = None, f"{seconds:.0f}s"
+    if ready.assessor and ready.assessor.class_name == EARLY_DISCARD:  # not while the learning rate rises
+        ready.assessor.class_args = {**ready.assessor.class_args, "start_step": max(1, trial.epochs // 4)}
+    return ready
+
+
+def of_trial(seconds: float, measured: Throughput, measured_images: int, images: int) -> tuple[TrialBudget, int]:
+    """The budget of a trial, and how many trials there will be, about.
+
+    `measured` are trials that show so many images in all their epochs.
+    """
+    image_seconds = (measured.trial_seconds - measured.beside_seconds) / measured_images
+    each = seconds * measured.concurrency / _TRIALS - measured.beside_seconds
+    shown = max(0.0, each) / (_RUN * image_seconds)
+    least = min(_FEWEST_IMAGES, images)
+    budget = TrialBudget(_EPOCHS, int(min(max(shown / _EPOCHS, least), images)))
+    if budget.images_per_epoch == images:
+        budget = TrialBudget(int(min(max(shown / images, _EPOCHS), _MOST_EPOCHS)), 0)
+    trained = budget.epochs * (budget.images_per_epoch or images) * image_seconds
+    trials = seconds * measured.concurrency / (_RUN * trained + measured.beside_seconds)
+    return budget, int(trials)
