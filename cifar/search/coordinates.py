@@ -39,12 +39,16 @@ class Coordinates:
             places["lr"] = math.log(params["lr"] * _step(params)) / self._decades
         return np.array([*places.values()])
 
-    def likeness(self, some: Params, others: list[Params], width: float) -> Floats:
-        """How dense each of the others makes the space where `some` lies; `width` is that of a kernel."""
-        here, there = self.of(some), np.array([self.of(other) for other in others])
-        near = np.exp(-(((there - here) / width) ** 2).sum(1) / 2) / width ** len(self.ranges)
-        same = [[1.0 if other[name] == some[name] else _OTHER_CHOICE for name in self._choices] for other in others]
-        density: Floats = near * np.array(same).prod(axis=1)
+    def likeness(self, some: list[Params], others: list[Params], width: float) -> Floats:
+        """How dense each of the others makes the space where each of `some` lies, some x others.
+
+        `width` is that of a kernel.
+        """
+        here, there = (np.array([self.of(one) for one in several]) for several in (some, others))
+        density: Floats = np.exp(-(((here[:, None] - there) / width) ** 2).sum(2) / 2) / width ** len(self.ranges)
+        for name in self._choices:
+            theirs = [other[name] for other in others]
+            density *= [[1.0 if one[name] == other else _OTHER_CHOICE for other in theirs] for one in some]
         return density
 
     def anywhere(self) -> Params:

@@ -15,7 +15,7 @@ import numpy as np
 from nni.common.hpo_utils import deformat_parameters, format_parameters
 
 from cifar.search.algorithms import GUIDED_STARTUP_JOBS
-from cifar.search.coordinates import Coordinates, Params
+from cifar.search.coordinates import Coordinates, Floats, Params
 from cifar.search.search_space import Space, nearest_value
 from cifar.search.tuner import RepeatingTpe, point_key
 
@@ -97,10 +97,7 @@ class GuidedTpe(RepeatingTpe):
         shrunk = len(ranked) ** (-1 / (len(self._coordinates.ranges) + 4))
         width, width_of_bad = max(_NARROWEST, _WIDEST * shrunk), max(_NARROWEST_OF_BAD, _WIDEST * shrunk)
         candidates = [self._candidate(good, width) for _ in range(self.args.n_ei_candidates)]
-        promise = [
-            self._density(candidate, good, width) / self._density(candidate, others, width_of_bad)
-            for candidate in candidates
-        ]
+        promise = self._density(candidates, good, width) / self._density(candidates, others, width_of_bad)
         return candidates[int(np.argmax(promise))]
 
     def _candidate(self, good: list[Params], width: float) -> Params:
@@ -111,7 +108,8 @@ class GuidedTpe(RepeatingTpe):
             return self._around_start()
         return self._coordinates.near(good[int(self.rng.integers(len(good)))], width)
 
-    def _density(self, some: Params, known: list[Params], width: float) -> float:
-        """With one more that is spread evenly over the space."""
-        total = float(self._coordinates.likeness(some, known, width).sum()) if known else 0.0
-        return (total + 1) / (len(known) + 1)
+    def _density(self, candidates: list[Params], known: list[Params], width: float) -> Floats:
+        """At each of the candidates, with one more that is spread evenly over the space."""
+        near = self._coordinates.likeness(candidates, known, width).sum(1) if known else 0.0
+        density: Floats = (near + np.ones(len(candidates))) / (len(known) + 1)
+        return density

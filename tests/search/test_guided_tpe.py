@@ -99,7 +99,7 @@ def test_what_lies_near_counts_more_than_what_lies_far() -> None:
     some = coordinates.anywhere()
     far = {**some, "width": 4.0 if some["width"] > 12 else 32.0}
     other = {**some, "optimizer": "adam" if some["optimizer"] == "sgd" else "sgd"}
-    here, there, elsewhere = coordinates.likeness(some, [some, far, other], 0.1)
+    ((here, there, elsewhere),) = coordinates.likeness([some], [some, far, other], 0.1)
     assert here > elsewhere > there
 
 
