@@ -135,6 +135,7 @@ def _add_fit(command: argparse.ArgumentParser) -> None:
     add("--data", help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)")
     add("--time-limit", metavar="TIME", help=f"for all of it: 90s, 30m, 2h (default: {_TIME_LIMIT})")
     add("--model", choices=_SEARCHES, default="net", help="the tutorial's network, or a larger one (default: net)")
+    add("--config", type=Path, help="a search of your own to begin, whose budget and limits are left out")
     add("--metric", metavar="NAME", help="what is tuned: accuracy (default) or balanced_accuracy, for uneven classes")
     add("--start-from", action="append", metavar="X", help=_START_FROM)
     add("--seed", type=int, help="of the tuner and of every trial")
@@ -231,7 +232,11 @@ def run_fit(options: argparse.Namespace) -> int:
 
             overrides = Overrides(name=options.name, metric=options.metric, seed=options.seed)
             request = Request(
-                _SEARCHES[options.model], overrides, options.data, auto_concurrency=True, port=options.port
+                options.config or _SEARCHES[options.model],
+                overrides,
+                options.data,
+                auto_concurrency=True,
+                port=options.port,
             )
             prepared, experiment = None, Path()
             if options.resume:
@@ -245,7 +250,7 @@ def run_fit(options: argparse.Namespace) -> int:
                 prepared = held.enter_context(prepare_new(request, held))
                 experiment = prepared.directory
                 fit.begin(experiment, limit)
-        return fit.go_on(experiment, prepared.facts.data if prepared else same_data(experiment, None), prepared)
+        return fit.go_on(experiment, prepared.facts.data if prepared else same_data(experiment, options.data), prepared)
 
 
 def run_view(options: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.search.prepare import Prepared
 from cifar.search.run import search
+from cifar.system.durations import duration_text
 from cifar.system.files import read_json, write_json
 from cifar.trials import layout, store
 from cifar.trials.store import Trial, best_first
@@ -84,7 +85,9 @@ def go_on(experiment: Path, data_name: str, prepared: Prepared | None = None) ->
                 return code
             replace(Clock.read(experiment), searched=True).write(experiment)
         try:
-            return _finish(experiment, datasets.load(data_name))
+            code = _finish(experiment, datasets.load(data_name))
+            _report(experiment, data_name)
+            return code
         except Failed as failure:
             print(f"error: {failure}", file=sys.stderr)
             return 1
@@ -124,6 +127,19 @@ def _finish(experiment: Path, dataset: Dataset) -> int:
         confirmed = decide(_trained(trainer, racing, seeds))
         finals = trainer.fitted_models(confirmed.winner.configuration, seeds)
     return best.conclude(experiment, dataset, [confirmed], MOST_ACCURATE, finals, tests, trained_on_validation=False)
+
+
+def _report(experiment: Path, data_name: str) -> None:
+    """Beside the model, where its packages are installed."""
+    try:
+        from cifar.analysis.report import report
+    except ModuleNotFoundError as error:
+        print(f"no report, for want of the package {error.name}: pip install -e '.[report]'", file=sys.stderr)
+        return
+    out = experiment / "report.html"
+    report(experiment, out, data_name, running=False)
+    used, limit = Clock.read(experiment).used + _seconds_here(), Clock.read(experiment).limit
+    print(f"report: {out}\n{duration_text(used)} of {duration_text(limit)}")
 
 
 def _trained(trainer: Trainer, racing: Sequence[Configuration], seeds: Sequence[int]) -> list[Candidate]:

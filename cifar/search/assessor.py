@@ -23,7 +23,7 @@ class EarlyDiscard(Assessor):  # type: ignore[misc]  # NNI has no types
         self,
         optimize_mode: Literal["minimize", "maximize"] = "maximize",
         keep: float = 0.34,
-        slack: float = 0.01,
+        slack: float = 0.02,
         start_step: int = 1,
         warm_up: int = 4,
     ) -> None:

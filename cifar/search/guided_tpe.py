@@ -21,10 +21,10 @@ from cifar.search.tuner import RepeatingTpe, point_key
 
 _log = logging.getLogger(__name__)
 
-_TPE_ARGS = {"n_startup_jobs": GUIDED_STARTUP_JOBS, "gamma": 0.5, "n_ei_candidates": 32}
-_AT_START = 0.75  # of the random phase's proposals, near the start
+_TPE_ARGS = {"n_startup_jobs": GUIDED_STARTUP_JOBS, "gamma": 0.5, "n_ei_candidates": 96}
+_AT_START = 0.85  # of the random phase's proposals, near the start
 _CANDIDATES_ANYWHERE, _CANDIDATES_AROUND_START = 0.2, 0.1  # the others are neighbours of good ones
-_START_WIDTH = 0.35  # of the learning rate's range: the defaults may be off by a factor of ten
+_START_WIDTH = 0.15  # of the learning rate's range: the defaults are off by a factor of three or so
 _WIDEST, _NARROWEST = 0.3, 0.08  # kernels of good configurations, of few and of many
 _NARROWEST_OF_BAD = 0.1
 

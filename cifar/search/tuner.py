@@ -16,7 +16,7 @@ from typing import Any, Literal
 from nni.algorithms.hpo.tpe_tuner import TpeTuner
 from nni.utils import extract_scalar_reward
 
-_EVERY = 8  # proposals of which one repeats a leader, once the random phase is over
+_EVERY = 16  # proposals of which one repeats a leader, once the random phase is over: a leader's trial is a dear one
 _LEADERS = 3  # that take turns
 FIRST_SEED = 5_000  # of repeats; far from the seeds that trial commands name
 
@@ -31,7 +31,7 @@ class _Point:
 
 
 class RepeatingTpe(TpeTuner):  # type: ignore[misc]  # NNI has no types
-    """TPE as NNI has it, with its arguments; of eight proposals one is a leader's with a seed of its own.
+    """TPE as NNI has it, with its arguments; of 16 proposals one is a leader's with a seed of its own.
 
     TPE itself hears of first trainings alone: to it a repeat would be a second point in the same place.
     """

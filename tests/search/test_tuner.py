@@ -40,8 +40,8 @@ def search(tuner: TpeTuner, count: int, first: int = 0, at_once: int = 2) -> lis
     return proposed
 
 
-def test_one_of_eight_proposals_repeats_a_leader_with_a_seed_of_its_own() -> None:
-    proposed = search(made(), 60)
+def test_one_of_sixteen_proposals_repeats_a_leader_with_a_seed_of_its_own() -> None:
+    proposed = search(made(), 110)
     repeats = [params for params in proposed if "seed" in params]
     assert 5 <= len(repeats) <= 7
     assert all("seed" not in params for params in proposed[:6])
@@ -60,7 +60,7 @@ def test_the_three_leaders_take_turns() -> None:
     accuracies = dict(zip([params["width"] for params in known], [0.9, 0.89, 0.88, *[0.1] * 7], strict=True))
     tuner.import_data([{"parameter": params, "value": accuracies[params["width"]]} for params in known])
     repeated = list[float]()
-    for number in range(24):
+    for number in range(48):
         params = tuner.generate_parameters(number)
         is_repeat = "seed" in params
         repeated += [params["width"]] if is_repeat else []
@@ -92,7 +92,7 @@ def test_a_trial_without_a_result_is_no_error() -> None:
 
 
 def test_a_resumed_search_knows_its_leaders_and_their_repeats() -> None:
-    before = search(made(), 30)
+    before = search(made(), 60)
     resumed = made()
     resumed.import_data(json.dumps([{"parameter": some, "value": {"default": accuracy(some)}} for some in before]))
     own = TpeTuner(**ARGUMENTS)
@@ -101,7 +101,7 @@ def test_a_resumed_search_knows_its_leaders_and_their_repeats() -> None:
     assert {key: len(records) for key, records in resumed._history.items()} == {
         key: len(records) for key, records in own._history.items()
     }
-    again = search(resumed, 16, first=100)
+    again = search(resumed, 34, first=100)
     seeds = [some["seed"] for some in [*before, *again] if "seed" in some]
     keys = [json.dumps(some) for some in [*before, *again] if "seed" in some]
     assert len(seeds) >= 4

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+import math
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fake_experiments as fake
+import pytest
+import yaml
+from experiments import Search, nothing_is_left, project_config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cifar.analysis import fit
+from cifar.analysis.fit import Clock, Final
+from cifar.data import datasets
+from cifar.errors import RequestError
+from cifar.inference import model_file
+from cifar.search.budget import of_trial
+from cifar.search.forecast import Throughput
+from cifar.trials import layout, store
+
+IMAGES = 1274  # of the digits, without those to validate on
+DIGITS = {"fingerprint": datasets.load("digits").fingerprint}
+QUICK = {"trialCommand": "python3 trial.py --batch-size 64 --epochs 2", "trialConcurrency": 2}
+
+
+def made(directory: Path, *trials: tuple[float, float, int], **config: Any) -> Path:
+    """Trials of the digits with these accuracies, learning rates and widths."""
+    described = [
+        {"accuracy": accuracy, "params": {"lr": lr, "width": float(width)}, "fingerprints": DIGITS}
+        for accuracy, lr, width in trials
+    ]
+    return fake.make(directory, described, QUICK | config)
+
+
+def with_seconds(experiment: Path, *seconds: float) -> None:
+    for number, some in enumerate(seconds):
+        path = layout.trial_directory(experiment, f"trial{number}") / layout.RESULT
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": some}))
+
+
+@pytest.mark.parametrize(("at_once", "seconds"), [(1, 26.0), (2, 13.0), (3, 10.0), (4, 10.0)])
+def test_trainings_side_by_side_take_so_long(at_once: int, seconds: float) -> None:
+    assert fit.makespan([10.0, 3.0], at_once) == seconds
+
+
+@given(st.floats(1, 1e9), st.integers(1, 10**6))
+def test_a_budget_shows_about_as_many_images_as_there_is_time_for(shown: float, images: int) -> None:
+    epochs, per_epoch = fit.budget_of(shown, images)
+    assert epochs >= 4
+    assert 1 <= per_epoch <= images
+    assert epochs * per_epoch <= max(shown, epochs)
+    assert epochs * (per_epoch + 1) > shown * 0.999999
+
+
+@given(st.floats(1, 1e5), st.integers(1, 64), st.floats(1e-6, 1.0), st.floats(0.0, 30.0), st.integers(10, 10**6))
+def test_trials_fit_into_the_time_of_a_search(
+    seconds: float, at_once: int, image_seconds: float, beside: float, images: int
+) -> None:
+    measured = Throughput(at_once, beside + 2 * images * image_seconds, 0.1, 10**9, beside)
+    trial, trials = of_trial(seconds, measured, 2 * images, images)
+    per_epoch = trial.images_per_epoch or images
+    assert 4 <= trial.epochs <= 16
+    assert min(500, images) <= per_epoch <= images
+    each = beside + 0.5 * trial.epochs * per_epoch * image_seconds  # half of their epochs run
+    assert trials * each <= seconds * at_once * 1.000001
+    if trial.epochs * per_epoch > 4 * min(500, images):
+        assert trials >= 29
+
+
+def test_with_little_time_a_quick_network_wins_over_a_slow_one_that_is_a_little_better(tmp_path: Path) -> None:
+    experiment = made(tmp_path / "made", (0.5, 0.001, 6), (0.79, 0.02, 8), (0.8, 0.02, 32))
+    with_seconds(experiment, 5.0, 10.0, 100.0)
+    trials = store.read_trials(experiment)
+    short, long = (fit._planned(experiment, trials, IMAGES, seconds) for seconds in (150.0, 1e6))
+    assert (short.trial, long.trial) == ("trial1", "trial2")
+    assert short.epochs * short.images_per_epoch * (10 + 5) / (2 * IMAGES) == pytest.approx(150.0, rel=0.01)
+    assert long.epochs == 100  # and no more: there is enough time
+
+
+def test_a_search_without_a_finished_trial_ends_with_a_sentence(tmp_path: Path) -> None:
+    experiment = fake.make(tmp_path / "made", [{"accuracy": 0.1, "status": "diverged", "fingerprints": DIGITS}], QUICK)
+    Clock(60.0, searched=True).write(experiment)
+    assert fit.go_on(experiment, "digits") == 1
+
+
+def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cifar.analysis.fit._seconds_here", lambda: 1.0)  # this process has run for long
+    experiment = made(tmp_path / "made", (0.5, 0.001, 6), (0.8, 0.02, 12))
+    with_seconds(experiment, 0.3, 0.4)
+    Clock(30.0, used=25.0, searched=True).write(experiment)
+    assert fit.go_on(experiment, "digits") == 0
+    said = capsys.readouterr()
+    assert "training trial 1 and the defaults with 2 new seeds each, for" in said.err
+    assert said.out.startswith("gain over the defaults: ")
+    assert "test accuracy on digits" in said.out
+    assert "trained on the validation images too" not in said.out
+    clock, answer = Clock.read(experiment), json.loads(layout.answer(experiment).read_text())
+    assert clock.used == 26.0
+    assert clock.final is not None and clock.final.trial == "trial1"
+    model = model_file.load(layout.best_model(experiment))
+    assert model.hparams.epochs == answer["final_epochs"] == clock.final.epochs
+    longer = fit._configurations(experiment, store.read_trials(experiment), "digits", IMAGES, clock.final)
+    assert longer[0].hparams.lr < 0.02  # smaller steps for a longer training
+    assert model.hparams in [replace(some.hparams, seed=1000) for some in longer]
+    assert (experiment / "report.html").exists()
+    assert len(answer["tests"]) == 1
+    decided = clock.final
+    assert fit.go_on(experiment, "digits") == 0  # nothing is trained again, and nothing decided
+    assert Clock.read(experiment).final == decided
+
+
+def test_what_was_begun_without_a_time_limit_is_not_resumed_by_fit(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="experiment made was begun without a time limit: cifar best ends it"):
+        Clock.read(made(tmp_path / "made", (0.5, 0.01, 6)))
+
+
+def test_a_clock_is_read_as_it_was_written(tmp_path: Path) -> None:
+    clock = Clock(1800.0, 12.5, True, Final("abc", 8, 1274))
+    clock.write(tmp_path)
+    assert Clock.read(tmp_path) == clock
+    replace(clock, final=None).write(tmp_path)
+    assert Clock.read(tmp_path).final is None
+
+
+def fitted(home: Path, *arguments: str) -> Search:
+    return Search(home, ("fit", "--config", str(home / "config.yml"), *arguments), {"CIFAR_DATA": "digits"})
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    config = project_config(tmp_path, "python3 trial.py --schedule triangular")
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (
+            ["--time-limit", "soon"],
+            "error: --time-limit must be a number above 0 with a unit, as 90s, 30m, 2h or 1d, got",
+        ),
+        (["--time-limit", "5s"], "error: 2 s of search are too few: there would be "),
+        (["--resume", "abc", "--time-limit", "1m"], "error: --time-limit cannot change when a fit is resumed"),
+        (["--start-from", "width=900"], "error: --start-from width=900: width must be from 4 to 32 to be searched"),
+        (["--metric", "f1"], "error: --metric must be one of accuracy, balanced_accuracy, got 'f1'"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_starts_nothing(home: Path, arguments: list[str], problem: str) -> None:
+    command = fitted(home, *arguments)
+    assert command.wait() == 2
+    assert command.err.splitlines()[-1].startswith(problem)
+    assert not list(home.glob("experiments/*/db"))
+
+
+@pytest.mark.slow
+def test_it_ends_in_time_also_where_it_is_interrupted_and_resumed(home: Path) -> None:
+    command = fitted(home, "--time-limit", "60s", "--seed", "1")
+    command.wait_until_ended(5)
+    command.process.send_signal(signal.SIGINT)
+    assert command.wait() == 130
+    experiment = command.directory
+    assert f"resume with: cifar fit --resume {experiment.name}" in command.err
+    resumed = fitted(home, "--resume", experiment.name)
+    resumed.wait_for("with 2 new seeds each")
+    resumed.process.send_signal(signal.SIGINT)
+    assert resumed.wait() == 130
+    assert "what is trained is kept" in resumed.err
+    again = fitted(home, "--resume", experiment.name)
+    assert again.wait() == 0, again.err
+    assert again.out.startswith("gain over the defaults: ")
+    assert layout.best_model(experiment).exists()
+    assert math.isclose(Clock.read(experiment).used, 60.0, abs_tol=20.0)
+    assert nothing_is_left(home)
