@@ -15,7 +15,7 @@ from cifar.system.durations import duration_text
 from cifar.training.hparams import Hparams, command_hparams
 
 _TRIALS = 30  # for which there is to be time
-_RUN = 0.5  # of their epochs, since most are ended early
+_COST = 1.5  # of a trial, in whole random ones: most are ended early, but a search comes to like wide networks
 _EPOCHS = 4  # as in the tables from which the rules of the search come
 _MOST_EPOCHS = 16  # longer trials teach less than more of them
 _FEWEST_IMAGES = 500  # of an epoch: of fewer its accuracy says nothing
@@ -70,11 +70,11 @@ def of_trial(seconds: float, measured: Throughput, measured_images: int, images:
     """
     image_seconds = (measured.trial_seconds - measured.beside_seconds) / measured_images
     each = seconds * measured.concurrency / _TRIALS - measured.beside_seconds
-    shown = max(0.0, each) / (_RUN * image_seconds)
+    shown = max(0.0, each) / (_COST * image_seconds)
     least = min(_FEWEST_IMAGES, images)
     budget = TrialBudget(_EPOCHS, int(min(max(shown / _EPOCHS, least), images)))
     if budget.images_per_epoch == images:
         budget = TrialBudget(int(min(max(shown / images, _EPOCHS), _MOST_EPOCHS)), 0)
     trained = budget.epochs * (budget.images_per_epoch or images) * image_seconds
-    trials = seconds * measured.concurrency / (_RUN * trained + measured.beside_seconds)
+    trials = seconds * measured.concurrency / (_COST * trained + measured.beside_seconds)
     return budget, int(trials)
