@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from joblib import Parallel, delayed, parallel_config
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.contest import surrogate as surrogates
-from benchmarks.contest.policies import CONTENDERS
+from benchmarks.contest.policies import CONTENDERS, SLOW, defaults_of
 from benchmarks.contest.replay import TWO_CORES, Lead, replay
 from benchmarks.contest.surrogate import Error, Surrogate
 from benchmarks.shared import machine
@@ -30,7 +31,15 @@ _TRIALS = 240  # whose seconds a search has, of random ones at their mean cost
 _MOMENTS = (0.05, 0.1, 0.25, 1.0)  # of these seconds
 _CLOSE = 0.01  # of the table's best
 _RESAMPLES = 2_000
-HEADER = ["table", "contender", "searches", *(f"at {moment:.0%}" for moment in _MOMENTS), "seconds to within a point"]
+_MUCH = 0.003  # worse than the defaults
+HEADER = [
+    "table",
+    "contender",
+    "searches",
+    *(f"at {moment:.0%}" for moment in _MOMENTS),
+    "seconds to within a point",
+    "worse than the defaults",
+]
 _ERROR_HEADER = [
     "table",
     "trainings",
@@ -46,7 +55,8 @@ _ERROR_HEADER = [
 class Played:
     """Searches of one contender: mean regrets at the moments with their 95 % margins, and what half of them needed.
 
-    `needed` is None where fewer than half came so close.
+    `needed` is None where fewer than half came so close. `worse` is the share of them whose leader is in the end worse
+    than the defaults by more than 0.3 points.
     """
 
     table: str
@@ -54,11 +64,13 @@ class Played:
     searches: int
     regrets: list[tuple[float, float]]
     needed: list[float | None]  # with the ends of its 95 % interval
+    worse: float
 
     def cells(self) -> list[str]:
         regrets = [f"{100 * value:.2f} ± {100 * margin:.2f}" for value, margin in self.regrets]
         value, low, high = ("more" if some is None else f"{some:,.0f}" for some in self.needed)
-        return [self.table, self.contender, str(self.searches), *regrets, f"{value} ({low} to {high})"]
+        needed = f"{value} ({low} to {high})"
+        return [self.table, self.contender, str(self.searches), *regrets, needed, f"{self.worse:.1%}"]
 
 
 @dataclass(frozen=True)
@@ -82,17 +94,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.contest", description=__doc__)
     parser.add_argument("tables", nargs="+", metavar="TABLE", choices=PLANS, help=f"of {', '.join(PLANS)}")
     parser.add_argument("--seeds", type=int, default=200, metavar="N", help="searches of each contender (default: 200)")
+    parser.add_argument("--slow-seeds", type=int, default=200, metavar="N", help=f"of {SLOW} (default: 200)")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)  # NNI's tuners say each step
     warnings.simplefilter("ignore")  # Optuna's say what is experimental
     fitted = {name: surrogates.load(PLANS[name]) for name in options.tables}
+    seeds = dict.fromkeys(CONTENDERS, options.seeds) | {SLOW: options.slow_seeds}
     command = f"python -m benchmarks.contest {' '.join(options.tables)} --seeds {options.seeds}"
+    command += f" --slow-seeds {options.slow_seeds}"
     report = Report(
         RESULTS / "contest-replayed", "The contest, replayed", machine.describe(command, machine.choose_data())
     )
     errors = [Fitted(name, some.trainings, some.error(), some.best, seconds_of(some)) for name, some in fitted.items()]
     report.table("What the surrogates know, by cross-validation", "surrogates", _ERROR_HEADER, errors)
-    leads = {(name, who): play(some, who, options.seeds) for name, some in fitted.items() for who in CONTENDERS}
+    leads = {(name, who): play(some, who, seeds[who]) for name, some in fitted.items() for who in CONTENDERS}
     played = [summed_up(name, who, fitted[name], some) for (name, who), some in leads.items()]
     report.table("Points below the best of the space, and the seconds to come close", "played", HEADER, played)
     plot(leads, fitted, RESULTS / "contest-replayed.png")
@@ -106,11 +121,16 @@ def seconds_of(surrogate: Surrogate) -> float:
 
 
 def play(surrogate: Surrogate, contender: str, seeds: int) -> list[list[Lead]]:
-    make, plan, seconds = CONTENDERS[contender], surrogate.plan, seconds_of(surrogate)
-    return [
-        replay(make(plan, seed), surrogate, seconds, seed)
-        for seed in tqdm(range(seeds), f"{plan.name}: {contender}", file=sys.stderr)
-    ]
+    seconds, name = seconds_of(surrogate), f"{surrogate.plan.name}: {contender}"
+    searches = (delayed(_played)(surrogate, contender, seconds, seed) for seed in range(seeds))
+    with parallel_config("loky", inner_max_num_threads=1):
+        return [*tqdm(Parallel(-1, return_as="generator")(searches), name, seeds, file=sys.stderr)]
+
+
+def _played(surrogate: Surrogate, contender: str, seconds: float, seed: int) -> list[Lead]:
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    return replay(CONTENDERS[contender](surrogate.plan, seed), surrogate, seconds, seed)
 
 
 def summed_up(table: str, contender: str, surrogate: Surrogate, leads: Sequence[Sequence[Lead]]) -> Played:
@@ -119,7 +139,16 @@ def summed_up(table: str, contender: str, surrogate: Surrogate, leads: Sequence[
     margins = 1.96 * found.std(axis=0, ddof=1) / np.sqrt(len(found))
     close = [first_close(surrogate, some) for some in leads]
     regrets = [(float(value), float(margin)) for value, margin in zip(found.mean(0), margins, strict=True)]
-    return Played(table, contender, len(leads), regrets, median_with_interval(np.array(close)))
+    worse = np.mean([_mean_of_defaults(surrogate) - last_of(some) > _MUCH for some in leads])
+    return Played(table, contender, len(leads), regrets, median_with_interval(np.array(close)), float(worse))
+
+
+def last_of(leads: Sequence[Lead]) -> float:
+    return leads[-1].accuracy if leads else 0.0
+
+
+def _mean_of_defaults(surrogate: Surrogate) -> float:
+    return float(surrogate.curves([defaults_of(surrogate.plan)])[0][-1])
 
 
 def regret(surrogate: Surrogate, leads: Sequence[Lead], seconds: float) -> float:

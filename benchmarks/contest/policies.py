@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -169,10 +170,33 @@ def optuna_gp(plan: Plan, seed: int) -> Policy:
 
 def ours(plan: Plan, seed: int) -> Policy:
     """This project's tuner and assessor, which begin with the recipe's defaults."""
+    return _guided(plan, seed, defaults_of(plan))
+
+
+def displaced(plan: Plan, seed: int) -> Policy:
+    """Ours where the defaults' learning rate is ten times too high, or as near to that as the space allows."""
+    known = defaults_of(plan)
+    return _guided(plan, seed, known | {"lr": min(10 * known["lr"], plan.space["lr"]["_value"][1])})
+
+
+def adversarial(plan: Plan, seed: int) -> Policy:
+    """Ours where the defaults have the largest steps of the space, which diverge."""
+    names = [name for name in ("lr", "momentum", "batch_size") if name in plan.space]
+    ends_of = {name: ends(plan.space[name]) or (0.0, 1.0) for name in names}
+    worst = {name: low if name == "batch_size" else high for name, (low, high) in ends_of.items()}
+    return _guided(plan, seed, defaults_of(plan) | worst)
+
+
+def from_prior(plan: Plan, seed: int) -> Policy:
+    """Ours without learning: defaults, points near them, and early discard."""
+    return _guided(plan, seed, defaults_of(plan), {"n_startup_jobs": sys.maxsize})
+
+
+def _guided(plan: Plan, seed: int, known: dict[str, Any], tpe_args: dict[str, Any] | None = None) -> Policy:
     from cifar.search.assessor import EarlyDiscard
     from cifar.search.guided_tpe import GuidedTpe
 
-    return Nni(plan.space, GuidedTpe("maximize", seed, defaults=defaults_of(plan)), EarlyDiscard())
+    return Nni(plan.space, GuidedTpe("maximize", seed, tpe_args, known), EarlyDiscard())
 
 
 def defaults_of(plan: Plan) -> dict[str, Any]:
@@ -180,12 +204,16 @@ def defaults_of(plan: Plan) -> dict[str, Any]:
     return start.nearest(defaults.for_budget(fixed, plan.train_images or _TRAIN_IMAGES), plan.space)
 
 
+SLOW = "Optuna: GPSampler and a pruner"  # as slow as a training
 CONTENDERS: dict[str, Maker] = {
     "this project": ours,
+    "this project, the defaults' rate ten times too high": displaced,
+    "this project, defaults that diverge": adversarial,
+    "random from this project's prior": from_prior,
     "random search": lambda plan, seed: Random(plan.space, seed),
     "one epoch for all": lambda plan, seed: OneEpoch(plan.space, seed),
     "NNI: TPE and Medianstop": nni_as_shipped,
     "Optuna: TPE and a pruner": optuna_tpe,
-    "Optuna: GPSampler and a pruner": optuna_gp,
+    SLOW: optuna_gp,
     "Ray: ASHA": lambda plan, seed: Asha(plan.space, seed, plan.base.epochs),
 }

@@ -17,9 +17,11 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report
 from benchmarks.table import curves, rows
 from benchmarks.table.plan import PLANS, Plan, Training, trainings
 from benchmarks.table.rows import Row
+from benchmarks.table.summary import HEADER, summaries
 from cifar.data import datasets
 from cifar.errors import RequestError
 
@@ -28,15 +30,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(PLANS)} (default: all)")
     parser.add_argument("--at-once", type=int, default=os.cpu_count(), metavar="N", help="default: one per core")
+    parser.add_argument("--summary", action="store_true", help="only write what the tables hold, results/table.md")
     options = parser.parse_args()
     if unknown := set(options.tables) - set(PLANS):
         parser.error(f"no table is called {', '.join(sorted(unknown))}; there are {', '.join(PLANS)}")
+    if options.summary:
+        return summarise()
     data_name = machine.choose_data()
     datasets.load(data_name)  # decoded once, by this process
     for name in options.tables or PLANS:
         rows.path(name).parent.mkdir(parents=True, exist_ok=True)
         with FileLock(rows.path(name).with_suffix(".lock")):
             fill(PLANS[name], data_name, options.at_once)
+    return summarise()
+
+
+def summarise() -> int:
+    report = Report(RESULTS / "table", "Tables of learning curves", {"command": "python -m benchmarks.table --summary"})
+    report.table("What the tables hold", "tables", HEADER, summaries())
     return 0
 
 

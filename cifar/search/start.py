@@ -55,10 +55,10 @@ def _read(text: str, space: Space) -> Params:
 
 def _value(value: str, name: str, sampler: Mapping[str, Any], text: str) -> Any:
     if sampler["_type"] == "choice":
-        choices = {str(choice): choice for choice in sampler["_value"]}
-        if value not in choices:
+        choices = {str(choice).lower(): choice for choice in sampler["_value"]}  # true is Python's True
+        if value.lower() not in choices:
             raise RequestError(f"--start-from {text}: {name} must be one of {', '.join(choices)}, got {value!r}")
-        return choices[value]
+        return choices[value.lower()]
     try:
         number = float(value)
     except ValueError:

@@ -32,7 +32,7 @@ def project(tmp_path: Path, quick_config_path: Path) -> Path:
     folder.mkdir()
     config = yaml.safe_load(quick_config_path.read_text())
     del config["searchSpace"]
-    config["tuner"]["classArgs"]["tpe_args"]["n_startup_jobs"] = 1
+    config["tuner"]["classArgs"]["tpe_args"] = {"n_startup_jobs": 1}
     config |= {
         "searchSpaceFile": "space.json",
         "trialCodeDirectory": ".",
@@ -156,7 +156,7 @@ def test_a_renamed_experiment_is_read_and_to_be_resumed_named_again(project: Pat
 def test_trials_that_do_not_fit_the_space_stop_neither_report_nor_resume(project: Path, tmp_path: Path) -> None:
     """Those that a button of NNI's page starts: with a value that the space does not have, or one that is missing."""
     config = yaml.safe_load((project / "config.yml").read_text())
-    config["tuner"]["classArgs"]["tpe_args"]["n_startup_jobs"] = 4  # with choices TPE needs some good and some bad ones
+    config["tuner"]["classArgs"]["tpe_args"] = {"n_startup_jobs": 4}  # with choices TPE needs some good and some bad ones
     (project / "config.yml").write_text(yaml.safe_dump(config))
     space: dict[str, Any] = SPACE | {"batch_size": {"_type": "choice", "_value": [16, 32, 64]}}
     (project / "space.json").write_text(json.dumps(space))
@@ -189,7 +189,7 @@ def test_trials_that_do_not_fit_the_space_stop_neither_report_nor_resume(project
 def test_every_point_of_a_finite_space_is_tried(project: Path, tmp_path: Path, tuner: str) -> None:
     (project / "space.json").write_text(json.dumps({"lr": {"_type": "choice", "_value": [0.1, 0.2, 0.3, 0.4, 0.5]}}))
     config = yaml.safe_load((project / "config.yml").read_text())
-    config["tuner"]["classArgs"]["tpe_args"]["n_startup_jobs"] = 3
+    config["tuner"]["classArgs"]["tpe_args"] = {"n_startup_jobs": 3}
     del config["maxTrialNumber"]
     (project / "config.yml").write_text(yaml.safe_dump(config))
     one = In(project, tmp_path).search("--duration", "10m", "--tuner", tuner)

@@ -1,0 +1,91 @@
+"""What the tables hold, as results/table.md: `python -m benchmarks.table --summary`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from benchmarks.table import rows
+from benchmarks.table.plan import PLANS, Plan
+from benchmarks.table.rows import Row
+
+HEADER = [
+    "table",
+    "configurations",
+    "trainings",
+    "epochs",
+    "hours of a core",
+    "best accuracy",
+    "median",
+    "rank correlation of each epoch with the last",
+    "the same among the better half",
+    "standard deviation over seeds, better half",
+]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of one table; accuracies are of the last epoch, the deviation is in accuracy too."""
+
+    table: str
+    configurations: int
+    trainings: int
+    epochs: str
+    hours: float
+    best: float
+    median: float
+    ranks: list[float]
+    ranks_of_better: list[float]
+    seed_deviation: float | None
+
+    def cells(self) -> list[str]:
+        ranks, better = (" ".join(f"{rank:.2f}" for rank in some) for some in (self.ranks, self.ranks_of_better))
+        seeds = "" if self.seed_deviation is None else f"{100 * self.seed_deviation:.2f} points"
+        counts = [str(self.configurations), str(self.trainings), self.epochs, f"{self.hours:.1f}"]
+        return [self.table, *counts, f"{self.best:.1%}", f"{self.median:.1%}", ranks, better, seeds]
+
+
+def summaries() -> Iterator[Summary]:
+    """One for each table that has been begun."""
+    for name, plan in PLANS.items():
+        if known := rows.read(name):
+            yield summary(plan, known)
+
+
+def summary(plan: Plan, known: Sequence[Row]) -> Summary:
+    curves = defaultdict[tuple[int, int], list[float]](list)
+    for row in known:
+        curves[int(row["number"]), int(row["seed"])].append(float(row["val_accuracy"]))
+    whole = np.array(list(curves.values()))
+    last = whole[:, -1]
+    better = whole[last >= np.median(last)]
+    return Summary(
+        plan.name,
+        len({number for number, _ in curves}),
+        len(curves),
+        f"{plan.base.epochs} of {plan.base.images_per_epoch or plan.train_images or 45_000:,} images",
+        sum(float(row["seconds"]) for row in known) / 3600,
+        float(last.max()),
+        float(median(last)),
+        _ranks(whole),
+        _ranks(better),
+        _seed_deviation(curves, float(np.median(last))),
+    )
+
+
+def _ranks(curves: np.ndarray) -> list[float]:
+    return [float(spearmanr(curves[:, epoch], curves[:, -1]).statistic) for epoch in range(curves.shape[1] - 1)]
+
+
+def _seed_deviation(curves: dict[tuple[int, int], list[float]], least: float) -> float | None:
+    """By the pairs of seeds that both reach `least`; a twin that failed says nothing of ordinary chance."""
+    last = defaultdict[int, list[float]](list)
+    for (number, _), curve in curves.items():
+        last[number].append(curve[-1])
+    pairs = [some for some in last.values() if len(some) == 2 and min(some) >= least]
+    return float(np.sqrt(np.mean([(one - other) ** 2 / 2 for one, other in pairs]))) if pairs else None

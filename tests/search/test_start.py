@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import fake_experiments as fake
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cifar.errors import RequestError
+from cifar.search import start
+from cifar.search.algorithms import shortened
+from cifar.search.search_space import fits, nearest_value
+
+SPACE: dict[str, dict[str, Any]] = {
+    "width": {"_type": "qloguniform", "_value": [4, 32, 2]},
+    "lr": {"_type": "loguniform", "_value": [0.001, 0.3]},
+    "optimizer": {"_type": "choice", "_value": ["sgd", "adam"]},
+    "translate": {"_type": "randint", "_value": [0, 5]},
+    "flip": {"_type": "choice", "_value": [True, False]},
+}
+KNOWN = {"width": 6.0, "lr": 0.002, "optimizer": "sgd", "translate": 2, "flip": True}
+
+
+def test_a_point_is_read_and_completed_with_the_defaults(tmp_path: Path) -> None:
+    points = start.points(["width=26, lr=2e-2", "optimizer=adam,translate=4,flip=false"], SPACE, tmp_path)
+    assert points == [{"width": 26.0, "lr": 0.02}, {"optimizer": "adam", "translate": 4, "flip": False}]
+    completed = start.completed([*points, {"width": 6.0}], KNOWN)
+    assert completed[0] == KNOWN
+    assert completed[1] == KNOWN | {"width": 26.0, "lr": 0.02}
+    assert len(completed) == 3  # the last one is the defaults once more
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("width=64", "width must be from 4 to 32 to be searched, got 64"),
+        ("width=nan", "width must be from 4 to 32 to be searched, got nan"),
+        ("lr=fast", "lr must be a number, got 'fast'"),
+        ("lr=", "lr must be a number, got ''"),
+        ("momentum=0.9", "'momentum' is not searched; known are width, lr, optimizer, translate, flip"),
+        ("optimizer=rmsprop", "optimizer must be one of sgd, adam, got 'rmsprop'"),
+        ("translate=5", "translate must be from 0 to 4 to be searched, got 5"),
+        ("width=6,width=8", "width is given twice"),
+        ("=", "'' is not searched"),
+    ],
+)
+def test_a_point_outside_the_space_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(RequestError, match=f"^--start-from {text}: {problem}"):
+        start.points([text], SPACE, tmp_path)
+
+
+@given(st.text(alphabet="abcdefghijklmnopqrstuvwxyz=,.0123456789 _-", max_size=40).map(lambda text: f"width={text}"))
+@example("width=6,")
+def test_any_text_is_a_point_of_the_space_or_refused(text: str) -> None:
+    try:
+        (point,) = start.points([text], SPACE, Path("/nowhere"))
+    except RequestError as error:
+        assert str(error).startswith("--start-from width=")
+    else:
+        assert fits(KNOWN | point, SPACE)
+
+
+def test_an_earlier_experiment_gives_its_best_three_as_far_as_they_are_searched_here(tmp_path: Path) -> None:
+    trials = [
+        {"accuracy": 0.1 * number, "params": {"width": 4.0 * number, "lr": 0.01 * number}} for number in range(1, 10)
+    ]
+    fake.make(tmp_path / "earlier", trials)
+    points = start.points(["earlier"], SPACE, tmp_path)
+    assert points == [{"width": 4.0 * number, "lr": 0.01 * number} for number in (8, 7, 6)]  # 36 is too wide
+    with pytest.raises(RequestError, match="no trial of it has parameters that this search space has"):
+        start.points(["earlier"], {"momentum": {"_type": "uniform", "_value": [0, 0.9]}}, tmp_path)
+    with pytest.raises(RequestError, match="absent"):
+        start.points(["absent"], SPACE, tmp_path)
+
+
+def test_the_defaults_are_the_nearest_point_of_the_space() -> None:
+    defaults = start.defaults_of(SPACE, "python trial.py --epochs 8 --schedule triangular", 45_000, "cifar10")
+    assert defaults == {"width": 6.0, "lr": 0.002, "optimizer": "sgd", "translate": 0, "flip": False}
+    wide = SPACE | {"width": {"_type": "quniform", "_value": [16, 32, 4]}}
+    assert start.defaults_of(wide, "python trial.py", 45_000, "digits")["width"] == 16.0
+
+
+@pytest.mark.parametrize(
+    ("value", "sampler", "nearest"),
+    [
+        (7, {"_type": "choice", "_value": [1, 2, 3]}, 2),
+        (9, {"_type": "randint", "_value": [0, 5]}, 4),
+        (0.5, {"_type": "uniform", "_value": [1, 2]}, 1.0),
+        (1.5, {"_type": "uniform", "_value": [1, 2]}, 1.5),
+    ],
+)
+def test_the_nearest_value_is_one_that_the_sampler_gives(value: Any, sampler: dict[str, Any], nearest: Any) -> None:
+    found = nearest_value(value, sampler)
+    assert found == nearest
+    assert type(found) is type(nearest)
+
+
+def test_a_short_search_has_a_short_random_phase() -> None:
+    ours = {"className": "cifar.search.guided_tpe.GuidedTpe", "classArgs": {"seed": 1}}
+    assert shortened(ours, 8) == {"seed": 1, "tpe_args": {"n_startup_jobs": 2}}
+    assert shortened(ours, 24) == {"seed": 1}
+    nnis = {"name": "TPE", "classArgs": {"tpe_args": {"n_startup_jobs": 12, "gamma": 0.5}}}
+    assert shortened(nnis, 20) == {"tpe_args": {"n_startup_jobs": 5, "gamma": 0.5}}
+    assert shortened({"name": "TPE"}, 20) == {"tpe_args": {"n_startup_jobs": 5}}
+    assert shortened({"name": "Random", "classArgs": {"seed": 1}}, 4) == {"seed": 1}
+    assert shortened({"name": "TPE", "classArgs": [1]}, 4) == [1]  # the checks say what is wrong

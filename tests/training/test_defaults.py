@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cifar.training.defaults import for_budget
+from cifar.training.hparams import RECIPES, Hparams
+
+
+@pytest.mark.parametrize("model", RECIPES)
+def test_on_cifar10_at_its_own_budget_a_recipe_is_as_it_is(model: str) -> None:
+    assert for_budget({"model": model}, 45_000) == Hparams(model=model)
+
+
+def test_a_rate_that_falls_is_twice_as_high_and_of_fewer_images_each_moves_the_network_further() -> None:
+    assert for_budget({"schedule": "triangular", "epochs": 8}, 45_000).lr == 0.002
+    assert for_budget({"epochs": 2, "images_per_epoch": 11_250}, 45_000).lr == 0.002
+    assert for_budget({"epochs": 2}, 450).lr == pytest.approx(0.01)
+
+
+def test_where_batches_are_few_they_become_smaller_and_an_image_moves_the_network_as_far() -> None:
+    whole, few = (for_budget({"model": "fast", "epochs": 10}, images) for images in (45_000, 2_250))
+    assert (whole.batch_size, few.batch_size) == (1024, 128)
+    assert few.lr / few.batch_size == pytest.approx(whole.lr / whole.batch_size * 20**0.5, rel=0.05)
+
+
+def test_what_is_given_stays_and_the_rate_fits_it() -> None:
+    given = {"lr": 0.5, "batch_size": 96, "momentum": 0.5}
+    hparams = for_budget(given, 300)
+    assert {name: getattr(hparams, name) for name in given} == given
+    assert for_budget({"batch_size": 64}, 45_000).lr == pytest.approx(0.016)
+    assert for_budget({"momentum": 0.8}, 45_000).lr == pytest.approx(0.002)
+    assert for_budget({"optimizer": "adam"}, 300).lr == 0.001
+
+
+@given(st.sampled_from([*RECIPES]), st.integers(1, 10**6), st.integers(1, 100), st.integers(0, 10**5))
+def test_they_are_hyperparameters_for_any_budget(model: str, images: int, epochs: int, per_epoch: int) -> None:
+    hparams = for_budget({"model": model, "epochs": epochs, "images_per_epoch": per_epoch}, images)
+    assert 4 <= hparams.batch_size <= Hparams(model=model).batch_size
+    assert hparams.lr > 0
