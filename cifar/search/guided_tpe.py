@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from nni import NoMoreTrialError
 from nni.common.hpo_utils import deformat_parameters, format_parameters
 
 from cifar.search.algorithms import GUIDED_STARTUP_JOBS
@@ -60,11 +61,14 @@ class GuidedTpe(RepeatingTpe):
         try:
             params = self._next_start() or self._suggested()
             formatted = format_parameters(params, self.space)
+            deduplicated = self.dedup(formatted)
+        except NoMoreTrialError:  # a finite space, of which every point has been proposed
+            raise
         except Exception:  # after any, NNI would wait for ever
             _log.exception("NNI's own TPE proposes instead")
             return super()._propose(parameter_id)
-        self._params[parameter_id] = self._running_params[parameter_id] = formatted
-        return params
+        self._params[parameter_id] = self._running_params[parameter_id] = deduplicated
+        return params if deduplicated is formatted else deformat_parameters(deduplicated, self.space)
 
     def _next_start(self) -> Params | None:
         """The next of the points to start from that no earlier run of the experiment has trained."""

@@ -156,7 +156,9 @@ def test_a_renamed_experiment_is_read_and_to_be_resumed_named_again(project: Pat
 def test_trials_that_do_not_fit_the_space_stop_neither_report_nor_resume(project: Path, tmp_path: Path) -> None:
     """Those that a button of NNI's page starts: with a value that the space does not have, or one that is missing."""
     config = yaml.safe_load((project / "config.yml").read_text())
-    config["tuner"]["classArgs"]["tpe_args"] = {"n_startup_jobs": 4}  # with choices TPE needs some good and some bad ones
+    config["tuner"]["classArgs"]["tpe_args"] = {
+        "n_startup_jobs": 4
+    }  # with choices TPE needs some good and some bad ones
     (project / "config.yml").write_text(yaml.safe_dump(config))
     space: dict[str, Any] = SPACE | {"batch_size": {"_type": "choice", "_value": [16, 32, 64]}}
     (project / "space.json").write_text(json.dumps(space))

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from nni import NoMoreTrialError
 from nni.assessor import AssessResult
 
 from cifar.search.assessor import EarlyDiscard
@@ -112,6 +113,61 @@ def test_the_worse_trials_end_and_no_near_tie_does() -> None:
     assert assessor.assess_trial("worse", [{"default": 0.3}]) is AssessResult.Bad
     assert assessor.assess_trial("0", [{"default": 0.5}, {"default": 0.1}]) is AssessResult.Good  # alone so far
     assessor.trial_end("0", True)
+
+
+def test_of_a_finite_space_every_point_is_proposed_and_none_twice() -> None:
+    tuner = made(
+        {"width": {"_type": "choice", "_value": [4, 6, 8]}, "translate": {"_type": "randint", "_value": [0, 2]}}
+    )
+    proposed = []
+    with pytest.raises(NoMoreTrialError):
+        for number in range(50):
+            proposed.append(tuner.generate_parameters(number))
+            tuner.receive_trial_result(number, proposed[-1], {"default": 0.5})
+    firsts = [json.dumps(some) for some in proposed if "seed" not in some]
+    assert len(firsts) == len(set(firsts)) == 6
+
+
+def test_whatever_goes_wrong_in_it_nnis_own_proposes(caplog: pytest.LogCaptureFixture) -> None:
+    """An exception in a tuner leaves NNI waiting for ever."""
+    tuner = made(SPACE, defaults={"width": "wide"})
+    searched(tuner, 20)
+    assert "NNI's own TPE proposes instead" in caplog.text
+
+
+KINDS: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.fixed_dictionaries({"_type": st.just("choice"), "_value": st.lists(st.integers(0, 9), min_size=1, unique=True)}),
+    st.builds(
+        lambda low, more: {"_type": "randint", "_value": [low, low + more]}, st.integers(0, 9), st.integers(1, 9)
+    ),
+    st.builds(
+        lambda kind, low, more: {"_type": kind, "_value": [low, low + more]},
+        st.sampled_from(["uniform", "loguniform"]),
+        st.floats(0.001, 9),
+        st.floats(0.01, 9),
+    ),
+    st.builds(
+        lambda kind, low, steps: {"_type": kind, "_value": [2 * low, 2 * low + 2 * steps, 2]},
+        st.sampled_from(["quniform", "qloguniform"]),
+        st.integers(1, 9),
+        st.integers(1, 9),
+    ),
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.dictionaries(st.sampled_from([*SPACE, "translate"]), KINDS, min_size=1), st.integers(0, 2**31))
+def test_in_any_space_it_proposes_points_of_the_space(space: dict[str, Any], seed: int) -> None:
+    tuner = made(space, seed, defaults=DEFAULTS)
+    for number in range(20):
+        try:
+            params = tuner.generate_parameters(number)
+        except NoMoreTrialError:
+            return
+        assert fits(params, space)
+        if number % 5:
+            tuner.receive_trial_result(number, params, {"default": 0.1 * (number % 7)})
+        tuner.trial_end(number, number % 5 > 0)
 
 
 def test_a_repeat_is_never_ended() -> None:
