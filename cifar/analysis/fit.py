@@ -27,13 +27,14 @@ from cifar.search.prepare import Prepared
 from cifar.search.run import search
 from cifar.system.durations import duration_text
 from cifar.system.files import read_json, write_json
+from cifar.training.hparams import Hparams
 from cifar.trials import layout, store
 from cifar.trials.store import Trial, best_first
 
 SEARCH_SHARE = 0.4  # of the time
 _SEEDS = 2
-_SPARE = 0.06  # of the time, for what is foreseen badly, the test images and the report
-_MOST_EPOCHS = 100
+SPARE = 0.06  # of the time, for what is foreseen badly, the test images and the report
+MOST_EPOCHS = 100
 _FEWEST_PARTS = 4  # epochs of a training that has no time to see all images so often
 _LEADERS = 20  # of the search, among which the finalist is chosen
 _ERROR_POWER = 0.25  # of the images shown, with which the error falls: results/table.md
@@ -115,7 +116,7 @@ def _finish(experiment: Path, dataset: Dataset) -> int:
     tests = best.tests_of(dataset.name, None, dataset)
     clock = Clock.read(experiment)
     if clock.final is None:
-        left = clock.limit * (1 - _SPARE) - clock.used - _seconds_here()
+        left = clock.limit * (1 - SPARE) - clock.used - _seconds_here()
         clock = replace(clock, final=_planned(experiment, trials, images, left))
         clock.write(experiment)
     assert clock.final is not None
@@ -164,7 +165,7 @@ def _planned(experiment: Path, trials: Sequence[Trial], images: int, seconds: fl
     shown = {
         trial.id: min(
             seconds / makespan([_image_seconds(trial, images), _image_seconds(of_first, images)], at_once),
-            _MOST_EPOCHS * images,
+            MOST_EPOCHS * images,
         )
         for trial in ranked
     }
@@ -197,13 +198,17 @@ def budget_of(shown: float, images: int) -> tuple[int, int]:
 def _image_seconds(trial: Trial, images: int) -> float:
     result = trial.result or {}
     epochs = int(result.get("epochs", 0))
-    per_epoch = _shown_planned(trial, images) / result["hparams"]["epochs"] if epochs else 1.0
-    return float(result["seconds"]) / (epochs * per_epoch) if epochs else 0.0
+    shown = epochs * images_of_epoch(of_trial(trial).hparams, images)
+    return float(result["seconds"]) / shown if shown else 0.0
 
 
 def _shown_planned(trial: Trial, images: int) -> float:
-    hparams = (trial.result or {})["hparams"]
-    return float(hparams["epochs"] * min(hparams["images_per_epoch"] or images, images))
+    hparams = of_trial(trial).hparams
+    return float(hparams.epochs * images_of_epoch(hparams, images))
+
+
+def images_of_epoch(hparams: Hparams, images: int) -> int:
+    return min(hparams.images_per_epoch or images, images)
 
 
 def _configurations(
