@@ -25,6 +25,10 @@ from cifar.trials import layout, store
 
 IMAGES = 1274  # of the digits, without those to validate on
 DIGITS = {"fingerprint": datasets.load("digits").fingerprint}
+WITH_DEFAULTS = {
+    "className": "cifar.search.guided_tpe.GuidedTpe",
+    "classArgs": {"defaults": {"lr": 0.001, "width": 6.0}},
+}
 QUICK = {"trialCommand": "python3 trial.py --batch-size 64 --epochs 2", "trialConcurrency": 2}
 
 
@@ -73,13 +77,30 @@ def test_trials_fit_into_the_time_of_a_search(
 
 
 def test_with_little_time_a_quick_network_wins_over_a_slow_one_that_is_a_little_better(tmp_path: Path) -> None:
-    experiment = made(tmp_path / "made", (0.5, 0.001, 6), (0.79, 0.02, 8), (0.8, 0.02, 32))
+    experiment = made(tmp_path / "made", (0.5, 0.001, 6), (0.79, 0.02, 8), (0.8, 0.02, 32), tuner=WITH_DEFAULTS)
     with_seconds(experiment, 5.0, 10.0, 100.0)
     trials = store.read_trials(experiment)
     short, long = (fit._planned(experiment, trials, IMAGES, seconds) for seconds in (150.0, 1e6))
     assert (short.trial, long.trial) == ("trial1", "trial2")
     assert short.epochs * short.images_per_epoch * (10 + 5) / (2 * IMAGES) == pytest.approx(150.0, rel=0.01)
     assert long.epochs == 100  # and no more: there is enough time
+
+
+def test_where_the_defaults_lead_another_one_meets_them_and_where_they_are_alone_nobody(tmp_path: Path) -> None:
+    led = made(tmp_path / "led", (0.8, 0.001, 6), (0.7, 0.02, 8), tuner=WITH_DEFAULTS)
+    assert fit._planned(led, store.read_trials(led), IMAGES, 150.0).trial == "trial1"
+    alone = made(tmp_path / "alone", (0.8, 0.001, 6), tuner=WITH_DEFAULTS)
+    final = fit._planned(alone, store.read_trials(alone), IMAGES, 150.0)
+    assert final.trial is None
+    (only,) = fit._racing(alone, store.read_trials(alone), "digits", IMAGES, final)
+    assert only.id == "defaults"
+
+
+@pytest.mark.parametrize("seconds", [-5.0, 0.001])
+def test_without_time_the_last_networks_see_as_many_images_as_the_trials_did(tmp_path: Path, seconds: float) -> None:
+    experiment = made(tmp_path / "made", (0.5, 0.001, 6), (0.7, 0.02, 8), tuner=WITH_DEFAULTS)
+    final = fit._planned(experiment, store.read_trials(experiment), IMAGES, seconds)
+    assert final.epochs * final.images_per_epoch == 2 * IMAGES
 
 
 def test_a_search_without_a_finished_trial_ends_with_a_sentence(tmp_path: Path) -> None:
@@ -106,14 +127,13 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
     assert clock.final is not None and clock.final.trial == "trial1"
     model = model_file.load(layout.best_model(experiment))
     assert model.hparams.epochs == answer["final_epochs"] == clock.final.epochs
-    longer = fit._configurations(experiment, store.read_trials(experiment), "digits", IMAGES, clock.final)
+    longer = [*fit._racing(experiment, store.read_trials(experiment), "digits", IMAGES, clock.final)]
     assert longer[0].hparams.lr < 0.02  # smaller steps for a longer training
     assert model.hparams in [replace(some.hparams, seed=1000) for some in longer]
     assert (experiment / "report.html").exists()
     assert len(answer["tests"]) == 1
-    decided = clock.final
-    assert fit.go_on(experiment, "digits") == 0  # nothing is trained again, and nothing decided
-    assert Clock.read(experiment).final == decided
+    with pytest.raises(RequestError, match="experiment made has its answer"):  # nor are test images read again
+        fit.go_on(experiment, "digits")
 
 
 def test_what_was_begun_without_a_time_limit_is_not_resumed_by_fit(tmp_path: Path) -> None:
