@@ -102,15 +102,13 @@ def main() -> int:
     seeds = dict.fromkeys(CONTENDERS, options.seeds) | {SLOW: options.slow_seeds}
     command = f"python -m benchmarks.contest {' '.join(options.tables)} --seeds {options.seeds}"
     command += f" --slow-seeds {options.slow_seeds}"
-    report = Report(
-        RESULTS / "contest-replayed", "The contest, replayed", machine.describe(command, machine.choose_data())
-    )
+    report = Report(RESULTS / "contest", "The contest, replayed", machine.describe(command, machine.choose_data()))
     errors = [Fitted(name, some.trainings, some.error(), some.best, seconds_of(some)) for name, some in fitted.items()]
     report.table("What the surrogates know, by cross-validation", "surrogates", _ERROR_HEADER, errors)
     leads = {(name, who): play(some, who, seeds[who]) for name, some in fitted.items() for who in CONTENDERS}
     played = [summed_up(name, who, fitted[name], some) for (name, who), some in leads.items()]
     report.table("Points below the best of the space, and the seconds to come close", "played", HEADER, played)
-    plot(leads, fitted, RESULTS / "contest-replayed.png")
+    plot(leads, fitted, RESULTS / "contest.png")
     return 0
 
 
