@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import benchmarks.contest.__main__ as contest
 from benchmarks.shared.report import standard_error
 from benchmarks.studies import (
     accuracy,
@@ -24,6 +25,7 @@ from benchmarks.studies import (
     tpe,
     tuners,
 )
+from benchmarks.table import summary
 from benchmarks.yardsticks import airbench94, growth, memory, processes, scale, searches, speed, startup, warm
 from cifar.trials.intervals import wilson
 
@@ -72,6 +74,19 @@ def test_the_gain_of_the_published_search_of_net() -> None:
     for candidate in anew["candidates"].values():
         assert candidate["mean"] == pytest.approx(fmean(candidate["seeds"]))
         assert interval(candidate) in text
+
+
+def test_what_fit_gave() -> None:
+    answer, text = figures("fit/best"), " ".join(README.split())
+    gain = f"+{100 * answer['gain']['mean']:.1f} points ± {100 * answer['gain']['margin_95']:.1f}"
+    tested = interval(answer["tests"][0])
+    for told in (text, " ".join((ROOT / "results/fit/README.md").read_text().replace("*", "").split())):
+        assert gain in told
+        assert tested in told
+    printed = (ROOT / "results/fit/net-45m.txt").read_text()
+    assert f"gain over the defaults: {gain}" in printed
+    (reading,) = (ROOT / "results/fit/test-readings.jsonl").read_text().splitlines()
+    assert fmean(json.loads(reading)["accuracies"]) == pytest.approx(answer["tests"][0]["mean"])
 
 
 @pytest.mark.parametrize("name", ["net", "fast"])
@@ -250,6 +265,8 @@ def test_how_many_workers_one_manager_feeds() -> None:
         ("chance", "regret", chance.Regret),
         ("chance", "gain", chance.Bias),
         ("chance", "gain_over_defaults", chance.Bias),
+        ("contest", "surrogates", contest.Fitted),
+        ("contest", "played", contest.Played),
         ("curves", "curves", curves.Curve),
         ("fast/tuners", "searches", tuners.Search),
         ("full", "runs", full.FullRun),
@@ -262,6 +279,7 @@ def test_how_many_workers_one_manager_feeds() -> None:
         ("scale", "loads", scale.Load),
         ("searches", "searches", searches.Search),
         ("stopping", "stopping", stopping.Replay),
+        ("table", "tables", summary.Summary),
         ("tpe", "tpe", tpe.Found),
         ("warm", "searches", warm.Searches),
         ("warm", "phases", warm.Phases),

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from benchmarks.contest import surrogate as surrogates
 from benchmarks.contest.policies import CONTENDERS, SLOW, defaults_of
 from benchmarks.contest.replay import TWO_CORES, Lead, replay
-from benchmarks.contest.surrogate import Error, Surrogate
+from benchmarks.contest.surrogate import Surrogate
 from benchmarks.shared import machine
 from benchmarks.shared.report import RESULTS, Report
 from benchmarks.table.plan import PLANS
@@ -79,14 +79,15 @@ class Fitted:
 
     table: str
     trainings: int
-    error: Error
+    error: float
+    error_of_better: float
+    rank_correlation: float
     best: float
     seconds: float  # of a search
 
     def cells(self) -> list[str]:
-        error = self.error
-        wrong = [f"{100 * some:.1f} points" for some in (error.all, error.better_half)]
-        rank = f"{error.rank_correlation:.2f}"
+        wrong = [f"{100 * some:.1f} points" for some in (self.error, self.error_of_better)]
+        rank = f"{self.rank_correlation:.2f}"
         return [self.table, str(self.trainings), *wrong, rank, f"{self.best:.1%}", f"{self.seconds:,.0f}"]
 
 
@@ -103,13 +104,19 @@ def main() -> int:
     command = f"python -m benchmarks.contest {' '.join(options.tables)} --seeds {options.seeds}"
     command += f" --slow-seeds {options.slow_seeds}"
     report = Report(RESULTS / "contest", "The contest, replayed", machine.describe(command, machine.choose_data()))
-    errors = [Fitted(name, some.trainings, some.error(), some.best, seconds_of(some)) for name, some in fitted.items()]
-    report.table("What the surrogates know, by cross-validation", "surrogates", _ERROR_HEADER, errors)
+    known = [fit_of(name, some) for name, some in fitted.items()]
+    report.table("What the surrogates know, by cross-validation", "surrogates", _ERROR_HEADER, known)
     leads = {(name, who): play(some, who, seeds[who]) for name, some in fitted.items() for who in CONTENDERS}
     played = [summed_up(name, who, fitted[name], some) for (name, who), some in leads.items()]
     report.table("Points below the best of the space, and the seconds to come close", "played", HEADER, played)
     plot(leads, fitted, RESULTS / "contest.png")
     return 0
+
+
+def fit_of(name: str, surrogate: Surrogate) -> Fitted:
+    error = surrogate.error()
+    told = (error.all, error.better_half, error.rank_correlation)
+    return Fitted(name, surrogate.trainings, *told, surrogate.best, seconds_of(surrogate))
 
 
 def seconds_of(surrogate: Surrogate) -> float:

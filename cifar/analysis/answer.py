@@ -115,8 +115,9 @@ def points(difference: Mapping[str, float]) -> str:
 def _titles(answer: Answer) -> list[str]:
     """One for each round."""
     final = answer.finals[0].hparams
-    passes = f"{final.epochs} epochs of all images"
-    return ["at the search's budget:", f"at the final budget, {passes}:"]
+    shown = f"{final.images_per_epoch:,} images" if final.images_per_epoch else "all images"
+    long = f"at the final budget, {final.epochs} epochs of {shown}:"
+    return ["at the search's budget:", long] if answer.trained_on_validation else [long]
 
 
 def _how_it_won(answer: Answer) -> str:

@@ -33,7 +33,7 @@ from cifar.trials.store import Trial, best_first
 
 SEARCH_SHARE = 0.4  # of the time
 _SEEDS = 2
-SPARE = 0.06  # of the time, for what is foreseen badly, the test images and the report
+SPARE = 0.04  # of the time, for what is foreseen badly, the test images and the report
 MOST_EPOCHS = 100
 _FEWEST_PARTS = 4  # epochs of a training that has no time to see all images so often
 _LEADERS = 20  # of the search, among which the finalist is chosen

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,8 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
     said = capsys.readouterr()
     assert "training trial 1 and the defaults with 2 new seeds each, for" in said.err
     assert said.out.startswith("gain over the defaults: ")
+    assert re.search(r"^at the final budget, \d+ epochs of [\d,]+ images:$", said.out, re.MULTILINE)
+    assert "at the search's budget" not in said.out
     assert "test accuracy on digits" in said.out
     assert "trained on the validation images too" not in said.out
     clock, answer = Clock.read(experiment), json.loads(layout.answer(experiment).read_text())
