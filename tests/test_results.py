@@ -89,6 +89,21 @@ def test_what_fit_gave() -> None:
     assert fmean(json.loads(reading)["accuracies"]) == pytest.approx(answer["tests"][0]["mean"])
 
 
+def test_how_soon_searches_come_close() -> None:
+    played = {line["contender"]: line for line in figures("contest")["played"]}
+    ours, optuna, nni = (
+        f"{played[name]['needed'][0]:,.0f}"
+        for name in ("this project", "Optuna: TPE and a pruner", "NNI: TPE and Medianstop")
+    )
+    claim = (
+        f"this project's after {ours} seconds**, Optuna's TPE with a pruner after {optuna}, NNI's TPE with Medianstop "
+        f"after {nni}, random search not within {figures('contest')['surrogates'][0]['seconds']:,.0f} ("
+    )
+    assert claim in " ".join(README.split())
+    assert played["random search"]["needed"][0] is None
+    assert f"[{figures('contest')['surrogates'][0]['trainings']} trainings of it]" in " ".join(README.split())
+
+
 @pytest.mark.parametrize("name", ["net", "fast"])
 def test_what_the_tuner_found_beside_random_search(name: str) -> None:
     told = rows((ROOT / "results" / name / "README.md").read_text())

@@ -180,7 +180,7 @@ def plot(leads: dict[tuple[str, str], list[list[Lead]]], fitted: dict[str, Surro
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(fitted), figsize=(6 * len(fitted), 4.5), layout="constrained", squeeze=False)
+    figure, axes = pyplot.subplots(1, len(fitted), figsize=(7 * len(fitted), 6), layout="constrained", squeeze=False)
     for axis, (name, surrogate) in zip(axes[0], fitted.items(), strict=True):
         grid = np.geomspace(0.02, 1, 60) * seconds_of(surrogate)
         for who in CONTENDERS:
@@ -188,7 +188,7 @@ def plot(leads: dict[tuple[str, str], list[list[Lead]]], fitted: dict[str, Surro
             axis.plot(grid, 100 * curves.mean(0), label=who)
         axis.set(xscale="log", yscale="log", title=name, xlabel="seconds of search", ylabel="points below the best")
         axis.grid(alpha=0.3)
-        axis.legend()
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
