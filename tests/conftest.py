@@ -95,7 +95,7 @@ def tiny() -> Dataset:
 @pytest.fixture
 def config_path(tmp_path: Path) -> Path:
     config = project_config(tmp_path, "python trial.py --epochs 2")
-    config["tuner"]["classArgs"]["tpe_args"]["n_startup_jobs"] = 2
+    config["tuner"]["classArgs"]["tpe_args"] = {"n_startup_jobs": 2}
     path = tmp_path / "config.yml"
     path.write_text(yaml.safe_dump(config))
     return path

@@ -23,6 +23,7 @@ from cifar.analysis.retrain import Trainer
 from cifar.data import datasets, test_log
 from cifar.errors import RequestError
 from cifar.inference import model_file
+from cifar.training.defaults import for_budget
 from cifar.training.hparams import Hparams
 from cifar.trials import layout
 from cifar.trials.result import Result
@@ -30,6 +31,7 @@ from cifar.trials.run import run_trial
 
 SEEDS = 2
 BUDGET = Budget(SEEDS)
+FITTED_LR = for_budget({}, len(datasets.split(datasets.load("digits")).train)).lr  # of the defaults, on the digits
 QUICK_DEFAULTS = {"trialCommand": "python3 trial.py --batch-size 64 --epochs 1"}
 
 
@@ -314,7 +316,7 @@ def test_a_leader_that_is_the_defaults_is_not_trained_twice(
     tmp_path: Path, trainings: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     digits = {"fingerprint": datasets.load("digits").fingerprint}
-    trial = {"accuracy": 0.8, "params": {"width": 6.0, "lr": 0.001}, "epochs": 1, "fingerprints": digits}
+    trial = {"accuracy": 0.8, "params": {"width": 6.0, "lr": FITTED_LR}, "epochs": 1, "fingerprints": digits}
     experiment = fake.make(tmp_path / "default", [trial])
     assert best(experiment, "digits", BUDGET, None, force=False) == 0
     assert len(trainings) == 4
@@ -327,7 +329,7 @@ def test_the_gain_of_others_is_told_where_one_of_the_leaders_is_the_defaults(
     tmp_path: Path, trainings: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     digits = {"fingerprint": datasets.load("digits").fingerprint}
-    params = {"width": 6.0, "lr": 0.001}
+    params = {"width": 6.0, "lr": FITTED_LR}
     trials = [
         {"accuracy": 0.8, "params": params, "epochs": 1, "fingerprints": digits},
         {"accuracy": 0.79, "params": params | {"width": 8.0}, "epochs": 1, "fingerprints": digits},

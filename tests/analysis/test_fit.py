@@ -24,7 +24,7 @@ from cifar.search.budget import of_trial
 from cifar.search.forecast import Throughput
 from cifar.trials import layout, store
 
-IMAGES = 1274  # of the digits, without those to validate on
+IMAGES = len(datasets.split(datasets.load("digits")).train)
 DIGITS = {"fingerprint": datasets.load("digits").fingerprint}
 WITH_DEFAULTS = {
     "className": "cifar.search.guided_tpe.GuidedTpe",
