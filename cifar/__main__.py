@@ -10,7 +10,6 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -214,43 +213,37 @@ def run_search(options: argparse.Namespace) -> int:
 
 
 def run_fit(options: argparse.Namespace) -> int:
-    from cifar.system import durations
-
-    if options.resume and options.time_limit:
-        raise RequestError("--time-limit cannot change when a fit is resumed: it goes on for the time that it has left")
-    written = options.time_limit or _TIME_LIMIT
-    limit = durations.seconds(written) if durations.is_duration(written) else None
-    if limit is None:
-        raise RequestError(f"--time-limit {durations.RULE}, got {written!r}")
+    limit = _time_limit(options)
     with contextlib.ExitStack() as held:
         with processes.spawner("cifar.search.forecast"):  # first: it imports beside the imports here
             from cifar.analysis import fit
             from cifar.search.config import Overrides
             from cifar.search.facts import same_data
             from cifar.search.plan import Request
-            from cifar.search.prepare import claim_stopped, prepare_new, prepare_resumed
 
             overrides = Overrides(name=options.name, metric=options.metric, seed=options.seed)
-            request = Request(
-                options.config or _SEARCHES[options.model],
-                overrides,
-                options.data,
-                auto_concurrency=True,
-                port=options.port,
-            )
-            prepared, experiment = None, Path()
+            config, start_from = options.config or _SEARCHES[options.model], tuple(options.start_from or ())
+            request = Request(config, overrides, options.data, True, options.port, start_from=start_from)
             if options.resume:
-                experiment, claim = claim_stopped(request.config_path, options.resume)
-                claim.release()
-                if not fit.Clock.read(experiment).searched:
-                    prepared = held.enter_context(prepare_resumed(request, held, options.resume))
+                experiment, prepared = fit.resume(request, options.resume, held)
+                data = same_data(experiment, options.data)
             else:
-                start_from, seconds = tuple(options.start_from or ()), fit.SEARCH_SHARE * limit
-                request = replace(request, start_from=start_from, search_seconds=seconds)
-                prepared = held.enter_context(prepare_new(request, held))
-                experiment = prepared.directory
-                fit.begin(experiment, limit)
-        return fit.go_on(experiment, prepared.facts.data if prepared else same_data(experiment, options.data), prepared)
+                prepared = fit.begin(request, limit, held)
+                experiment, data = prepared.directory, prepared.facts.data
+        return fit.go_on(experiment, data, prepared)
+
+
+def _time_limit(options: argparse.Namespace) -> float:
+    """In seconds."""
+    from cifar.system import durations
+
+    if options.resume and options.time_limit:
+        raise RequestError("--time-limit cannot change when a fit is resumed: it goes on for the time that it has left")
+    written = options.time_limit or _TIME_LIMIT
+    seconds = durations.seconds(written) if durations.is_duration(written) else None
+    if seconds is None:
+        raise RequestError(f"--time-limit {durations.RULE}, got {written!r}")
+    return seconds
 
 
 def run_view(options: argparse.Namespace) -> int:

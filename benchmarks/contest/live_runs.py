@@ -94,9 +94,10 @@ class Room:
         fixed = {name: value for name, value in vars(self._base).items() if name not in self._space}
         command = "python trial.py " + " ".join(_option(name, value) for name, value in fixed.items())
         measured = forecast.measure(dict(self._space), command, self._data_name, AT_ONCE)
-        per_epoch = min(self._base.images_per_epoch or self._images, self._images)
         search_seconds = fit.SEARCH_SHARE * self._seconds - self._used()
-        trial, _ = budget.of_trial(search_seconds, measured, self._base.epochs * per_epoch, self._images)
+        trial, _ = budget.of_trial(
+            search_seconds, measured, self._base.epochs * self._base.epoch_images(self._images), self._images
+        )
         fixed |= {"epochs": trial.epochs, "images_per_epoch": trial.images_per_epoch}
         tried = [*self._search(policy, lambda params: self._fitting({**fixed, **params}), search_seconds)]
         if not tried:
@@ -149,7 +150,7 @@ class Room:
                     policy.hear(number, accuracy)
                     free.append(ready)
                     if last:
-                        yield Tried(params, accuracy, taken / (epoch * fit.images_of_epoch(trained, self._images)))
+                        yield Tried(params, accuracy, taken / (epoch * trained.epoch_images(self._images)))
 
     def _last_networks(self, params: dict[str, Any], image_seconds: float, trials: int) -> Outcome:
         left = self._seconds * (1 - fit.SPARE) - self._used()

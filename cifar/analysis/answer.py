@@ -73,10 +73,11 @@ def text(answer: Answer) -> str:
     ]
     for title, confirmed in zip(_titles(answer), answer.confirmed, strict=False):
         lines += [title, str(_candidates_table(confirmed))]
+    also = ", trained on the validation images too" if answer.trained_on_validation else ""
     for tested in answer.test_results:
         lines += [
             f"test accuracy on {tested.name}: {tested.accuracy} (95 % interval, {len(tested.predictions)} seeds, "
-            f"{tested.images:,} images)" + (", trained on the validation images too" * answer.trained_on_validation),
+            f"{tested.images:,} images){also}",
             *_unevenness(tested),
             "true classes down, predicted across, summed over the seeds:",
             str(_confusion_table(tested)),
@@ -113,7 +114,7 @@ def points(difference: Mapping[str, float]) -> str:
 
 
 def _titles(answer: Answer) -> list[str]:
-    """One for each round."""
+    """One for each round; networks that are validated and final at once have had one at the final budget."""
     final = answer.finals[0].hparams
     shown = f"{final.images_per_epoch:,} images" if final.images_per_epoch else "all images"
     long = f"at the final budget, {final.epochs} epochs of {shown}:"

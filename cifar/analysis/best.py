@@ -83,7 +83,9 @@ def best(
     store.refuse_other_data(leaders, dataset.fingerprint)
     distinct = _distinct([of_trial(trial) for trial in leaders])
     configurations = _with_defaults(experiment, dataset, distinct[:_MOST_LEADERS], budget)
-    tests = tests_of(data_name, second_test, dataset)
+    tests = load_tests(dataset, second_test)
+    for leak in (leak for test in tests for leak in leaks(dataset, test)):
+        _say(f"warning: {leak}")
     seeds = new_seeds(searched, budget.seeds)
     _say_what_follows(len(leaders), configurations, budget)
     try:
@@ -134,16 +136,14 @@ def conclude(
     return _keep(experiment, dataset, answer, tests)
 
 
-def tests_of(data_name: str, second: str | None, dataset: Dataset) -> list[Dataset]:
-    tests = [datasets.load_test(data_name)]
+def load_tests(dataset: Dataset, second: str | None = None) -> list[Dataset]:
+    """The test images of a data set, and those of a second folder. RequestError where they would say nothing."""
+    tests = [datasets.load_test(dataset.name)]
     if second:
         tests.append(datasets.load_test_folder(second))
         refuse_known(tests[-1], dataset)
     for test in tests:
         refuse_unfit(test, dataset.classes)
-    for test in tests:
-        for leak in leaks(dataset, test):
-            _say(f"warning: {leak}")
     return tests
 
 
@@ -195,11 +195,11 @@ def _confirm(
     """A round at the search's budget, and one at the final networks' where that is another one."""
     trainer.expect(len(seeds))
     longer = _is_longer(configurations, budget)
-    confirmed = [_round(trainer, configurations, seeds, "search", rule)]
+    confirmed = [hold_round(trainer, configurations, seeds, "search", rule)]
     if longer:
         chosen = [_at_final_budget(some, budget) for some in finalists(confirmed[0], _FINAL_LEADERS)]
         trainer.expect(len(chosen) * len(seeds))
-        confirmed.append(_round(trainer, chosen, seeds, "long", rule))
+        confirmed.append(hold_round(trainer, chosen, seeds, "long", rule))
     return confirmed
 
 
@@ -208,10 +208,12 @@ def _is_longer(configurations: Sequence[Configuration], budget: Budget) -> bool:
 
 
 def _at_final_budget(configuration: Configuration, budget: Budget) -> Configuration:
-    return configuration.longer or replace(configuration, hparams=budget.of_finals(configuration.hparams))
+    if configuration.longer:
+        return replace(configuration.longer, found=configuration.found)
+    return replace(configuration, hparams=budget.of_finals(configuration.hparams))
 
 
-def _round(
+def hold_round(
     trainer: Trainer, configurations: Sequence[Configuration], seeds: Sequence[int], stage: Stage, rule: Rule
 ) -> Confirmed:
     """Of those that train with each of the seeds: one that diverges with another seed than its own is no winner."""
@@ -222,7 +224,7 @@ def _round(
         else:
             candidates.append(trained)
     if not candidates:
-        raise Failed("no leading trial trains again")
+        raise Failed("neither a leading trial nor the defaults train again")
     return decide(candidates, rule)
 
 

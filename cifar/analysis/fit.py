@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,16 +19,16 @@ import psutil
 
 from cifar.analysis import best
 from cifar.analysis.configurations import Configuration, new_seeds, of_defaults, of_trial
-from cifar.analysis.confirm import MOST_ACCURATE, Candidate, decide
-from cifar.analysis.retrain import Failed, Trainer
+from cifar.analysis.confirm import MOST_ACCURATE
+from cifar.analysis.retrain import Failed
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
-from cifar.search.prepare import Prepared
+from cifar.search.plan import Request
+from cifar.search.prepare import Prepared, claim_stopped, prepare_new, prepare_resumed
 from cifar.search.run import search
 from cifar.system.durations import duration_text
 from cifar.system.files import read_json, write_json
-from cifar.training.hparams import Hparams
 from cifar.trials import layout, store
 from cifar.trials.store import Trial, best_first
 
@@ -48,7 +49,7 @@ class Final:
 
     trial: str | None
     epochs: int
-    images_per_epoch: int  # 0: all
+    images_per_epoch: int
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,23 @@ class Clock:
         write_json(layout.fit(experiment), asdict(self))
 
 
-def begin(experiment: Path, limit: float) -> None:
-    """Give an experiment that is about to start so many seconds."""
-    experiment.mkdir(parents=True, exist_ok=True)
-    Clock(limit).write(experiment)
+def begin(request: Request, limit: float, held: ExitStack) -> Prepared:
+    """A new experiment that has so many seconds in all. RequestError where it cannot come to an answer."""
+    prepared = prepare_new(replace(request, search_seconds=SEARCH_SHARE * limit), held)
+    held.enter_context(prepared)
+    best.load_tests(datasets.load(prepared.facts.data))
+    prepared.directory.mkdir(parents=True, exist_ok=True)
+    Clock(limit).write(prepared.directory)
+    return prepared
+
+
+def resume(request: Request, experiment_id: str, held: ExitStack) -> tuple[Path, Prepared | None]:
+    """An experiment that was interrupted, and its search where that is not over."""
+    experiment, claim = claim_stopped(request.config_path, experiment_id)
+    claim.release()
+    if Clock.read(experiment).searched:
+        return experiment, None
+    return experiment, held.enter_context(prepare_resumed(request, held, experiment_id))
 
 
 def go_on(experiment: Path, data_name: str, prepared: Prepared | None = None) -> int:
@@ -116,7 +130,7 @@ def _seconds_here() -> float:
 
 def _finish(experiment: Path, dataset: Dataset) -> int:
     trials, images = store.read_trials(experiment), len(datasets.split(dataset).train)
-    tests = best.tests_of(dataset.name, None, dataset)
+    tests = best.load_tests(dataset)
     clock = Clock.read(experiment)
     if clock.final is None:
         left = clock.limit * (1 - SPARE) - clock.used - _seconds_here()
@@ -124,10 +138,10 @@ def _finish(experiment: Path, dataset: Dataset) -> int:
         clock.write(experiment)
     assert clock.final is not None
     racing = [*_racing(experiment, trials, dataset.name, images, clock.final)]
-    _say_what_follows(racing, clock.final, images)
+    _say_what_follows(racing, clock.final)
     seeds = new_seeds(trials, _SEEDS)
     with best.training(experiment, dataset, len(racing) * len(seeds)) as trainer:
-        confirmed = decide(_trained(trainer, racing, seeds))
+        confirmed = best.hold_round(trainer, racing, seeds, "fit", MOST_ACCURATE)
         finals = trainer.fitted_models(confirmed.winner.configuration, seeds)
     return best.conclude(experiment, dataset, [confirmed], MOST_ACCURATE, finals, tests, trained_on_validation=False)
 
@@ -143,18 +157,6 @@ def _report(experiment: Path, data_name: str) -> None:
     report(experiment, out, data_name, running=False)
     used, limit = Clock.read(experiment).used + _seconds_here(), Clock.read(experiment).limit
     print(f"report: {out}\n{duration_text(used)} of {duration_text(limit)}")
-
-
-def _trained(trainer: Trainer, racing: Sequence[Configuration], seeds: Sequence[int]) -> list[Candidate]:
-    candidates = []
-    for configuration, trained in trainer.candidates(racing, seeds, "fit"):
-        if isinstance(trained, Failed):
-            print(f"{configuration.name} is out: {trained}", file=sys.stderr)
-        else:
-            candidates.append(trained)
-    if not candidates:
-        raise Failed("neither the best of the search nor the defaults train")
-    return candidates
 
 
 def _planned(experiment: Path, trials: Sequence[Trial], images: int, seconds: float) -> Final:
@@ -207,17 +209,13 @@ def budget_of(shown: float, images: int) -> tuple[int, int]:
 def _image_seconds(trial: Trial, images: int) -> float:
     result = trial.result or {}
     epochs = int(result.get("epochs", 0))
-    shown = epochs * images_of_epoch(of_trial(trial).hparams, images)
+    shown = epochs * of_trial(trial).hparams.epoch_images(images)
     return float(result["seconds"]) / shown if shown else 0.0
 
 
 def _shown_planned(trial: Trial, images: int) -> float:
     hparams = of_trial(trial).hparams
-    return float(hparams.epochs * images_of_epoch(hparams, images))
-
-
-def images_of_epoch(hparams: Hparams, images: int) -> int:
-    return min(hparams.images_per_epoch or images, images)
+    return float(hparams.epochs * hparams.epoch_images(images))
 
 
 def _racing(
@@ -235,7 +233,7 @@ def _racing(
     yield of_defaults(experiment, data_name, images, epochs=epochs, images_per_epoch=per_epoch)
 
 
-def _say_what_follows(racing: Sequence[Configuration], final: Final, images: int) -> None:
+def _say_what_follows(racing: Sequence[Configuration], final: Final) -> None:
     who = " and ".join(some.name for some in racing)
-    shown = f"{final.epochs} epochs of {min(final.images_per_epoch, images):,} images"
+    shown = f"{final.epochs} epochs of {final.images_per_epoch:,} images"
     print(f"training {who} with {_SEEDS} new seeds each, for {shown}", file=sys.stderr)

@@ -109,6 +109,12 @@ _TPE_ARGUMENTS: dict[str, Rule] = {
 }
 
 
+def described(algorithm: Any) -> dict[str, Any]:
+    """A tuner or an assessor of an NNI config, or None, with the names of config.yml."""
+    names = {"name": "name", "className": "class_name", "classArgs": "class_args"}
+    return {name: getattr(algorithm, nni_name, None) for name, nni_name in names.items()}
+
+
 def name_of(algorithm: Mapping[str, Any]) -> Any:
     """The name of a config's tuner or assessor; this project's own have one too, with NNI's for what adds to NNI's."""
     return algorithm.get("name") or _OWN_NAMES.get(str(algorithm.get("className")))

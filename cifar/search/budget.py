@@ -43,9 +43,7 @@ def fitted(ready: Any, choice: Choice, seconds: float, images: int) -> Any:
         raise RequestError("a time limit needs trials of one process, whose speed is measured")
     given, _ = command_hparams(ready.trial_command)
     nominal = Hparams.from_params(given)
-    trial, trials = of_trial(
-        seconds, choice.throughput, nominal.epochs * min(nominal.images_per_epoch or images, images), images
-    )
+    trial, trials = of_trial(seconds, choice.throughput, nominal.epochs * nominal.epoch_images(images), images)
     if trials < _LEAST_TRIALS:
         raise RequestError(
             f"{duration_text(seconds)} of search are too few: there would be {trials} trials of {trial.text(images)}, "

@@ -17,7 +17,7 @@ import yaml
 
 from cifar.errors import Problems, RequestError
 from cifar.search import search_space
-from cifar.search.algorithms import SEEDED_TUNERS, is_guided, name_of, shortened, tuner_problem
+from cifar.search.algorithms import SEEDED_TUNERS, described, is_guided, name_of, shortened, tuner_problem
 from cifar.search.preflight import problems
 from cifar.search.remote.host import Host
 from cifar.search.trial_command import expanded, script_of
@@ -320,17 +320,12 @@ def _apply_tuner(overrides: Overrides, config: Any) -> None:
     if overrides.seed is not None and _tuner_name(config) in SEEDED_TUNERS:
         config.tuner.class_args = {**(config.tuner.class_args or {}), "seed": overrides.seed}
     if overrides.max_trials is not None and config.tuner:
-        config.tuner.class_args = shortened(_tuner(config), overrides.max_trials)
+        config.tuner.class_args = shortened(described(config.tuner), overrides.max_trials)
 
 
 def _tuner_name(config: Any) -> Any:
-    return config.tuner and name_of(_tuner(config))
+    return name_of(described(config.tuner))
 
 
 def begins_with_defaults(config: Any) -> bool:
-    return bool(config.tuner) and is_guided(_tuner(config))
-
-
-def _tuner(config: Any) -> dict[str, Any]:
-    names = {"name": "name", "className": "class_name", "classArgs": "class_args"}
-    return {name: getattr(config.tuner, nni_name) for name, nni_name in names.items()}
+    return is_guided(described(config.tuner))

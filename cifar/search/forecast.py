@@ -35,7 +35,7 @@ from cifar.training import augmentation, device, models
 from cifar.training.evaluation import evaluate
 from cifar.training.hparams import Hparams, command_hparams
 from cifar.training.steps import new_step
-from cifar.training.train import epoch_size, new_model, new_optimizer, train_batches
+from cifar.training.train import new_model, new_optimizer, train_batches
 from cifar.trials import warm_start
 from cifar.trials.run import is_out_of_memory
 from cifar.trials.top_models import KEPT
@@ -270,7 +270,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _trial_seconds(hparams: Hparams, dataset: Dataset, splits: Splits) -> float:
-    steps = hparams.epochs * math.ceil(epoch_size(hparams, splits.train) / hparams.batch_size)
+    steps = hparams.epochs * math.ceil(hparams.epoch_images(len(splits.train)) / hparams.batch_size)
     step_seconds = _step_seconds(hparams, dataset, splits, _SAMPLE_SECONDS)
     few = splits.val[:_EVALUATED_IMAGES]
     began = time.perf_counter()

@@ -15,6 +15,7 @@ from cifar.search.algorithms import (
     TPE_STARTUP_JOBS,
     assessor_problems,
     custom_problem,
+    described,
     is_guided,
     is_own,
     name_of,
@@ -37,8 +38,8 @@ def problems(config: Any) -> list[str]:
     return [
         *_value_problems(config),
         *_space_problems(config, max_trials),
-        *tuner_problems(_mapping(config.tuner), max_trials),
-        *assessor_problems(_mapping(config.assessor)),
+        *tuner_problems(described(config.tuner), max_trials),
+        *assessor_problems(described(config.assessor)),
         *_split_problems(config),
         *_start_problems(config),
         *_custom_problems(config),
@@ -47,15 +48,9 @@ def problems(config: Any) -> list[str]:
     ]
 
 
-def _mapping(algorithm: Any) -> dict[str, Any]:
-    """A tuner or an assessor with the names of config.yml."""
-    names = {"name": "name", "className": "class_name", "classArgs": "class_args"}
-    return {name: getattr(algorithm, nni_name, None) for name, nni_name in names.items()}
-
-
 def _split_problems(config: Any) -> Iterator[str]:
     """NNI's TPE fails on choices while it takes all trials for good, and has no bad ones to compare them with."""
-    tuner, space = _mapping(config.tuner), config.search_space
+    tuner, space = described(config.tuner), config.search_space
     arguments = (tuner["classArgs"] or {}).get("tpe_args") or {} if isinstance(tuner["classArgs"], Mapping) else {}
     if (
         name_of(tuner) != "TPE"
@@ -78,7 +73,7 @@ def _split_problems(config: Any) -> Iterator[str]:
 
 def _start_problems(config: Any) -> Iterator[str]:
     """Points to begin with that the tuner would leave out, since the search space does not have them."""
-    tuner, space = _mapping(config.tuner), config.search_space
+    tuner, space = described(config.tuner), config.search_space
     points = (tuner["classArgs"] or {}).get("start_from") if isinstance(tuner["classArgs"], Mapping | None) else None
     if not is_guided(tuner) or not isinstance(points, list) or not _is_sound(space):
         return
@@ -93,7 +88,7 @@ def _custom_problems(config: Any) -> Iterator[str]:
     """What is wrong with a tuner or an assessor of the user's own."""
     for kind in ("tuner", "assessor"):
         algorithm = getattr(config, kind)
-        if is_own(_mapping(algorithm)):
+        if is_own(described(algorithm)):
             continue
         class_name, code = getattr(algorithm, "class_name", None), getattr(algorithm, "code_directory", None)
         arguments = getattr(algorithm, "class_args", None) or {}

@@ -20,7 +20,7 @@ def for_budget(given: Mapping[str, object], images: int) -> Hparams:
     further, by the root of how many times fewer (results/table.md).
     """
     recipe, asked = Hparams.from_params({"model": given.get("model", "net")}), Hparams.from_params(given)
-    seen = asked.epochs * min(asked.images_per_epoch or images, images)
+    seen = asked.epochs * asked.epoch_images(images)
     batch_size, least = asked.batch_size, 2 * max(_SMALLEST_BATCH, asked.gradient_accumulation_steps)
     while "batch_size" not in given and batch_size >= least and seen < _FEWEST_STEPS * batch_size:
         batch_size //= 2

@@ -163,6 +163,10 @@ class Hparams:
     def augments(self) -> bool:
         return self.flip or self.translate > 0
 
+    def epoch_images(self, images: int) -> int:
+        """How many of so many training images an epoch shows."""
+        return min(self.images_per_epoch or images, images)
+
     @classmethod
     def from_params(cls, params: Mapping[str, object]) -> Hparams:
         """Hparams from a tuner's params or a command line; an unknown name is a RequestError."""

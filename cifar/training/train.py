@@ -116,7 +116,7 @@ class _Training:
         self.processes = processes
         self.step = new_step(model, optimizer, hparams, processes)
         self.lookahead = Lookahead(model, hparams.lookahead_decay)
-        self.images = epoch_size(hparams, index)
+        self.images = hparams.epoch_images(len(index))
         self.steps = math.ceil(self.images / hparams.batch_size)
 
     def epoch(self, epoch: int) -> float:
@@ -140,18 +140,13 @@ class _Training:
 
 def train_batches(hparams: Hparams, dataset: Dataset, index: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of an epoch over the images at `index`, in its own order and views."""
-    order = _shuffled(index, hparams.seed, epoch)[: epoch_size(hparams, index)]
+    order = _shuffled(index, hparams.seed, epoch)[: hparams.epoch_images(len(index))]
     augmentation = Augmentation(hparams, len(dataset.labels), epoch, index.device) if hparams.augments else None
     return batches(dataset, order, hparams.batch_size, augmentation)
 
 
 def _shuffled(index: Tensor, seed: int, epoch: int) -> Tensor:
     return index[torch.randperm(len(index), generator=epoch_generator(seed, epoch)).to(index.device)]
-
-
-def epoch_size(hparams: Hparams, index: Tensor) -> int:
-    """How many of the images at `index` an epoch shows."""
-    return min(hparams.images_per_epoch or len(index), len(index))
 
 
 def _refuse_divergence(total: Tensor, step: int) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import fake_experiments as fake
+import numpy as np
 import pytest
 import yaml
 from experiments import Search, nothing_is_left, project_config
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from cifar.analysis import fit
 from cifar.analysis.fit import Clock, Final
@@ -181,6 +184,20 @@ def test_a_mistake_is_one_sentence_and_starts_nothing(home: Path, arguments: lis
     assert command.wait() == 2
     assert command.err.splitlines()[-1].startswith(problem)
     assert not list(home.glob("experiments/*/db"))
+
+
+@pytest.mark.slow
+def test_a_folder_whose_test_pictures_would_say_nothing_is_refused_before_the_search(home: Path) -> None:
+    chance = np.random.default_rng(0)
+    for name, number in itertools.product(("train/cat", "train/dog", "test/cat"), range(40)):
+        path = home / "pictures" / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name != "test/cat" or number == 0:
+            Image.fromarray(chance.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(path)
+    command = fitted(home, "--data", str(home / "pictures"), "--time-limit", "2m")
+    assert command.wait() == 2
+    assert "has 1 test images; an interval needs at least 2" in command.err.splitlines()[-1]
+    assert not list(home.glob("experiments/*"))
 
 
 @pytest.mark.slow
