@@ -224,7 +224,7 @@ def hold_round(
         else:
             candidates.append(trained)
     if not candidates:
-        raise Failed("neither a leading trial nor the defaults train again")
+        raise Failed("no leading trial trains again")
     return decide(candidates, rule)
 
 

@@ -121,6 +121,18 @@ def test_under_nni_the_recorded_parameters_are_used_and_reported(managers: list[
     assert "test accuracy" not in run.stdout
 
 
+def test_a_repeat_tells_its_seed_with_each_epoch_and_no_other_trial_does(
+    managers: list[Manager], tmp_path: Path
+) -> None:
+    """By which this project's assessor knows it."""
+    for name, params in (("repeat", parameters(1, seed=5002)), ("first", parameters(2, width=4.0))):
+        managers.append(Manager(params, params))
+        (tmp_path / name).mkdir()
+        assert trial(*QUICK, **managers[-1].environment(tmp_path / name)).returncode == 0
+    told = [[epoch.get("seed") for epoch in manager.values("PERIODICAL")] for manager in managers]
+    assert told == [[5002, 5002], [None, None]]
+
+
 def test_parameters_that_are_on_no_record_are_flagged(managers: list[Manager], tmp_path: Path) -> None:
     manager = Manager(handed=parameters(3, width=2.0), recorded=None)
     managers.append(manager)
