@@ -183,6 +183,7 @@ def record(answer: Answer) -> dict[str, Any]:
         "seeds": len(answer.finals),
         "seconds": decisive.winner.seconds,
         "final_epochs": answer.finals[0].hparams.epochs,
+        "trained_on_validation": answer.trained_on_validation,
         "classes": list(answer.test_results[0].classes),
         "tests": [_test_record(tested) for tested in answer.test_results],
     }

@@ -63,8 +63,8 @@ def _best_so_far(ranked: Sequence[Trial], single: Any) -> Figure:
 def _learning_curves(ranked: Sequence[Trial], single: Any) -> Figure:
     stopped = sum(trial.status == "stopped_early" for trial in ranked)
     text = (
-        f"Validation accuracy after each epoch, a line per trial; {stopped} of the {len(ranked)} were stopped early. "
-        f"The best, trial {ranked[0].number}, ends at {ranked[0].accuracy:.1%}."
+        f"Validation accuracy after each epoch, a line per configuration; {stopped} of the {len(ranked)} were stopped "
+        f"early. The best, trial {ranked[0].number}, ends at {ranked[0].accuracy:.1%}."
     )
     plot = plots.plot_intermediate_values(single)
     plot.update_layout(showlegend=False, xaxis_title="epoch", yaxis_title="validation accuracy")

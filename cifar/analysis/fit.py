@@ -27,7 +27,6 @@ from cifar.errors import RequestError
 from cifar.search.plan import Request
 from cifar.search.prepare import Prepared, claim_stopped, prepare_new, prepare_resumed
 from cifar.search.run import search
-from cifar.system.durations import duration_text
 from cifar.system.files import read_json, write_json
 from cifar.trials import layout, store
 from cifar.trials.store import Trial, best_first
@@ -156,7 +155,7 @@ def _report(experiment: Path, data_name: str) -> None:
     out = experiment / "report.html"
     report(experiment, out, data_name, running=False)
     used, limit = Clock.read(experiment).used + _seconds_here(), Clock.read(experiment).limit
-    print(f"report: {out}\n{duration_text(used)} of {duration_text(limit)}")
+    print(f"report: {out}\ntook {used:,.0f} of {limit:,.0f} seconds")
 
 
 def _planned(experiment: Path, trials: Sequence[Trial], images: int, seconds: float) -> Final:

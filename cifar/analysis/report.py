@@ -29,6 +29,7 @@ from cifar.data import datasets, test_log
 from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.inference.model_file import SavedModel
+from cifar.search.algorithms import is_guided
 from cifar.search.search_space import fits
 from cifar.system.files import new_file
 from cifar.trials import layout, store, top_models
@@ -98,9 +99,11 @@ def _about_search(experiment: Path, trials: list[Trial]) -> dict[str, Any]:
         "title": config.get("experimentName") or experiment.name,
         "warnings": [*_left_out(len(trials) - len(fitting)), *findings.range_warnings(fitting, space)],
         "searched": [*figures.of_search(fitting, space, curves)],
+        "begins_at_random": not is_guided(tuner),
         "learned": findings.tuner_gain(trials, store.read_result_times(experiment), tuner),
         "stopping": findings.stopping(trials, curves),
         "endings": findings.endings(trials),
+        "trials": len(trials),
         "records": _configurations(records(trials, experiment)),
         "noise": seed_noise(trials, experiment),
         "metric": metric_of(ranked[0]).replace("_", " "),
@@ -186,11 +189,9 @@ def _confirmed(trials: list[Trial], confirmed: Any) -> list[str]:
     tied = len(confirmed["tied"])
     how = "better than the others" if tied == 1 else f"one of {tied} that tie for first"
     gain = answers.gain_text(confirmed)
-    epochs = (
-        f", after {confirmed['final_epochs']} epochs on the validation images too"
-        if "final_epochs" in confirmed
-        else ""
-    )
+    epochs = f", after {confirmed['final_epochs']} epochs" if "final_epochs" in confirmed else ""
+    if epochs and confirmed.get("trained_on_validation", True):  # all were, before cifar fit
+        epochs += " on the validation images too"
     return [
         f"{gain[0].upper()}{gain[1:]}.",
         f"Confirmed with {confirmed['seeds']} new seeds: {name}, {how}; validation accuracy "

@@ -117,7 +117,7 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cifar.analysis.fit._seconds_here", lambda: 1.0)  # this process has run for long
-    experiment = made(tmp_path / "made", (0.5, 0.001, 6), (0.8, 0.02, 12))
+    experiment = made(tmp_path / "made", (0.5, 0.001, 6), (0.8, 0.02, 12), tuner=WITH_DEFAULTS)
     with_seconds(experiment, 0.3, 0.4)
     Clock(30.0, used=25.0, searched=True).write(experiment)
     assert fit.go_on(experiment, "digits") == 0
@@ -136,7 +136,12 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
     longer = [*fit._racing(experiment, store.read_trials(experiment), "digits", IMAGES, clock.final)]
     assert longer[0].hparams.lr < 0.02  # smaller steps for a longer training
     assert model.hparams in [replace(some.hparams, seed=1000) for some in longer]
-    assert (experiment / "report.html").exists()
+    page = " ".join((experiment / "report.html").read_text().split())
+    assert f"after {clock.final.epochs} epochs." in page
+    assert "on the validation images too" not in page
+    assert "2 trials of 2 configurations" in page
+    assert "this tuner begins with the defaults and near them" in page
+    assert "took 26 of 30 seconds" in said.out
     assert len(answer["tests"]) == 1
     with pytest.raises(RequestError, match="experiment made has its answer"):  # nor are test images read again
         fit.go_on(experiment, "digits")
