@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -24,6 +24,7 @@ from cifar.analysis.configurations import Configuration
 from cifar.analysis.final_test import read_test_images
 from cifar.analysis.retrain import Failed, Trainer
 from cifar.data import datasets
+from cifar.data.datasets import Dataset, Splits
 from cifar.inference import model_file
 from cifar.search import budget, forecast
 from cifar.search.search_space import Space
@@ -194,14 +195,18 @@ def _work(connection: Connection, data_name: str) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // AT_ONCE))
     dataset = datasets.load(data_name)
     splits = datasets.split(dataset)
-    while True:
-        hparams: Hparams = connection.recv()
-        model, began = new_model(hparams, dataset), time.monotonic()
-        try:
-            for epoch in train(model, new_optimizer(model, hparams), hparams, dataset, splits):
-                metrics = epoch.metrics
-                connection.send((metrics.epoch, time.monotonic() - began, metrics.accuracy))
-                if metrics.epoch < hparams.epochs and not connection.recv():
-                    break
-        except Diverged:
-            connection.send((hparams.epochs, time.monotonic() - began, 1 / len(dataset.classes)))
+    with suppress(KeyboardInterrupt):  # the search is over
+        while True:
+            _train(connection, connection.recv(), dataset, splits)
+
+
+def _train(connection: Connection, hparams: Hparams, dataset: Dataset, splits: Splits) -> None:
+    model, began = new_model(hparams, dataset), time.monotonic()
+    try:
+        for epoch in train(model, new_optimizer(model, hparams), hparams, dataset, splits):
+            metrics = epoch.metrics
+            connection.send((metrics.epoch, time.monotonic() - began, metrics.accuracy))
+            if metrics.epoch < hparams.epochs and not connection.recv():
+                break
+    except Diverged:
+        connection.send((hparams.epochs, time.monotonic() - began, 1 / len(dataset.classes)))
