@@ -95,12 +95,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.contest", description=__doc__)
     parser.add_argument("tables", nargs="+", metavar="TABLE", choices=PLANS, help=f"of {', '.join(PLANS)}")
     parser.add_argument("--seeds", type=int, default=200, metavar="N", help="searches of each contender (default: 200)")
-    parser.add_argument("--slow-seeds", type=int, default=200, metavar="N", help=f"of {SLOW} (default: 200)")
+    slow = f"of {' and '.join(SLOW)} (default: 200)"
+    parser.add_argument("--slow-seeds", type=int, default=200, metavar="N", help=slow)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)  # NNI's tuners say each step
     warnings.simplefilter("ignore")  # Optuna's say what is experimental
     fitted = {name: surrogates.load(PLANS[name]) for name in options.tables}
-    seeds = dict.fromkeys(CONTENDERS, options.seeds) | {SLOW: options.slow_seeds}
+    seeds = dict.fromkeys(CONTENDERS, options.seeds) | dict.fromkeys(SLOW, options.slow_seeds)
     command = f"python -m benchmarks.contest {' '.join(options.tables)} --seeds {options.seeds}"
     command += f" --slow-seeds {options.slow_seeds}"
     report = Report(RESULTS / "contest", "The contest, replayed", machine.describe(command, machine.choose_data()))

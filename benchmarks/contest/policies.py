@@ -1,9 +1,10 @@
-"""The contenders: NNI's, Optuna's and Ray's own classes, and the simplest that can be thought of."""
+"""The contenders: the own classes of NNI, Optuna, Ray and Syne Tune, and the simplest that can be thought of."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -120,11 +121,19 @@ class Optuna:
 
 
 def _suggested(trial: Any, name: str, sampler: Any) -> float:
-    low, high = ends(sampler) or (0.0, 1.0)
-    if len(sampler["_value"]) == 3:  # Optuna has no steps on a logarithmic scale
-        step = sampler["_value"][2]
-        return float(min(max(round(trial.suggest_float(name, low, high, log=True) / step) * step, low), high))
-    return float(trial.suggest_float(name, low, high, log=is_logarithmic(sampler)))
+    """Optuna has no steps on a logarithmic scale."""
+    return _on_steps(trial.suggest_float(name, *_range(sampler), log=is_logarithmic(sampler)), sampler)
+
+
+def _on_steps(value: float, sampler: Any) -> float:
+    """The nearest value that the sampler's third number allows, where it has one."""
+    low, high = _range(sampler)
+    step = sampler["_value"][2] if len(sampler["_value"]) == 3 else None
+    return float(value if step is None else min(max(round(value / step) * step, low), high))
+
+
+def _range(sampler: Any) -> tuple[float, float]:
+    return ends(sampler) or (0.0, 1.0)
 
 
 class Asha(Random):
@@ -141,6 +150,47 @@ class Asha(Random):
 
         trial = type("Trial", (), {"trial_id": str(number)})
         return bool(self._bracket.on_result(trial, epoch, accuracy) == TrialScheduler.CONTINUE)
+
+
+class SyneTune:
+    """Syne Tune's ASHA that proposes by conformal quantile regression, as its authors recommend."""
+
+    def __init__(self, space: Space, seed: int, epochs: int) -> None:
+        from syne_tune.optimizer.baselines import ASHACQR
+
+        domains = {name: _domain(sampler) for name, sampler in space.items()}
+        self._scheduler = ASHACQR(domains, "accuracy", "epoch", epochs, do_minimize=False, random_seed=seed)
+        self._space, self._epochs = space, epochs
+        self._trials: dict[int, Any] = {}
+        self._stopped = set[int]()
+
+    def propose(self, number: int) -> Params:
+        from syne_tune.backend.trial_status import Trial
+
+        trial = self._trials[number] = Trial(number, self._scheduler.suggest().config, datetime.now())
+        self._scheduler.on_trial_add(trial)
+        return {name: _on_steps(trial.config[name], sampler) for name, sampler in self._space.items()}
+
+    def goes_on(self, number: int, epoch: int, accuracy: float) -> bool:
+        decision = self._scheduler.on_trial_result(self._trials[number], {"epoch": epoch, "accuracy": accuracy})
+        if decision != "CONTINUE":
+            self._stopped.add(number)
+        return number not in self._stopped
+
+    def hear(self, number: int, accuracy: float) -> None:
+        if number in self._stopped:
+            self._scheduler.on_trial_remove(self._trials[number])
+        else:
+            last = {"epoch": self._epochs, "accuracy": accuracy}
+            self._scheduler.on_trial_complete(self._trials[number], last)
+
+
+def _domain(sampler: Any) -> Any:
+    """Syne Tune's; it has no steps."""
+    from syne_tune import config_space
+
+    scale = config_space.loguniform if is_logarithmic(sampler) else config_space.uniform
+    return scale(*_range(sampler))
 
 
 Maker = Callable[[Plan, int], Policy]  # of a table's plan, for a seed
@@ -182,7 +232,7 @@ def displaced(plan: Plan, seed: int) -> Policy:
 def adversarial(plan: Plan, seed: int) -> Policy:
     """Ours where the defaults have the largest steps of the space, which diverge."""
     names = [name for name in ("lr", "momentum", "batch_size") if name in plan.space]
-    ends_of = {name: ends(plan.space[name]) or (0.0, 1.0) for name in names}
+    ends_of = {name: _range(plan.space[name]) for name in names}
     worst = {name: low if name == "batch_size" else high for name, (low, high) in ends_of.items()}
     return _guided(plan, seed, defaults_of(plan) | worst)
 
@@ -204,7 +254,8 @@ def defaults_of(plan: Plan) -> dict[str, Any]:
     return start.nearest(defaults.for_budget(fixed, plan.train_images or _TRAIN_IMAGES), plan.space)
 
 
-SLOW = "Optuna: GPSampler and a pruner"  # as slow as a training
+GP, CQR = "Optuna: GPSampler and a pruner", "Syne Tune: ASHA and CQR"
+SLOW = (GP, CQR)  # a search of theirs takes as long as a training
 CONTENDERS: dict[str, Maker] = {
     "this project": ours,
     "this project, the defaults' rate ten times too high": displaced,
@@ -214,6 +265,7 @@ CONTENDERS: dict[str, Maker] = {
     "one epoch for all": lambda plan, seed: OneEpoch(plan.space, seed),
     "NNI: TPE and Medianstop": nni_as_shipped,
     "Optuna: TPE and a pruner": optuna_tpe,
-    SLOW: optuna_gp,
+    GP: optuna_gp,
     "Ray: ASHA": lambda plan, seed: Asha(plan.space, seed, plan.base.epochs),
+    CQR: lambda plan, seed: SyneTune(plan.space, seed, plan.base.epochs),
 }
