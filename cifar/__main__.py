@@ -84,8 +84,6 @@ class _Parser(argparse.ArgumentParser):
 
 
 _TIME_LIMIT = "30m"
-# By network, the searches that `cifar fit` begins.
-_SEARCHES = {"net": Path("config.yml"), "fast": Path("searches/fast/config.yml")}
 _START_FROM = (
     "begin, after the defaults, with width=26,lr=0.02 (what is not named is as in the defaults) or with the best of "
     "experiment ID; may be repeated"
@@ -133,7 +131,9 @@ def _add_fit(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--data", help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)")
     add("--time-limit", metavar="TIME", help=f"for all of it: 90s, 30m, 2h (default: {_TIME_LIMIT})")
-    add("--model", choices=_SEARCHES, default="net", help="the tutorial's network, or a larger one (default: net)")
+    add(
+        "--model", choices=["net", "fast"], default="net", help="the tutorial's network, or a larger one (default: net)"
+    )
     add("--config", type=Path, help="a search of your own to begin, whose budget and limits are left out")
     add("--metric", metavar="NAME", help="what is tuned: accuracy (default) or balanced_accuracy, for uneven classes")
     add("--start-from", action="append", metavar="X", help=_START_FROM)
@@ -222,7 +222,7 @@ def run_fit(options: argparse.Namespace) -> int:
             from cifar.search.plan import Request
 
             overrides = Overrides(name=options.name, metric=options.metric, seed=options.seed)
-            config, start_from = options.config or _SEARCHES[options.model], tuple(options.start_from or ())
+            config, start_from = options.config or search_of(options.model), tuple(options.start_from or ())
             request = Request(config, overrides, options.data, True, options.port, start_from=start_from)
             if options.resume:
                 experiment, prepared = fit.resume(request, options.resume, held)
@@ -231,6 +231,15 @@ def run_fit(options: argparse.Namespace) -> int:
                 prepared = fit.begin(request, limit, held)
                 experiment, data = prepared.directory, prepared.facts.data
         return fit.go_on(experiment, data, prepared)
+
+
+def search_of(model: str) -> Path:
+    """The one that `cifar fit` begins for a network."""
+    if model == "net":
+        return Path("config.yml")
+    from cifar.system.gpus import list_gpus
+
+    return Path("searches", "fast-gpu" if list_gpus() else "fast", "config.yml")
 
 
 def _time_limit(options: argparse.Namespace) -> float:

@@ -412,6 +412,8 @@ def test_each_contender_plays(name: str) -> None:
         pytest.importorskip("optuna", minversion="5")
     if name.startswith("Ray"):
         pytest.importorskip("ray")
+    if name.startswith("Syne Tune"):
+        pytest.importorskip("syne_tune")
     space = {name: PLANS["net"].space[name] for name in ("width", "lr")}
     plan = replace(PLANS["net"], space=space)
     leads = replay(policies.CONTENDERS[name](plan, 0), Landscape(), 60.0, 0)  # type: ignore[arg-type]

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import fake_experiments as fake
 import pytest
+import yaml
 
-from cifar.__main__ import main
+from cifar.__main__ import main, search_of
+from cifar.system.gpus import Gpu
 
 Cifar = Callable[..., tuple[int, str, str]]
 TRIALS = [{"accuracy": 0.8}, {"accuracy": 0.5}]
@@ -164,3 +166,12 @@ def test_a_config_that_is_not_there_is_named(
     monkeypatch.setattr(sys, "argv", ["cifar", "trials", "--config", "nowhere.yml"])
     assert main() == 2
     assert capsys.readouterr().err == "error: nowhere.yml: no such file\n"
+
+
+@pytest.mark.parametrize(("gpus", "fast"), [([], "searches/fast"), ([Gpu("GPU-1", "", 0)], "searches/fast-gpu")])
+def test_a_fit_begins_the_search_of_its_network(monkeypatch: pytest.MonkeyPatch, gpus: list[Gpu], fast: str) -> None:
+    monkeypatch.setattr("cifar.system.gpus.list_gpus", lambda: gpus)
+    for model, directory in (("net", "."), ("fast", fast)):
+        assert search_of(model) == Path(directory, "config.yml")
+        config = yaml.safe_load((Path(__file__).parents[1] / search_of(model)).read_text())
+        assert ("--model fast" in config["trialCommand"]) == (model == "fast")
