@@ -1,7 +1,7 @@
 """Decoded images on disk, kept so that every trial maps the same pages and none decodes twice.
 
 One directory per source and part, `<cache>/<source>/<part>-<key>/`, holds images.npy, labels.npy and meta.json,
-of a folder groups.npy too.
+of a folder groups.npy too, and validation.npy where it has its own validation images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from filelock import BaseFileLock, FileLock
 from numpy.typing import NDArray
 
-from cifar.data.sources import Decoded, Part, Source
+from cifar.data.decoded import Decoded, Part, Source
 from cifar.system import locks, places
 from cifar.system.files import new_directory, write_json
 
@@ -74,10 +74,12 @@ def _store(cache_path: Path, decoded: Decoded) -> None:
     with new_directory(cache_path) as new:
         np.save(new / "images.npy", decoded.images)
         np.save(new / "labels.npy", decoded.labels)
-        if decoded.groups is not None:
-            np.save(new / "groups.npy", decoded.groups)
-        meta = {"skipped": decoded.skipped, "classes": decoded.classes, "fingerprint": _fingerprint(decoded)}
-        write_json(new / "meta.json", {**meta, "names": decoded.names, "groups": _digest(decoded.groups)})
+        meta: dict[str, Any] = {"skipped": decoded.skipped, "classes": decoded.classes, "names": decoded.names}
+        for name, array in (("groups", decoded.groups), ("validation", decoded.validation)):
+            if array is not None:
+                np.save(new / f"{name}.npy", array)
+                meta[name] = _digest(array)
+        write_json(new / "meta.json", {**meta, "fingerprint": _fingerprint(decoded)})
 
 
 def hold(cache_path: Path) -> BaseFileLock:
@@ -103,11 +105,9 @@ def _open(cache_path: Path) -> Cached:
     try:
         meta = json.loads((cache_path / "meta.json").read_bytes())
         images, labels = _map(cache_path / "images.npy"), _map(cache_path / "labels.npy")
-        groups = None if meta.get("groups") is None else _map(cache_path / "groups.npy")
-        if _digest(groups) != meta.get("groups"):
-            raise _Damaged("its groups do not match their digest")
+        groups, validation = (_optional(cache_path, name, meta.get(name)) for name in ("groups", "validation"))
         names = tuple(meta.get("names", ()))
-        decoded = Decoded(images, labels, tuple(meta["classes"]), int(meta["skipped"]), groups, names)
+        decoded = Decoded(images, labels, tuple(meta["classes"]), int(meta["skipped"]), groups, names, validation)
         fingerprint = _fingerprint(decoded)
         if fingerprint != meta["fingerprint"]:
             raise _Damaged("its content does not match its fingerprint")
@@ -122,8 +122,18 @@ def _map(path: Path) -> NDArray[Any]:
     return array
 
 
-def _digest(groups: NDArray[np.int64] | None) -> str | None:
-    return None if groups is None else hashlib.sha256(np.ascontiguousarray(groups).data).hexdigest()
+def _optional(cache_path: Path, name: str, digest: str | None) -> NDArray[Any] | None:
+    """An array that not every source has; `digest` is None where this one has none."""
+    if digest is None:
+        return None
+    array = _map(cache_path / f"{name}.npy")
+    if _digest(array) != digest:
+        raise _Damaged(f"its {name} do not match their digest")
+    return array
+
+
+def _digest(array: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def _fingerprint(decoded: Decoded) -> str:

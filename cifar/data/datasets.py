@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +17,9 @@ from filelock import BaseFileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cifar.data import cache, sources
+from cifar.data import cache, holdout, sources
+from cifar.data.decoded import Part, Source
+from cifar.data.folder import FolderToTest
 from cifar.errors import RequestError
 from cifar.system import environment, locks, places
 from cifar.system.files import existing, is_directory
@@ -39,9 +42,10 @@ class Dataset:
     labels: Tensor
     classes: tuple[str, ...]
     fingerprint: str
-    skipped: int = 0  # files that were no readable images
+    skipped: int = 0  # files that were left out
     groups: NDArray[np.int64] | None = None  # of near-duplicates, which a split keeps together; None: each alone
     names: tuple[str, ...] = ()  # of a folder's files
+    validation: NDArray[np.bool_] | None = None  # mask of a folder's own images to validate on; None: it has none
 
     def to(self, device: torch.device) -> Dataset:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
@@ -146,7 +150,7 @@ def load_test_folder(folder: str) -> Dataset:
     """A folder's pictures as a further set of test images: those in its test/, else all of them."""
     if not is_directory(folder):
         raise RequestError(f"a further set of test images must be a folder of pictures, got {folder!r}: no such folder")
-    return _dataset(folder, _fetch(folder, "test", sources.FolderToTest(Path(folder))))
+    return _dataset(folder, _fetch(folder, "test", FolderToTest(Path(folder))))
 
 
 def _fetch_prepared(data: str, fingerprint: str, cache_path: Path) -> cache.Cached:
@@ -158,7 +162,7 @@ def _fetch_prepared(data: str, fingerprint: str, cache_path: Path) -> cache.Cach
     return cached
 
 
-def _fetch(data: str, part: sources.Part, source: sources.Source | None = None) -> cache.Cached:
+def _fetch(data: str, part: Part, source: Source | None = None) -> cache.Cached:
     try:
         source = source or sources.parse(data, places.cache() / "download")
         return cache.fetch(source, part)
@@ -172,15 +176,19 @@ def _fetch(data: str, part: sources.Part, source: sources.Source | None = None) 
 def _dataset(data: str, cached: cache.Cached) -> Dataset:
     decoded = cached.decoded
     if decoded.skipped:
-        logger.warning("%s: %d files are no readable images and are left out", data, decoded.skipped)
+        logger.warning("%s: %d files are left out: cifar data %s says which", data, decoded.skipped, shlex.quote(data))
     images, labels = torch.from_numpy(decoded.images).permute(0, 3, 1, 2), torch.from_numpy(decoded.labels)
-    facts = decoded.classes, cached.fingerprint, decoded.skipped, decoded.groups, decoded.names
+    facts = decoded.classes, cached.fingerprint, decoded.skipped, decoded.groups, decoded.names, decoded.validation
     return Dataset(data, images, labels, *facts)
 
 
 def split(dataset: Dataset) -> Splits:
-    """The stratified split into training and validation images, the same for every trial and restart."""
-    held_out = torch.from_numpy(sources.stratified_holdout(dataset.labels.numpy(), VAL_SHARE, dataset.groups))
+    """The split into training and validation images, the same for every trial and restart: a folder's own, else a
+    stratified one.
+    """
+    own = dataset.validation
+    chosen = holdout.stratified_holdout(dataset.labels.numpy(), VAL_SHARE, dataset.groups) if own is None else own
+    held_out = torch.from_numpy(chosen)
     val = held_out.nonzero().flatten()
     fingerprint = hashlib.sha256(dataset.fingerprint.encode() + val.numpy().tobytes()).hexdigest()
     return Splits((~held_out).nonzero().flatten(), val, fingerprint)

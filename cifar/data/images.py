@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -14,22 +15,31 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 SIZE = 32  # every image ends as SIZE x SIZE pixels
+# What to_pixels does, as model files tell it.
+HOW = (
+    "upright as EXIF says; more than 8 bits scaled from each picture's darkest to its brightest pixel; white where it "
+    f"is transparent; RGB; resized to {SIZE} x {SIZE}, bilinear with antialiasing, as Pillow does"
+)
+_HEIC = {".heic", ".heif"}
+_NO_HEIC = ValueError("HEIC pictures need the package pillow-heif: pip install -e '.[heic]'")
 _AT_ONCE = 256  # files: what is decoded ahead lies in memory
 
 
 @dataclass(frozen=True)
 class DecodedFile:
-    """A file's pixels and its own width and height; where it is no readable image, the error in their place."""
+    """A file's pixels, its own width and height, and Pillow's mode; where it is no image, the error in their place."""
 
     path: Path
     pixels: NDArray[np.uint8] | None = None
     size: tuple[int, int] | None = None
+    mode: str = ""
     error: Exception | None = None
 
 
 def decode_files(paths: Iterable[Path]) -> Iterator[DecodedFile]:
     """Each file, in order. Raises MemoryError alone."""
     remaining = iter(paths)
+    _read_heic()
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
         while some := list(islice(remaining, _AT_ONCE)):
             with warnings.catch_warnings():
@@ -42,21 +52,45 @@ def decode_files(paths: Iterable[Path]) -> Iterator[DecodedFile]:
 def _decode_file(path: Path) -> DecodedFile:
     try:
         with Image.open(path) as image:
-            return DecodedFile(path, to_pixels(image), image.size)
+            return DecodedFile(path, to_pixels(image), image.size, image.mode)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on a broken file
-        return DecodedFile(path, error=error)
+        needs_package = path.suffix.lower() in _HEIC and not _read_heic()
+        return DecodedFile(path, error=_NO_HEIC if needs_package else error)
+
+
+@cache
+def _read_heic() -> bool:
+    """Let Pillow read HEIC pictures, where the package for them is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
     """32 x 32 x 3 uint8 RGB of an image of any size and mode, upright, what is transparent in it white."""
-    if image.mode.startswith("I"):  # 16 bits of grey, which convert alone would clip to white
-        image = Image.fromarray((np.asarray(image).astype(np.int64) // 256).clip(0, 255).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
     image = ImageOps.exif_transpose(image)
+    if is_deep(image.mode):
+        image = _to_eight_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+
+
+def is_deep(mode: str) -> bool:
+    """Whether pixels of Pillow's mode have one channel of more than 8 bits."""
+    return mode.startswith("I") or mode == "F"
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """From its darkest to its brightest pixel: of 16 bits X-rays and microscopes use 12, or some part of them."""
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it has pixels that are no numbers")
+    low, high = float(values.min()), float(values.max())
+    return Image.fromarray(((values - low) * (255 / (high - low or 1))).round().astype(np.uint8))

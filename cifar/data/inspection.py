@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,30 +17,25 @@ from cifar.console import plain_table
 from cifar.data import datasets, near_duplicates, sources
 from cifar.data.balance import is_uneven
 from cifar.data.datasets import Dataset
-from cifar.data.images import SIZE, decode_files
+from cifar.data.decoded import Part
+from cifar.data.folder import Folder
+from cifar.data.holdout import TEST_SHARE
+from cifar.data.images import SIZE, decode_files, is_deep
 from cifar.data.leaks import leaks
 from cifar.errors import RequestError
-from cifar.system import places
 from cifar.system.files import new_file, refuse_to_replace
 
 _SHOWN = 10  # images per class in the grid
 _NAMED = 3  # images per finding
 _ZOOM = 2
-
-
-@dataclass(frozen=True)
-class File:
-    """A file that should be an image; its width and height are None where it is none."""
-
-    name: str
-    size: tuple[int, int] | None
+_NINETY_FIVE, _TYPICAL = 1.96, 0.7  # normal quantile, accuracy
 
 
 @dataclass(frozen=True)
 class DataImage:
     """An image of a data set: its part and class, its name for a user, and a digest of its pixels."""
 
-    part: sources.Part
+    part: Part
     label: int
     name: str
     pixels: bytes
@@ -52,8 +48,11 @@ def describe(data_name: str, preview: Path | None, force: bool) -> int:
     if preview and Image.registered_extensions().get(preview.suffix.lower()) not in Image.SAVE:
         raise RequestError(f"--preview must end like a picture, as in grid.png, got {str(preview)!r}")
     train, test = datasets.load(data_name), datasets.load_test(data_name)
+    if folder := sources.folder_of(data_name):
+        print(understood(folder))
     print(_counts(train, test))
     print(_guessing(train))
+    print(telling_apart(train))
     if together := kept_together(train):
         print(together)
     findings = list(find(data_name, train, test))
@@ -96,23 +95,66 @@ def _guessing(train: Dataset) -> str:
     return f"{text}: --metric balanced_accuracy makes a search count each class alike"
 
 
+def telling_apart(train: Dataset) -> str:
+    """How many points apart two trials must be, at least: few pictures cannot rank them."""
+    images = len(datasets.split(train).val)
+    points = 100 * _NINETY_FIVE * math.sqrt(2 * _TYPICAL * (1 - _TYPICAL) / images)
+    return f"on {images:,} images to validate on, two networks of {_TYPICAL:.0%} are alike within {points:.1f} points"
+
+
+def understood(folder: Folder) -> str:
+    """How a folder was read, and what its pictures are for."""
+    layout, held_out = folder.layout, []
+    if "val" not in layout.shares:
+        held_out.append(f"{datasets.VAL_SHARE:.0%} of each class to validate on")
+    if "test" not in layout.shares:
+        held_out.append(f"{TEST_SHARE:.0%} of each class to test on")
+    return layout.understood + (f"; held out: {' and '.join(held_out)}" if held_out else "")
+
+
 def find(data_name: str, train: Dataset, test: Dataset) -> Iterator[str]:
     """A line for each thing that makes results worse, or look better than they are."""
-    files = _examine(data_name)
-    broken = [file.name for file in files if file.size is None]
-    small = [file.name for file in files if file.size and min(file.size) < SIZE]
-    if broken:
-        yield f"{len(broken)} files are no readable pictures and are left out: {_some(broken)}"
-    if small:
-        yield f"{len(small)} pictures are smaller than {SIZE} x {SIZE}: {_some(small)}"
+    if folder := sources.folder_of(data_name):
+        yield from folder.why_left_out()
+        yield from _of_files(folder)
+        yield from _of_classes(train)
     yield from _duplicates(_same_pixels([*_data_images("train", train), *_data_images("test", test)]))
     yield from leaks(train, test)
-    if data_name == "cifar10":
+    if data_name == "cifar10" or train.validation is not None:
         yield from _unsplit(train)
 
 
+def _of_files(folder: Folder) -> Iterator[str]:
+    paths = [picture.path for picture in folder.layout.pictures]
+    files = list(tqdm(decode_files(paths), "examining", len(paths), disable=None, unit=" images"))
+    names = {file.path: str(file.path.relative_to(folder.directory)) for file in files}
+    broken = [names[file.path] for file in files if file.error]
+    small = [names[file.path] for file in files if file.size and min(file.size) < SIZE]
+    deep = [names[file.path] for file in files if is_deep(file.mode)]
+    if broken:
+        why = next(str(file.error) for file in files if file.error)
+        yield f"{len(broken)} files are no readable pictures and are left out: {_some(broken)} ({why})"
+    if small:
+        yield f"{len(small)} pictures are smaller than {SIZE} x {SIZE}: {_some(small)}"
+    if deep:
+        scaled = "each is scaled from its darkest to its brightest pixel"
+        yield f"{len(deep)} pictures have more than 8 bits, and {scaled}: {_some(deep)}"
+
+
+def _of_classes(train: Dataset) -> Iterator[str]:
+    spellings = defaultdict[str, list[str]](list)
+    for name in train.classes:
+        spellings[name.casefold()].append(name)
+    for names in spellings.values():
+        if len(names) > 1:
+            yield f"the classes {' and '.join(names)} differ in case alone"
+    validated = np.bincount(train.labels[datasets.split(train).val].numpy(), minlength=len(train.classes))
+    if missing := [name for name, count in zip(train.classes, validated, strict=True) if not count]:
+        yield f"no picture to validate on is of the classes {', '.join(missing)}"
+
+
 def _unsplit(train: Dataset) -> Iterator[str]:
-    """Of data whose split is known to all, and keeps no groups together."""
+    """Of data whose split is their owner's, and keeps no groups together."""
     splits = datasets.split(train)
     found = near_duplicates.across(train.images[splits.val], train.images[splits.train])
     if len(found):
@@ -142,23 +184,13 @@ def _same_pixels(images: Iterable[DataImage]) -> list[list[DataImage]]:
     return [group for group in seen.values() if len(group) > 1]
 
 
-def _data_images(part: sources.Part, dataset: Dataset) -> Iterator[DataImage]:
+def _data_images(part: Part, dataset: Dataset) -> Iterator[DataImage]:
     for name, label, pixels in zip(_names(part, dataset), dataset.labels.tolist(), dataset.digests(), strict=True):
         yield DataImage(part, label, name, pixels)
 
 
-def _names(part: sources.Part, dataset: Dataset) -> Sequence[str]:
+def _names(part: Part, dataset: Dataset) -> Sequence[str]:
     return dataset.names or [f"{part} picture {number}" for number in range(len(dataset.labels))]
-
-
-def _examine(data_name: str) -> list[File]:
-    """All files of a folder; of data that are no folder, none."""
-    source = sources.parse(data_name, places.cache() / "download")
-    if not isinstance(source, sources.Folder):
-        return []
-    paths = source.files()
-    decoded = tqdm(decode_files(paths), "examining", len(paths), disable=None, unit=" images")
-    return [File(str(file.path.relative_to(source.directory)), file.size) for file in decoded]
 
 
 def _some(names: Sequence[str]) -> str:

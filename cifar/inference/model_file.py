@@ -18,7 +18,7 @@ from torch import nn
 
 from cifar import __version__
 from cifar.data.datasets import Dataset
-from cifar.data.images import SIZE
+from cifar.data.images import HOW, SIZE
 from cifar.errors import RequestError
 from cifar.system.files import new_file, read_tensors
 from cifar.training.hparams import Hparams
@@ -47,6 +47,7 @@ def save(path: Path, network: nn.Module, hparams: Hparams, dataset: Dataset, acc
         "hparams": asdict(hparams),
         "classes": list(dataset.classes),
         **_INPUT,
+        "pixels": HOW,
         "accuracy": accuracy,
         # A folder's place on somebody's disk is nobody else's business.
         "data": {"name": Path(dataset.name).name, "fingerprint": dataset.fingerprint},
@@ -67,7 +68,7 @@ def load(path: Path) -> SavedModel:
         network = build_model(hparams, len(content["classes"]))
         network.load_state_dict(content["weights"])
         _check(content, network)
-        facts = {name: content[name] for name in ("data", "versions", "image_size")}
+        facts = {name: content[name] for name in ("data", "versions", "image_size")} | {"pixels": HOW}
         return SavedModel(network.eval(), hparams, tuple(content["classes"]), content["accuracy"], facts)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RequestError(f"{path} is a model that this version cannot use: {' '.join(str(error).split())}") from None
@@ -112,5 +113,7 @@ def _check(content: dict[str, Any], network: nn.Module) -> None:
     images = {name: content[name] for name in _INPUT}
     if images != _INPUT:
         raise ValueError(f"its images are {images}, this version's {_INPUT}")
+    if (pixels := content.get("pixels", HOW)) != HOW:
+        raise ValueError(f"its pictures are made to pixels otherwise ({pixels}) than this version makes them ({HOW})")
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise ValueError("its parameters are not finite")

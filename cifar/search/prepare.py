@@ -14,8 +14,9 @@ from filelock import BaseFileLock
 
 from cifar.data import datasets
 from cifar.data.datasets import PreparedImages
-from cifar.data.inspection import kept_together
+from cifar.data.inspection import kept_together, telling_apart, understood
 from cifar.data.leaks import leaks
+from cifar.data.sources import folder_of
 from cifar.errors import RequestError
 from cifar.search import budget, config, search_space, start
 from cifar.search.concurrency import choose_concurrency, tell
@@ -57,7 +58,7 @@ def prepare_new(request: Request, held: ExitStack) -> Prepared:
     """A new experiment; an MPS of its own ends with `held`. RequestError with every problem at once."""
     planned = plan(request)
     images, images_claim = datasets.hold(planned.data)
-    _tell_of_duplicates(planned.data)
+    _tell_of_data(planned.data)
     command, variables = _equip(planned, images)
     ready = config.changed(planned.config, trial_command=command)
     choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, held)
@@ -85,9 +86,11 @@ def _beginning(ready: Any, planned: Plan, images: int) -> dict[str, object]:
     return {"defaults": defaults, "start_from": start.completed(known, defaults)[1:]}
 
 
-def _tell_of_duplicates(data_name: str) -> None:
-    """A search goes on with them: it validates on training images, and `cifar best` alone reads test images."""
+def _tell_of_data(data_name: str) -> None:
+    """A search goes on with all of it: it validates on training images, and `cifar best` alone reads test images."""
     train = datasets.load(data_name)
+    if folder := folder_of(data_name):
+        print(understood(folder), *folder.why_left_out(), telling_apart(train), sep="\n", file=sys.stderr)
     if together := kept_together(train):
         print(together, file=sys.stderr)
     with contextlib.suppress(RequestError):  # without test images there can be no leak

@@ -11,7 +11,7 @@ import pytest
 from conftest import MakeFolder
 
 from cifar.data import cache, datasets
-from cifar.data.sources import Decoded, Part
+from cifar.data.decoded import Decoded, Part
 from cifar.errors import RequestError
 from cifar.system import locks, places
 

@@ -11,7 +11,7 @@ from conftest import MakeFolder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar.data import datasets, sources
+from cifar.data import datasets, holdout
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 
@@ -19,7 +19,7 @@ from cifar.errors import RequestError
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=200), st.sampled_from([0.1, 0.2, 0.5]))
 def test_holdout_takes_its_share_of_each_class(labels: list[int], share: float) -> None:
     array = np.asarray(labels, dtype=np.int64)
-    held_out = sources.stratified_holdout(array, share)
+    held_out = holdout.stratified_holdout(array, share)
     for label in set(labels):
         members = array == label
         assert (held_out & members).sum() == max(1, round(share * int(members.sum())))
@@ -27,7 +27,7 @@ def test_holdout_takes_its_share_of_each_class(labels: list[int], share: float) 
 
 def test_the_split_never_changes() -> None:
     """The validation images of old results must be those of new ones: these indices are for ever."""
-    held_out = sources.stratified_holdout(np.arange(60, dtype=np.int64) % 3, 0.1)
+    held_out = holdout.stratified_holdout(np.arange(60, dtype=np.int64) % 3, 0.1)
     assert np.flatnonzero(held_out).tolist() == [3, 4, 5, 54, 55, 56]
 
 
@@ -111,7 +111,7 @@ def test_the_real_images(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_holdout_keeps_groups_together_and_leaves_each_class_some(data: st.DataObject) -> None:
     labels = np.asarray(data.draw(st.lists(st.integers(0, 2), min_size=6, max_size=60)), dtype=np.int64)
     groups = np.asarray(data.draw(st.lists(st.integers(0, 20), min_size=len(labels), max_size=len(labels))))
-    held_out = sources.stratified_holdout(labels, 0.2, groups)
+    held_out = holdout.stratified_holdout(labels, 0.2, groups)
     for label in np.unique(labels):
         members = labels == label
         if members.sum() > 1:
@@ -123,6 +123,6 @@ def test_a_holdout_keeps_groups_together_and_leaves_each_class_some(data: st.Dat
 
 def test_without_groups_of_several_the_holdout_is_the_plain_one() -> None:
     labels = np.arange(500, dtype=np.int64) % 7
-    plain = sources.stratified_holdout(labels, 0.1)
-    assert np.array_equal(plain, sources.stratified_holdout(labels, 0.1, np.arange(500)))
+    plain = holdout.stratified_holdout(labels, 0.1)
+    assert np.array_equal(plain, holdout.stratified_holdout(labels, 0.1, np.arange(500)))
     assert plain.sum() == 7 * 7

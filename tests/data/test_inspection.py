@@ -20,11 +20,13 @@ def folder(make_folder: MakeFolder) -> Path:
 def test_counts_are_told_per_class(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert describe(str(folder), None, force=False) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines[1:4]] == [
+    assert [line.split() for line in lines[2:5]] == [
         ["cat", "9", "1", "3"],
         ["dog", "11", "1", "3"],
         ["all", "20", "2", "6"],
     ]
+    assert lines[0].startswith("2 classes, each a folder in train (to train on), test (to test on); held out: 10% of")
+    assert lines[6] == "on 2 images to validate on, two networks of 70% are alike within 89.8 points"
     assert lines[-1] == "nothing is wrong with the pictures"
 
 

@@ -1,0 +1,157 @@
+"""A folder of pictures as a source of images."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cifar.data import folder_layout, near_duplicates
+from cifar.data.decoded import DECODING, Decoded, Part
+from cifar.data.folder_layout import Layout, LeftOut, Picture
+from cifar.data.holdout import TEST_SHARE, stratified_holdout
+from cifar.data.images import decode_files
+from cifar.errors import RequestError
+
+logger = logging.getLogger(__name__)
+
+_READING = f"{DECODING}, with groups and validation images"
+
+
+class Folder:
+    """The pictures of a folder as folder_layout reads it.
+
+    Without pictures to test on, a share of each class is held out; with pictures to validate on, they are among the
+    training images, and marked.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.resolve()
+        path_hash = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:8]
+        self.name = f"folder-{re.sub(r'[^A-Za-z0-9_-]+', '-', self.directory.name)[:100]}-{path_hash}"
+
+    @cached_property
+    def layout(self) -> Layout:
+        return folder_layout.read(self.directory)
+
+    def key(self, part: Part) -> str:
+        listing = hashlib.sha256(_READING.encode())
+        for picture in self.pictures(part):
+            stat = picture.path.stat()
+            facts = (
+                self.layout.classes[picture.label], picture.share, self._name(picture), stat.st_size, stat.st_mtime_ns,
+                stat.st_ctime_ns,
+            )  # fmt: skip
+            listing.update(os.fsencode("\0".join(map(str, facts)) + "\0"))
+        return listing.hexdigest()[:16]
+
+    def pictures(self, part: Part) -> list[Picture]:
+        """Those among which the pictures of `part` are."""
+        if part == "test" and not self._holds_out_tests:
+            return self.layout.of("test")
+        return self.layout.of("train", "val")
+
+    @property
+    def _holds_out_tests(self) -> bool:
+        return "test" not in self.layout.shares
+
+    def decode(self, part: Part) -> Decoded:
+        """The images of `part`; of a folder without test images, those in it that are held out for it or left over."""
+        files, classes = self.pictures(part), self.layout.classes
+        decoded = _decode([file.path for file in files], f"decoding {self.directory.name}/{part}")
+        readable = [file for file, image in zip(files, decoded, strict=True) if image is not None]
+        labels = np.asarray([file.label for file in readable], dtype=np.int64)
+        to_validate = np.asarray([file.share == "val" for file in readable], dtype=np.bool_)
+        if part == "train":
+            self._refuse_small_classes(labels, to_validate)
+        if not readable:
+            raise RequestError(f"{self.directory} has no readable {part} images")
+        images = np.stack([image for image in decoded if image is not None])
+        groups = near_duplicates.groups(torch.from_numpy(images).permute(0, 3, 1, 2))
+        chosen = np.flatnonzero(self._chosen(part, labels, groups, to_validate))
+        if part == "train":
+            self._refuse_small_classes(labels[chosen], to_validate[chosen])
+        names = tuple(self._name(readable[number]) for number in chosen)
+        skipped = len(files) - len(readable) + sum(some.files for some in self.layout.left_out)
+        return Decoded(
+            images[chosen], labels[chosen], classes, skipped, groups[chosen], names,
+            to_validate[chosen] if to_validate.any() else None,
+        )  # fmt: skip
+
+    def _name(self, picture: Picture) -> str:
+        return str(picture.path.relative_to(self.directory))
+
+    def why_left_out(self) -> list[str]:
+        """A sentence for each reason and folder."""
+        together = defaultdict[tuple[str, Path], list[LeftOut]](list)
+        for some in self.layout.left_out:
+            folder = some.path if some.path.is_dir() else some.path.parent
+            together[some.reason, folder].append(some)
+        return [self._sentence(reason, folder, some) for (reason, folder), some in together.items()]
+
+    def _sentence(self, reason: str, folder: Path, left_out: Sequence[LeftOut]) -> str:
+        number = sum(some.files for some in left_out)
+        place = folder.relative_to(self.directory)
+        if len(left_out) == 1 and number <= 1:
+            return f"left out, {reason}: {left_out[0].path.relative_to(self.directory)}"
+        return f"left out, {reason}: {number} files in {place if str(place) != '.' else 'the folder itself'}"
+
+    def _refuse_small_classes(self, labels: NDArray[np.int64], to_validate: NDArray[np.bool_]) -> None:
+        """Name all classes that have too few to train on, and, without a mask of others, to validate on."""
+        classes, has_own = self.layout.classes, bool(to_validate.any())
+        least, use = (1, "to train on") if has_own else (2, "one to train on and one to validate on")
+        counts = np.bincount(labels[~to_validate], minlength=len(classes))
+        few = [f"{name!r} has {count}" for name, count in zip(classes, counts, strict=True) if count < least]
+        if few:
+            raise RequestError(
+                f"classes in {self.directory} have too few readable training images: {', '.join(few)}; "
+                f"at least {least} are needed in each, {use}"
+            )
+
+    def _chosen(
+        self, part: Part, labels: NDArray[np.int64], groups: NDArray[np.int64], to_validate: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Mask of the pictures that belong to `part`; a test picture is never one of the folder's to validate on."""
+        everything = np.ones_like(labels, dtype=np.bool_)
+        if not self._holds_out_tests:
+            return everything
+        held_out = np.zeros_like(everything)
+        held_out[~to_validate] = stratified_holdout(labels[~to_validate], TEST_SHARE, groups[~to_validate])
+        return held_out if part == "test" else ~held_out
+
+
+class FolderToTest(Folder):
+    """A folder to test on alone: its pictures to test on, else all that it has."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.name += "-all"
+
+    def _chosen(
+        self, part: Part, labels: NDArray[np.int64], groups: NDArray[np.int64], to_validate: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        return np.ones_like(labels, dtype=np.bool_)
+
+
+def _decode(paths: list[Path], title: str) -> list[NDArray[np.uint8] | None]:
+    """Pixels of each file, None for files that are no readable images; these are named."""
+    decoded = list(tqdm(decode_files(paths), title, len(paths), disable=None, unit=" images"))
+    for file in decoded:
+        if file.error and isinstance(file.error, OSError) and file.error.errno is not None:
+            raise file.error  # the disk's or the system's, not the file's: caching without it would make it last
+        if file.error:
+            logger.warning("skipped, not a readable image: %s (%s)", file.path, file.error)
+    broken = sum(file.error is not None for file in decoded)
+    if broken:
+        logger.warning("skipped %d of %d files", broken, len(paths))
+    return [file.pixels for file in decoded]

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import MakeFolder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cifar.data import datasets, folder_layout
+from cifar.data.folder import Folder
+from cifar.data.folder_layout import Layout, read
+from cifar.data.inspection import describe
+from cifar.errors import RequestError
+
+
+def counts(layout: Layout) -> dict[str, int]:
+    """How many pictures there are of each part and class: "train/cat"."""
+    names = [f"{picture.share}/{layout.classes[picture.label]}" for picture in layout.pictures]
+    return {name: names.count(name) for name in names}
+
+
+def left_out(layout: Layout, root: Path) -> list[tuple[str, int, str]]:
+    return [(str(some.path.relative_to(root)), some.files, some.reason) for some in layout.left_out]
+
+
+PLAIN = {"train/cat": 4, "train/dog": 3}
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ({"cat": 4, "dog": 3}, PLAIN),
+        ({"train/cat": 4, "train/dog": 3}, PLAIN),
+        ({"dataset/cat": 4, "dataset/dog": 3}, PLAIN),
+        ({"a/b/cat": 4, "a/b/dog": 3}, PLAIN),
+        ({"cat/Imgs": 4, "dog": 3}, PLAIN),
+        ({"cat": 1, "cat/more": 3, "dog/a/b": 3}, PLAIN),
+        ({"animals/cat": 4, "animals/dog": 3, "things/car": 5}, {"train/animals": 7, "train/things": 5}),
+        ({"bus": 4, "train": 3}, {"train/bus": 4, "train/train": 3}),  # vehicles
+        ({"seg_train/a/cat": 4, "seg_train/a/dog": 3, "seg_test/a/dog": 2}, {**PLAIN, "test/dog": 2}),
+        ({"Training_Set/cat": 4, "Training_Set/dog": 3, "Test_Set/cat": 2}, {**PLAIN, "test/cat": 2}),
+        ({"train/Cat": 4, "train/dog": 3, "test/cat": 2}, {"train/Cat": 4, "train/dog": 3, "test/Cat": 2}),
+        ({"cat": 4, "dog": 3, "test/cat": 2, "test/dog": 1}, {**PLAIN, "test/cat": 2, "test/dog": 1}),
+    ],
+)  # fmt: skip
+def test_a_folder_is_read_as_it_lies(make_folder: MakeFolder, made: dict[str, int], expected: dict[str, int]) -> None:
+    layout = read(make_folder(made))
+    assert counts(layout) == expected
+    assert layout.left_out == []
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev", "eval", "Val", "VALIDATION", "val2017"])
+def test_a_folders_own_validation_images_are_validated_on(make_folder: MakeFolder, name: str) -> None:
+    root = make_folder({"train/cat": 4, "train/dog": 3, f"{name}/cat": 2, f"{name}/dog": 1, "test/cat": 1})
+    dataset = datasets.load(str(root))
+    splits = datasets.split(dataset)
+    assert {dataset.names[number].split("/")[0] for number in splits.val.tolist()} == {name}
+    assert {dataset.names[number].split("/")[0] for number in splits.train.tolist()} == {"train"}
+    assert (len(splits.val), len(splits.train)) == (3, 7)
+    assert len(datasets.load_test(str(root)).labels) == 1
+
+
+def test_without_test_images_none_to_validate_on_are_held_out(make_folder: MakeFolder) -> None:
+    folder = Folder(make_folder({"train/cat": 10, "train/dog": 20, "val/cat": 5, "val/dog": 5}))
+    train, test = folder.decode("train"), folder.decode("test")
+    assert train.validation is not None
+    assert np.bincount(train.labels[train.validation]).tolist() == [5, 5]
+    assert np.bincount(train.labels[~train.validation]).tolist() == [8, 16]
+    assert all(name.startswith("train/") for name in test.names)
+    assert len(test.labels) == 6
+
+
+@pytest.mark.parametrize("name", ["test", "tests", "testing", "Test", "TESTING", "test_images"])
+def test_test_images_are_found_by_any_usual_name(make_folder: MakeFolder, name: str) -> None:
+    layout = read(make_folder({"train/cat": 4, "train/dog": 3, f"{name}/cat": 2}))
+    assert counts(layout) == {**PLAIN, "test/cat": 2}
+
+
+def test_no_picture_is_left_out_without_a_reason(make_folder: MakeFolder) -> None:
+    root = make_folder(
+        {"train": 2, "train/cat": 4, "train/dog": 3, "train/empty": 0, "extra/cat": 5, "test": 6, "val/cat": 0}
+        | {"train/cat/.hidden": 3, "__MACOSX/train/cat": 3}
+    )
+    (root / "loose.png").write_bytes((root / "train/000.png").read_bytes())
+    (root / "train/cat/._001.png").touch()
+    (root / "train/dog/Thumbs.db").touch()
+    (root / "train/dog/notes.txt").touch()
+    layout = read(root)
+    assert counts(layout) == PLAIN
+    assert sorted(left_out(layout, root)) == [
+        (".", 1, "in no class folder"),
+        ("extra", 5, "not in the folders train, val or test"),
+        ("test", 6, "in no class folder"),
+        ("train", 2, "in no class folder"),
+        ("train/dog/notes.txt", 1, "not named like a picture"),
+        ("train/empty", 0, "a folder without pictures"),
+        ("val", 0, "a folder without pictures"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ({"cat": 0}, "pictures holds no pictures"),
+        ({"cat": 3}, r"must hold at least 2 class folders, has 1: \['cat'\]"),
+        ({"Dataset/cat": 3, "Dataset/dog": 3, "Examples": 2}, "cat, dog.*beside it Examples: did you mean .*/Dataset"),
+        ({"data/train/cat": 3, "data/train/dog": 3, "more/x": 2, "demo": 2}, None),
+        ({"val/cat": 3, "test/cat": 3}, "has the folders test and val, and none to train on: name it train"),
+        ({"train/cat": 3, "train/dog": 3, "Test/cat": 1, "test/cat": 1}, "2 folders of test images, Test and test"),
+        ({"train/cat": 3, "train/dog": 3, "val/cow": 1, "val/ox": 1}, r"val has classes that .*: \['cow', 'ox'\]"),
+    ],
+)
+def test_what_fits_nothing_is_said(make_folder: MakeFolder, made: dict[str, int], message: str | None) -> None:
+    root = make_folder(made)
+    if message is None:
+        assert set(read(root).classes) == {"data", "demo", "more"}
+        return
+    with pytest.raises(RequestError, match=message):
+        read(root)
+
+
+def loose(make_folder: MakeFolder, *names: str) -> Path:
+    """Pictures of these names in one folder."""
+    root = make_folder({".": len(names)})
+    for path, name in zip(sorted(root.iterdir()), names, strict=True):
+        path.rename(root / name)
+    return root
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("header", ["file,label", "Id,Class", "label,x,image"])
+def test_a_table_says_which_picture_shows_what(make_folder: MakeFolder, delimiter: str, header: str) -> None:
+    root = loose(make_folder, "a.png", "b.png", "c.png", "d.png", "e.png")
+    labels = {"a.png": "cat", "b": "dog", "c.png": "cat", "gone.png": "dog", "e.png": "dog"}
+    columns = header.split(",")
+    rows = [
+        [{"label": label, "class": label, "x": "1"}.get(column.lower(), file) for column in columns]
+        for file, label in labels.items()
+    ]
+    text = "\n".join(delimiter.join(row) for row in [columns, *rows])
+    (root / "labels.csv").write_text(text, encoding="utf-8-sig")
+    layout = read(root)
+    assert {picture.path.name: layout.classes[picture.label] for picture in layout.pictures} == {
+        "a.png": "cat", "b.png": "dog", "c.png": "cat", "e.png": "dog",
+    }  # fmt: skip
+    assert left_out(layout, root) == [
+        ("d.png", 1, "not in labels.csv"),
+        ("gone.png", 1, "in labels.csv, but not there"),
+    ]
+
+
+def test_a_table_names_pictures_of_parts(make_folder: MakeFolder) -> None:
+    root = make_folder({"train": 4, "test": 2, "images": 1})
+    rows = [f"train/00{number}.png,{'ab'[number % 2]}" for number in range(4)] + ["test/000.png,a", "images/000.png,b"]
+    (root / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    assert counts(read(root)) == {"train/a": 2, "train/b": 3, "test/a": 1}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("", "must begin with a line that names its columns, file and label; it begins"),
+        ("a.png,cat\nb.png,dog", r"must begin with a line that names its columns, .*'a.png', 'cat'"),
+        ("file,label\na.png,cat\nb.png", r"labels.csv, line 3, has no file and label: \['b.png'\]"),
+        ("file,label\na.png,cat\na.png,dog", "gives 'a.png' two labels: 'cat' and 'dog'"),
+        ("file,label\na.png,cat", r"must name at least 2 classes, names 1: \['cat'\]"),
+        ("file,label\nx.png,cat\ny.png,dog", r"names no picture to train on that is there: \['x.png', 'y.png'\]"),
+    ],
+)
+def test_an_unfit_table_is_refused(make_folder: MakeFolder, table: str, message: str) -> None:
+    root = loose(make_folder, "a.png", "b.png")
+    (root / "labels.csv").write_text(table)
+    with pytest.raises(RequestError, match=message):
+        read(root)
+
+
+@given(st.one_of(st.binary(max_size=80), st.text(max_size=80).map(lambda text: f"file,label\n{text}".encode())))
+def test_no_bytes_break_the_reader_of_tables(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.mktemp("table") / "labels.csv"
+    path.write_bytes(content)
+    try:
+        rows = folder_layout._table(path)
+    except RequestError:
+        return
+    assert all(label for _, label in rows)
+
+
+def test_classes_at_the_beginning_of_names_need_one_command(make_folder: MakeFolder) -> None:
+    root = loose(make_folder, "cat.0.png", "cat.1.png", "cat_2.png", "dog-0.png", "dog 1.png", "dog2.png")
+    with pytest.raises(RequestError, match=r"labels.csv.*the names begin with the classes \(cat, dog\)") as refused:
+        read(root)
+    command = str(refused.value).split("this writes it: ")[1]
+    subprocess.run(["bash", "-c", command], check=True)
+    assert counts(read(root)) == {"train/cat": 3, "train/dog": 3}
+
+
+def test_all_that_was_read_is_told(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_folder({"top/train/cat": 9, "top/train/Cat": 9, "top/train/dog": 9, "top/val/cat": 4, "top/extra": 2})
+    assert describe(str(root), None, force=False) == 1
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "3 classes, each a folder in top/train (to train on), top/val (to validate on); "
+        "held out: 20% of each class to test on\n"
+    )
+    assert "left out, not in the folders train, val or test: 2 files in top/extra\n" in out
+    assert "the classes Cat and cat differ in case alone\n" in out
+    assert "no picture to validate on is of the classes Cat, dog\n" in out
