@@ -9,43 +9,62 @@ import torch
 from torch import Tensor, nn
 
 from cifar.data.datasets import normalise
-from cifar.data.images import SIZE
+from cifar.data.images import HOW, SIZE
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
 from cifar.system.files import new_file
 
 
 class _FromPixels(nn.Module):
-    """The network with what comes before and after it: N x 32 x 32 x 3 uint8 pixels in, probabilities out."""
+    """The network with what comes before and after it: N x height x width x 3 uint8 pixels in, probabilities out."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.network(normalise(pixels.permute(0, 3, 1, 2)))
+        logits: Tensor = self.network(normalise(_resized(pixels.permute(0, 3, 1, 2))))
         return logits.softmax(1)
 
 
+def _resized(images: Tensor) -> Tensor:
+    """N x 3 x SIZE x SIZE, as Pillow's bilinear filter makes it: first along the rows, and whole numbers after each."""
+    height, width = images.shape[2:]
+    narrow = (images.float() @ _shares(width).T + 0.5).floor()
+    return (_shares(height) @ narrow + 0.5).floor()
+
+
+def _shares(size: int) -> Tensor:
+    """SIZE x `size`: how much each of the pixels along a side counts in each new one, whose triangle lies over it."""
+    scale = torch.ones(()) * size / SIZE
+    centres, places = (torch.arange(SIZE) + 0.5) * scale, torch.arange(size) + 0.5
+    heights = (1 - (places - centres[:, None]).abs() / scale.clamp(min=1)).clamp(min=0)
+    return heights / heights.sum(1, keepdim=True)
+
+
 def export(model: SavedModel, path: Path) -> None:
-    """Write the model as ONNX: `pixels` in, `probabilities` out, any number of images; class names are its metadata."""
+    """Write the model as ONNX: `pixels` in, `probabilities` out, any number of images of any one size.
+
+    Its metadata has the names of the classes, and how a picture becomes pixels.
+    """
     try:
         import onnx
     except ImportError:
         raise RequestError("export needs the package onnx: pip install -e '.[export]'") from None
-    pixels = torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8)
+    pixels = torch.zeros(2, 2 * SIZE + 1, 3 * SIZE + 1, 3, dtype=torch.uint8)
+    free = {0: torch.export.Dim("images"), 1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
     program = torch.onnx.export(
         _FromPixels(model.network).eval(),
         (pixels,),
         input_names=["pixels"],
         output_names=["probabilities"],
-        dynamic_shapes={"pixels": {0: torch.export.Dim("images")}},
+        dynamic_shapes={"pixels": free},
         dynamo=True,
         verbose=False,
     )
     assert program is not None
     proto = program.model_proto
-    onnx.helper.set_model_props(proto, {"classes": json.dumps(model.classes)})
+    onnx.helper.set_model_props(proto, {"classes": json.dumps(model.classes), "pixels": HOW})
     onnx.checker.check_model(proto)
     with new_file(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())

@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
+from cifar.data.images import to_pixels
 from cifar.inference import model_file
-from cifar.inference.export import export
+from cifar.inference.export import _resized, export
+from cifar.inference.predict import predict
 from cifar.training.hparams import Hparams
 from cifar.training.train import new_model, new_optimizer, train
 
@@ -32,4 +35,20 @@ def test_onnx_gives_what_pytorch_gives(tiny: Dataset, tmp_path: Path, network: s
         with torch.inference_mode():
             expected = model.network(datasets.normalise(images)).softmax(1).numpy()
         assert np.allclose(probabilities, expected, atol=1e-5)
-    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == list(tiny.classes)
+    told = session.get_modelmeta().custom_metadata_map
+    assert json.loads(told["classes"]) == list(tiny.classes)
+    assert "resized to 32 x 32, bilinear with antialiasing" in told["pixels"]
+    for width, height in ((31, 33), (200, 45), (1, 1)):  # it makes pictures of any size as small as `predict` does
+        picture = np.random.RandomState(width).randint(0, 256, (height, width, 3), dtype=np.uint8)
+        (probabilities,) = session.run(["probabilities"], {"pixels": picture[None]})
+        Image.fromarray(picture).save(tmp_path / "picture.png")
+        (prediction,) = predict(model, [tmp_path / "picture.png"], top=3)
+        told_by_predict = dict(prediction.classes)
+        assert np.allclose(probabilities[0], [told_by_predict[name] for name in tiny.classes], atol=0.01)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 31), (5, 9), (500, 375), (3, 700), (97, 1024)])
+def test_the_exported_resizing_is_pillows(size: tuple[int, int]) -> None:
+    picture = np.random.RandomState(0).randint(0, 256, (*size, 3), dtype=np.uint8)
+    resized = _resized(torch.from_numpy(picture).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+    assert np.abs(resized - to_pixels(Image.fromarray(picture)).astype(int)).max() <= 1
