@@ -182,7 +182,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 def _add_predict(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("model", type=Path, metavar="MODEL", help="a model file")
-    add("images", type=Path, nargs="+", metavar="IMAGE", help="a picture or a folder of them")
+    add("images", type=Path, nargs="+", metavar="IMAGE", help="a picture, a folder of them, or - for one from stdin")
     add("--top", type=int, default=3, help="classes to name for each picture (default: 3)")
     add("--json", action="store_true", help="for programs")
 

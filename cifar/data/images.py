@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +22,7 @@ HOW = (
     "upright as EXIF says; more than 8 bits scaled from each picture's darkest to its brightest pixel; white where it "
     f"is transparent; RGB; resized to {SIZE} x {SIZE}, bilinear with antialiasing, as Pillow does"
 )
+STDIN = Path("-")  # as a file's name
 _HEIC = {".heic", ".heif"}
 _NO_HEIC = ValueError("HEIC pictures need the package pillow-heif: pip install -e '.[heic]'")
 _AT_ONCE = 256  # files: what is decoded ahead lies in memory
@@ -51,7 +54,7 @@ def decode_files(paths: Iterable[Path]) -> Iterator[DecodedFile]:
 
 def _decode_file(path: Path) -> DecodedFile:
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(sys.stdin.buffer.read()) if path == STDIN else path) as image:
             return DecodedFile(path, to_pixels(image), image.size, image.mode)
     except MemoryError:
         raise

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from cifar.data import datasets
-from cifar.data.images import decode_files
+from cifar.data.images import decode_files, to_pixels
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
 
@@ -64,11 +67,29 @@ def find_images(names: list[Path]) -> Iterator[Path]:
     """The files named, and those in the folders named, however deep; hidden ones are left out."""
     for name in names:
         if not name.is_dir():
+            _refuse_what_the_shell_left(name)
             yield name
             continue
         for folder, folders, files in os.walk(name):
             folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
             yield from (Path(folder) / file for file in sorted(files) if not file.startswith("."))
+
+
+def _refuse_what_the_shell_left(name: Path) -> None:
+    if re.match(r"\w+:/", str(name)):
+        raise RequestError(f"{name} is an address: download the picture first, and name the file")
+    if re.search(r"[*?\[]", str(name)) and not name.exists():
+        raise RequestError(f"no file is called {name}: without quotation marks the shell puts names in its place")
+
+
+def predict_arrays(model: SavedModel, pictures: Sequence[NDArray[Any]], top: int = 3) -> list[list[tuple[str, float]]]:
+    """Classes with their probabilities, the most probable first, for each picture.
+
+    A picture is height x width x 3 (RGB) or 4 (with transparency) uint8, or height x width of any number.
+    """
+    pixels = [to_pixels(Image.fromarray(picture)) for picture in pictures]
+    chunks = (np.stack(pixels[start : start + _BATCH]) for start in range(0, len(pixels), _BATCH))
+    return [labels for chunk in chunks for labels in _label(model, chunk, top)]
 
 
 def predict(model: SavedModel, paths: list[Path], top: int) -> Iterator[Prediction]:

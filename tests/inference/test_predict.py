@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.inference.model_file import SavedModel
-from cifar.inference.predict import find_images, predict, print_predictions
+from cifar.inference.predict import find_images, predict, predict_arrays, print_predictions
 from cifar.training.hparams import Hparams
 from cifar.training.train import new_model, new_optimizer, train
 
@@ -113,3 +114,34 @@ def test_more_classes_than_there_are_means_all(model: SavedModel, tmp_path: Path
     (prediction,) = predict(model, [picture(tmp_path / "one.png", 0)], top=99)
     assert len(prediction.classes) == 3
     assert torch.isfinite(torch.tensor([share for _, share in prediction.classes])).all()
+
+
+def test_a_picture_comes_through_stdin(
+    model: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(picture(tmp_path / "a.png", 160).read_bytes())))
+    assert print_predictions(model, [Path("-")], top=1, as_json=False) == 0
+    assert capsys.readouterr().out.startswith("-  light ")
+
+
+def test_arrays_are_labelled_as_their_files_are(model: SavedModel, tmp_path: Path) -> None:
+    paths = [picture(tmp_path / f"{brightness}.png", brightness) for brightness in (0, 80, 160)]
+    found = predict_arrays(model, [np.asarray(Image.open(path)) for path in paths], top=2)
+    assert found == [prediction.classes for prediction in predict(model, paths, top=2)]
+    deep = np.linspace(0, 4095, 1000).reshape(20, 50).astype(np.uint16)
+    as_integers, as_floats = predict_arrays(model, [deep, deep.astype(np.float32)])
+    assert as_integers == as_floats
+    assert predict_arrays(model, []) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("https://example.org/cat.png", "https:/example.org/cat.png is an address: download the picture first"),
+        ("*.png", r"no file is called .*\*\.png: without quotation marks the shell puts names in its place"),
+        ("cat[0-9].png", "no file is called"),
+    ],
+)
+def test_what_is_no_files_name_is_refused(model: SavedModel, name: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        print_predictions(model, [Path(name)], top=1, as_json=False)
