@@ -1,0 +1,94 @@
+"""`python -m benchmarks.studies.recipes`: the defaults on few images: how many epochs, which batch, which learning rate.
+
+Subsets of CIFAR-10's training images, the same number of each class; accuracy on its 5,000 validation images. Nothing is
+timed: it may run on a machine that is busy.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from statistics import fmean
+
+from tqdm import tqdm
+
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report
+from benchmarks.table import curves
+from benchmarks.table.plan import Training
+from cifar.data import datasets
+from cifar.training import defaults
+from cifar.training.hparams import Hparams
+
+_ALL_IMAGES = 45_000  # of CIFAR-10, without those to validate on: for so many the recipes were made
+_SEEDS = {200: 3, 2_000: 3, 20_000: 2}
+# By images, what is tried: the power of how many times fewer they are, by which there are more epochs, and the steps of
+# the optimizer, at least, for which a batch is halved.
+_FEW = ((0.25, 100), (0.25, 400), (0.5, 100), (0.5, 400), (0.75, 400))
+_TRIED = {200: _FEW, 2_000: _FEW, 20_000: ((0.5, 100), (0.5, 400))}
+HEADER = ["network", "images", "recipe", "epochs", "batch size", "learning rate", "accuracy", "lowest", "highest"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    network: str
+    images: int
+    name: str
+    hparams: Hparams
+
+
+@dataclass(frozen=True)
+class Line:
+    recipe: Recipe
+    accuracies: list[float]
+
+    def cells(self) -> list[str]:
+        recipe, hparams = self.recipe, self.recipe.hparams
+        shares = [fmean(self.accuracies), min(self.accuracies), max(self.accuracies)]
+        told = [recipe.network, f"{recipe.images:,}", recipe.name, str(hparams.epochs), str(hparams.batch_size)]
+        return [*told, f"{hparams.lr:.2g}", *(f"{share:.1%}" for share in shares)]
+
+
+def main() -> int:
+    data_name = machine.choose_data()
+    datasets.load(data_name)  # decoded once, by this process
+    facts = machine.describe("python -m benchmarks.studies.recipes", data_name)
+    report = Report(RESULTS / "recipes", "Recipes for few images", facts)
+    report.table("Validation accuracy by seed", "recipes", HEADER, measure(data_name))
+    return 0
+
+
+def measure(data_name: str) -> Iterator[Line]:
+    for images, seeds in _SEEDS.items():
+        with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), curves.begin, (data_name, images)) as pool:
+            for network in ("net", "fast"):
+                for recipe in tqdm(
+                    [*recipes(network, images)], f"{network}, {images:,}", file=sys.stderr, disable=None
+                ):
+                    trainings = [Training(0, _seeded(recipe.hparams, seed)) for seed in range(seeds)]
+                    yield Line(recipe, [epochs[-1]["val_accuracy"] for epochs in pool.map(curves.curve, trainings)])
+
+
+def recipes(network: str, images: int) -> Iterator[Recipe]:
+    whole = Hparams(model=network)
+    yield Recipe(network, images, "as for CIFAR-10", whole)
+    for power, steps in _TRIED[images]:
+        epochs = round(whole.epochs * (_ALL_IMAGES / images) ** power)
+        batch_size = whole.batch_size
+        while batch_size > 4 and epochs * images < steps * batch_size:
+            batch_size //= 2
+        given = {"model": network, "epochs": epochs, "batch_size": batch_size}
+        name = f"power {power}, at least {steps} steps"
+        yield Recipe(network, images, name, defaults.for_budget(given, images))
+
+
+def _seeded(hparams: Hparams, seed: int) -> Hparams:
+    return Hparams.from_params({**vars(hparams), "seed": seed})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
