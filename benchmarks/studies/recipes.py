@@ -1,7 +1,7 @@
-"""`python -m benchmarks.studies.recipes`: the defaults on few images: how many epochs, which batch, which learning rate.
+"""`python -m benchmarks.studies.recipes`: the defaults on few images: how many epochs, and which batch.
 
-Subsets of CIFAR-10's training images, the same number of each class; accuracy on its 5,000 validation images. Nothing is
-timed: it may run on a machine that is busy.
+Subsets of CIFAR-10's training images, the same number of each class; accuracy on its 5,000 validation images. Nothing
+is timed: it may run on a machine that is busy.
 """
 
 from __future__ import annotations
