@@ -32,7 +32,7 @@ def main(nni: NniTrial) -> Result:
     if earlier := nni.finished_before():  # this trial was killed after its report
         nni.save_again(earlier, hparams, options.data)
         return earlier
-    dataset = datasets.load(options.data)
+    dataset = datasets.load(options.data, hparams.size)
     splits = datasets.split(dataset)
     claim = device.claim(nni.concurrency(), nni.experiment_id, nni.processes)
     torch.set_num_threads(claim.threads(hparams))
@@ -78,7 +78,7 @@ def epoch_line(metrics: EpochMetrics, hparams: Hparams) -> str:
 
 def test_accuracy(model: torch.nn.Module, hparams: Hparams, data_name: str, on: torch.device) -> str:
     """The only place where a trial reads test images: without NNI, after training has ended. It is written down."""
-    test = datasets.load_test(data_name).to(on)
+    test = datasets.load_test(data_name, hparams.size).to(on)
     index = torch.arange(len(test.labels), device=on)
     evaluation = evaluate(model, test, index)
     interval = wilson(evaluation.accuracy, len(index))

@@ -96,6 +96,7 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
     add("--data", help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)")
     add("--epochs", type=int, help="of every trial")
     add("--metric", metavar="NAME", help="what is tuned: accuracy (default) or balanced_accuracy, for uneven classes")
+    add("--size", type=int, metavar="32|64", help="pixels a side that a folder's pictures are made to (default: 32)")
     add("--max-trials", type=int, help="trials in all")
     add("--duration", help="no new trial after this time: 90s, 30m, 2h, 1d")
     add("--tuner", help="TPE, Random, GridSearch or Evolution")
@@ -136,6 +137,7 @@ def _add_fit(command: argparse.ArgumentParser) -> None:
     )
     add("--config", type=Path, help="a search of your own to begin, whose budget and limits are left out")
     add("--metric", metavar="NAME", help="what is tuned: accuracy (default) or balanced_accuracy, for uneven classes")
+    add("--size", type=int, metavar="32|64", help="pixels a side that a folder's pictures are made to (default: 32)")
     add("--start-from", action="append", metavar="X", help=_START_FROM)
     add("--seed", type=int, help="of the tuner and of every trial")
     add("--name", help="of the experiment, in the web page")
@@ -221,7 +223,7 @@ def run_fit(options: argparse.Namespace) -> int:
             from cifar.search.facts import same_data
             from cifar.search.plan import Request
 
-            overrides = Overrides(name=options.name, metric=options.metric, seed=options.seed)
+            overrides = Overrides(name=options.name, metric=options.metric, size=options.size, seed=options.seed)
             config, start_from = options.config or search_of(options.model), tuple(options.start_from or ())
             request = Request(config, overrides, options.data, True, options.port, start_from=start_from)
             if options.resume:
@@ -365,6 +367,7 @@ def _request(options: argparse.Namespace) -> Request:
         concurrency=None if auto else options.concurrency,
         epochs=options.epochs,
         metric=options.metric,
+        size=options.size,
         seed=options.seed,
         no_early_stopping=options.no_early_stopping,
         gpus_per_trial=options.gpus_per_trial,

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from cifar.analysis import answer as answers
 from cifar.analysis.answer import Answer, Cost
-from cifar.analysis.configurations import DEFAULTS, Configuration, leading, new_seeds, of_defaults, of_trial
+from cifar.analysis.configurations import DEFAULTS, Configuration, leading, new_seeds, of_defaults, of_trial, size_of
 from cifar.analysis.confirm import MOST_ACCURATE, Confirmed, Rule, decide, finalists
 from cifar.analysis.final_test import read_test_images, refuse_known, refuse_unfit
 from cifar.analysis.kept_trainings import Stage
@@ -79,7 +79,7 @@ def best(
         )
     test_log.read(layout.test_log(experiment))  # damaged, it is to be mended before anything is added
     searched = store.read_trials(experiment)
-    leaders, dataset = leading(searched, experiment), datasets.load(data_name)
+    leaders, dataset = leading(searched, experiment), datasets.load(data_name, size_of(experiment))
     store.refuse_other_data(leaders, dataset.fingerprint)
     distinct = _distinct([of_trial(trial) for trial in leaders])
     configurations = _with_defaults(experiment, dataset, distinct[:_MOST_LEADERS], budget)
@@ -138,9 +138,9 @@ def conclude(
 
 def load_tests(dataset: Dataset, second: str | None = None) -> list[Dataset]:
     """The test images of a data set, and those of a second folder. RequestError where they would say nothing."""
-    tests = [datasets.load_test(dataset.name)]
+    tests = [datasets.load_test(dataset.name, dataset.size)]
     if second:
-        tests.append(datasets.load_test_folder(second))
+        tests.append(datasets.load_test_folder(second, dataset.size))
         refuse_known(tests[-1], dataset)
     for test in tests:
         refuse_unfit(test, dataset.classes)

@@ -10,7 +10,7 @@ from typing import Any
 
 from cifar.errors import RequestError
 from cifar.training import augmentation, defaults
-from cifar.training.hparams import Hparams, command_hparams, present_name
+from cifar.training.hparams import Hparams, command_hparams, command_size, present_name
 from cifar.trials import store
 from cifar.trials.leaderboard import param_text
 from cifar.trials.store import Trial, best_first
@@ -71,6 +71,11 @@ def of_defaults(experiment: Path, data_name: str, images: int, **budget: int) ->
     hparams = augmentation.fitting(defaults.for_budget({**given, **fixed, **budget}, images), data_name)
     params = {name: getattr(hparams, present_name(name), "") for name in space}
     return Configuration(DEFAULTS, "the defaults", hparams, params)
+
+
+def size_of(experiment: Path) -> int:
+    """The pixels a side of an experiment's images."""
+    return command_size(str(store.read_config(experiment).get("trialCommand", "")))
 
 
 def leading(trials: list[Trial], experiment: Path) -> list[Trial]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from cifar.analysis import best
-from cifar.analysis.configurations import Configuration, new_seeds, of_defaults, of_trial
+from cifar.analysis.configurations import Configuration, new_seeds, of_defaults, of_trial, size_of
 from cifar.analysis.confirm import MOST_ACCURATE
 from cifar.analysis.retrain import Failed
 from cifar.data import datasets
@@ -28,6 +28,7 @@ from cifar.search.plan import Request
 from cifar.search.prepare import Prepared, claim_stopped, prepare_new, prepare_resumed
 from cifar.search.run import search
 from cifar.system.files import read_json, write_json
+from cifar.training.hparams import command_size
 from cifar.trials import layout, store
 from cifar.trials.store import Trial, best_first
 
@@ -76,7 +77,7 @@ def begin(request: Request, limit: float, held: ExitStack) -> Prepared:
     """A new experiment that has so many seconds in all. RequestError where it cannot come to an answer."""
     prepared = prepare_new(replace(request, search_seconds=SEARCH_SHARE * limit), held)
     held.enter_context(prepared)
-    best.load_tests(datasets.load(prepared.facts.data))
+    best.load_tests(datasets.load(prepared.facts.data, command_size(prepared.config.trial_command)))
     prepared.directory.mkdir(parents=True, exist_ok=True)
     Clock(limit).write(prepared.directory)
     return prepared
@@ -102,7 +103,7 @@ def go_on(experiment: Path, data_name: str, prepared: Prepared | None = None) ->
                 return code
             replace(Clock.read(experiment), searched=True).write(experiment)
         try:
-            code = _finish(experiment, datasets.load(data_name))
+            code = _finish(experiment, datasets.load(data_name, size_of(experiment)))
             _report(experiment, data_name)
             return code
         except Failed as failure:

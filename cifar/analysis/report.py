@@ -233,7 +233,7 @@ def _examples(model: SavedModel | None, data_name: str) -> dict[str, Sequence[Ex
     if model is None:
         return None
     try:
-        dataset = datasets.load(data_name)
+        dataset = datasets.load(data_name, model.hparams.size)
     except RequestError as error:
         logger.warning("no pictures in the report: %s", error)
         return None

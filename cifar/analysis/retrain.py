@@ -141,7 +141,7 @@ class Trainer:
 
 def _help(directory: Path, data_name: str, fingerprint: str, at_once: int, trainings: Sequence[Training]) -> None:
     """In a process of its own: take part in the trainings."""
-    dataset = datasets.load(data_name)
+    dataset = datasets.load(data_name, trainings[0].hparams.size)
     if dataset.fingerprint != fingerprint:
         return  # the folder has changed: what it holds now is another experiment's
     with contextlib.suppress(KeyboardInterrupt):

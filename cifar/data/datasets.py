@@ -20,6 +20,7 @@ from torch import Tensor
 from cifar.data import cache, holdout, sources
 from cifar.data.decoded import Part, Source
 from cifar.data.folder import FolderToTest
+from cifar.data.images import SIZE
 from cifar.errors import RequestError
 from cifar.system import environment, locks, places
 from cifar.system.files import existing, is_directory
@@ -32,7 +33,7 @@ _CHUNK = 256  # images made ready at once: small batches share the cost, and a c
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images (N x 3 x 32 x 32, uint8), labels (N, int64), names of the classes, SHA-256 of all three.
+    """Images (N x 3 x size x size, uint8), labels (N, int64), names of the classes, SHA-256 of all three.
 
     In memory the channels come last, which makes gathering and convolving fastest.
     """
@@ -49,6 +50,11 @@ class Dataset:
 
     def to(self, device: torch.device) -> Dataset:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    @property
+    def size(self) -> int:
+        """Pixels a side."""
+        return self.images.shape[-1]
 
     def digests(self) -> Iterator[bytes]:
         """SHA-256 of each image's pixels: exact copies have equal ones."""
@@ -78,10 +84,10 @@ def default_data(asked: str | None = None) -> str:
     return asked or os.environ.get(environment.DATA) or "cifar10"
 
 
-def check(data: str) -> None:
+def check(data: str, size: int = SIZE) -> None:
     """RequestError where `data` is not there or not laid out as it must be; nothing is decoded or written."""
     try:
-        sources.parse(data, places.cache() / "download").key("train")
+        sources.parse(data, places.cache() / "download", size).key("train")
     except OSError as error:
         raise RequestError(f"data {data!r} cannot be read: {error}") from None
 
@@ -113,58 +119,63 @@ class PreparedImages:
         return {environment.DATA: data, environment.PREPARED: str(self)}
 
 
-def prepare(data: str) -> PreparedImages:
+def prepare(data: str, size: int = SIZE) -> PreparedImages:
     """Decode the training images of `data` for trials to come."""
-    cached = _fetch(data, "train")
+    cached = _fetch(data, "train", size)
     return PreparedImages(cached.fingerprint, cached.cache_path)
 
 
-def hold(data: str) -> tuple[PreparedImages, BaseFileLock]:
+def hold(data: str, size: int = SIZE) -> tuple[PreparedImages, BaseFileLock]:
     """prepare(), and a lock: while it is held the images stay, also when somebody reads the folder anew."""
     while True:
-        images = prepare(data)
+        images = prepare(data, size)
         lock = cache.hold(images.cache_path)
         if images.cache_path.is_dir():  # it was not dropped just before
             return images, lock
         locks.release([lock])
 
 
-def load(data: str) -> Dataset:
-    """The training images of `data`, decoded and cached at the first call, or the images that a search has prepared.
+def load(data: str, size: int = SIZE) -> Dataset:
+    """The training images of `data` with so many pixels a side, or those that a search has prepared.
 
-    Raises RequestError where they cannot be had.
+    They are decoded and cached at the first call. RequestError where they cannot be had.
     """
     prepared = os.environ.get(environment.PREPARED)
     if prepared and data == os.environ.get(environment.DATA):
         images = PreparedImages.parse(prepared)
-        return _dataset(data, _fetch_prepared(data, images.fingerprint, places.cache() / images.cache_path))
-    return _dataset(data, _fetch(data, "train"))
+        cached = _fetch_prepared(data, size, images.fingerprint, places.cache() / images.cache_path)
+        if (prepared_size := cached.decoded.images.shape[1]) != size:
+            raise RequestError(
+                f"this search's images have {prepared_size} pixels a side: a trial cannot have size {size}"
+            )
+        return _dataset(data, cached)
+    return _dataset(data, _fetch(data, "train", size))
 
 
-def load_test(data: str) -> Dataset:
+def load_test(data: str, size: int = SIZE) -> Dataset:
     """The test images, for a final verdict only: no trial of an experiment may call this."""
-    return _dataset(data, _fetch(data, "test"))
+    return _dataset(data, _fetch(data, "test", size))
 
 
-def load_test_folder(folder: str) -> Dataset:
+def load_test_folder(folder: str, size: int = SIZE) -> Dataset:
     """A folder's pictures as a further set of test images: those in its test/, else all of them."""
     if not is_directory(folder):
         raise RequestError(f"a further set of test images must be a folder of pictures, got {folder!r}: no such folder")
-    return _dataset(folder, _fetch(folder, "test", FolderToTest(Path(folder))))
+    return _dataset(folder, _fetch(folder, "test", size, FolderToTest(Path(folder), size)))
 
 
-def _fetch_prepared(data: str, fingerprint: str, cache_path: Path) -> cache.Cached:
+def _fetch_prepared(data: str, size: int, fingerprint: str, cache_path: Path) -> cache.Cached:
     if cached := cache.reopen(cache_path, fingerprint):
         return cached
-    cached = _fetch(data, "train")
+    cached = _fetch(data, "train", size)
     if cached.fingerprint != fingerprint:
         raise RequestError(f"data {data!r} have changed since the search began: its trials would not compare")
     return cached
 
 
-def _fetch(data: str, part: Part, source: Source | None = None) -> cache.Cached:
+def _fetch(data: str, part: Part, size: int, source: Source | None = None) -> cache.Cached:
     try:
-        source = source or sources.parse(data, places.cache() / "download")
+        source = source or sources.parse(data, places.cache() / "download", size)
         return cache.fetch(source, part)
     except OSError as error:
         place = places.cache()

@@ -15,7 +15,7 @@ DECODING = "2"  # raise this when the decoding changes: cached images are then d
 
 @dataclass(frozen=True)
 class Decoded:
-    """One part of a data set in memory: N x 32 x 32 x 3 uint8 RGB, N labels, and the names of the classes.
+    """One part of a data set in memory: N x size x size x 3 uint8 RGB, N labels, and the names of the classes.
 
     Of a folder there are `groups`, the numbers of N groups of near-duplicates, and `names`, the files; `validation` is
     a mask of its own validation images, None where it has none. Of other sources there are none of these.

@@ -20,7 +20,7 @@ from cifar.data import folder_layout, near_duplicates
 from cifar.data.decoded import DECODING, Decoded, Part
 from cifar.data.folder_layout import Layout, LeftOut, Picture
 from cifar.data.holdout import TEST_SHARE, stratified_holdout
-from cifar.data.images import decode_files
+from cifar.data.images import SIZE, decode_files
 from cifar.errors import RequestError
 
 logger = logging.getLogger(__name__)
@@ -35,17 +35,18 @@ class Folder:
     training images, and marked.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory.resolve()
+    def __init__(self, directory: Path, size: int = SIZE) -> None:
+        self.directory, self.size = directory.resolve(), size
         path_hash = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:8]
         self.name = f"folder-{re.sub(r'[^A-Za-z0-9_-]+', '-', self.directory.name)[:100]}-{path_hash}"
+        self.name += f"-{size}" if size != SIZE else ""
 
     @cached_property
     def layout(self) -> Layout:
         return folder_layout.read(self.directory)
 
     def key(self, part: Part) -> str:
-        listing = hashlib.sha256(_READING.encode())
+        listing = hashlib.sha256(f"{_READING}, {self.size}".encode())
         for picture in self.pictures(part):
             stat = picture.path.stat()
             facts = (
@@ -68,7 +69,7 @@ class Folder:
     def decode(self, part: Part) -> Decoded:
         """The images of `part`; of a folder without test images, those in it that are held out for it or left over."""
         files, classes = self.pictures(part), self.layout.classes
-        decoded = _decode([file.path for file in files], f"decoding {self.directory.name}/{part}")
+        decoded = _decode([file.path for file in files], self.size, f"decoding {self.directory.name}/{part}")
         readable = [file for file, image in zip(files, decoded, strict=True) if image is not None]
         labels = np.asarray([file.label for file in readable], dtype=np.int64)
         to_validate = np.asarray([file.share == "val" for file in readable], dtype=np.bool_)
@@ -133,8 +134,8 @@ class Folder:
 class FolderToTest(Folder):
     """A folder to test on alone: its pictures to test on, else all that it has."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path, size: int = SIZE) -> None:
+        super().__init__(directory, size)
         self.name += "-all"
 
     def _chosen(
@@ -143,9 +144,9 @@ class FolderToTest(Folder):
         return np.ones_like(labels, dtype=np.bool_)
 
 
-def _decode(paths: list[Path], title: str) -> list[NDArray[np.uint8] | None]:
+def _decode(paths: list[Path], size: int, title: str) -> list[NDArray[np.uint8] | None]:
     """Pixels of each file, None for files that are no readable images; these are named."""
-    decoded = list(tqdm(decode_files(paths), title, len(paths), disable=None, unit=" images"))
+    decoded = list(tqdm(decode_files(paths, size), title, len(paths), disable=None, unit=" images"))
     for file in decoded:
         if file.error and isinstance(file.error, OSError) and file.error.errno is not None:
             raise file.error  # the disk's or the system's, not the file's: caching without it would make it last

@@ -1,4 +1,4 @@
-"""A file as the network sees it: 32 x 32 RGB pixels, the same in training, inspection and prediction."""
+"""A file as the network sees it: RGB pixels of one size, the same in training, inspection and prediction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -16,12 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-SIZE = 32  # every image ends as SIZE x SIZE pixels
-# What to_pixels does, as model files tell it.
-HOW = (
-    "upright as EXIF says; more than 8 bits scaled from each picture's darkest to its brightest pixel; white where it "
-    f"is transparent; RGB; resized to {SIZE} x {SIZE}, bilinear with antialiasing, as Pillow does"
-)
+SIZE = 32  # pixels a side that every image ends with, where nothing else is asked for
 STDIN = Path("-")  # as a file's name
 _HEIC = {".heic", ".heif"}
 _NO_HEIC = ValueError("HEIC pictures need the package pillow-heif: pip install -e '.[heic]'")
@@ -39,8 +34,8 @@ class DecodedFile:
     error: Exception | None = None
 
 
-def decode_files(paths: Iterable[Path]) -> Iterator[DecodedFile]:
-    """Each file, in order. Raises MemoryError alone."""
+def decode_files(paths: Iterable[Path], size: int = SIZE) -> Iterator[DecodedFile]:
+    """Each file, in order, as so many pixels a side. Raises MemoryError alone."""
     remaining = iter(paths)
     _read_heic()
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
@@ -48,14 +43,14 @@ def decode_files(paths: Iterable[Path]) -> Iterator[DecodedFile]:
             with warnings.catch_warnings():
                 # Pillow refuses decompression bombs by itself; of images half that size it only warns.
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                files = list(pool.map(_decode_file, some))
+                files = list(pool.map(partial(_decode_file, size=size), some))
             yield from files
 
 
-def _decode_file(path: Path) -> DecodedFile:
+def _decode_file(path: Path, size: int) -> DecodedFile:
     try:
         with Image.open(BytesIO(sys.stdin.buffer.read()) if path == STDIN else path) as image:
-            return DecodedFile(path, to_pixels(image), image.size, image.mode)
+            return DecodedFile(path, to_pixels(image, size), image.size, image.mode)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on a broken file
@@ -74,15 +69,23 @@ def _read_heic() -> bool:
     return True
 
 
-def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """32 x 32 x 3 uint8 RGB of an image of any size and mode, upright, what is transparent in it white."""
+def to_pixels(image: Image.Image, size: int = SIZE) -> NDArray[np.uint8]:
+    """size x size x 3 uint8 RGB of an image of any size and mode, as `how` says."""
     image = ImageOps.exif_transpose(image)
     if is_deep(image.mode):
         image = _to_eight_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+
+
+def how(size: int) -> str:
+    """What to_pixels does, as model files tell it."""
+    return (
+        "upright as EXIF says; more than 8 bits scaled from each picture's darkest to its brightest pixel; white where "
+        f"it is transparent; RGB; resized to {size} x {size}, bilinear with antialiasing, as Pillow does"
+    )
 
 
 def is_deep(mode: str) -> bool:

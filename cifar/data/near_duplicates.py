@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from cifar.data.images import SIZE
+
 _COARSE = 8  # pixels a side
 _COARSE_ALIKE = 0.7  # correlation from where two pictures are compared finely
 _NEAREST = 8  # pictures that each is compared with
@@ -27,7 +29,8 @@ _LARGEST_GROUP = 30  # pictures: more that hang together are drawings, digits fo
 
 
 def across(images: Tensor, others: Tensor) -> NDArray[np.int64]:
-    """Near-duplicates between two sets of images (N x 3 x 32 x 32, uint8): pairs of their numbers."""
+    """Near-duplicates between two sets of images (N x 3 x size x size, uint8): pairs of their numbers."""
+    images, others = _small(images), _small(others)
     found = _pairs(images, others, _coarse(images, others))
     numbers = _components(found + np.array([0, len(images)]), len(images) + len(others))
     sizes = np.bincount(numbers)
@@ -36,10 +39,17 @@ def across(images: Tensor, others: Tensor) -> NDArray[np.int64]:
 
 def groups(images: Tensor) -> NDArray[np.int64]:
     """The number of the group of near-duplicates that each image is in; most are alone in theirs."""
-    found = _pairs(images, images, _coarse(images, None))
+    small = _small(images)
+    found = _pairs(small, small, _coarse(small, None))
     sizes = np.bincount(numbers := _components(found, len(images)))
     likely = sizes[numbers[found[:, 0]]] <= _LARGEST_GROUP
     return _components(np.concatenate([found[likely], _exact(images)]), len(images))
+
+
+def _small(images: Tensor) -> Tensor:
+    """With 32 pixels a side, for which the thresholds were chosen."""
+    factor = images.shape[-1] // SIZE
+    return images if factor == 1 else F.avg_pool2d(images.float(), factor).round().to(torch.uint8)
 
 
 def _components(found: NDArray[np.int64], count: int) -> NDArray[np.int64]:

@@ -12,25 +12,27 @@ from PIL import Image
 from cifar.data.decoded import DECODING, Decoded, Part, Source
 from cifar.data.folder import Folder
 from cifar.data.holdout import TEST_SHARE, stratified_holdout
-from cifar.data.images import to_pixels
+from cifar.data.images import SIZE, to_pixels
 from cifar.errors import RequestError
 from cifar.system.files import is_directory
 
 
-def parse(data: str, download_directory: Path) -> Source:
-    """The source that `--data` names; RequestError where it names none."""
+def parse(data: str, download_directory: Path, size: int = SIZE) -> Source:
+    """The source that `--data` names, in images of so many pixels a side; RequestError where it names none."""
+    if data and (folder := folder_of(data, size)):
+        return folder
+    if data in ("cifar10", "digits") and size != SIZE:
+        raise RequestError(f"--size {size} needs a folder of pictures: the images of {data} have {SIZE} pixels a side")
     if data == "cifar10":
         return Cifar10(download_directory)
     if data == "digits":
         return Digits()
-    if data and (folder := folder_of(data)):
-        return folder
     raise RequestError(f"data must be cifar10, digits or a folder of pictures, got {data!r}: no such folder")
 
 
-def folder_of(data: str) -> Folder | None:
+def folder_of(data: str, size: int = SIZE) -> Folder | None:
     """The folder of pictures that `--data` names; None where it names something else."""
-    return Folder(Path(data)) if data not in ("cifar10", "digits") and is_directory(data) else None
+    return Folder(Path(data), size) if data not in ("cifar10", "digits") and is_directory(data) else None
 
 
 def absolute(data: str) -> str:

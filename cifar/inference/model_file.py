@@ -18,7 +18,7 @@ from torch import nn
 
 from cifar import __version__
 from cifar.data.datasets import Dataset
-from cifar.data.images import HOW, SIZE
+from cifar.data.images import how
 from cifar.errors import RequestError
 from cifar.system.files import new_file, read_tensors
 from cifar.training.hparams import Hparams
@@ -26,7 +26,7 @@ from cifar.training.models import build_model
 
 _FORMAT = "cifar model 2"
 _FORMER_FORMAT = "cifar model 1"  # version 0.1 wrote it with torch.save
-_INPUT = {"image_size": SIZE, "mean": 0.5, "standard_deviation": 0.5}
+_INPUT = {"mean": 0.5, "standard_deviation": 0.5}
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def save(path: Path, network: nn.Module, hparams: Hparams, dataset: Dataset, acc
         "hparams": asdict(hparams),
         "classes": list(dataset.classes),
         **_INPUT,
-        "pixels": HOW,
+        "image_size": hparams.size,
+        "pixels": how(hparams.size),
         "accuracy": accuracy,
         # A folder's place on somebody's disk is nobody else's business.
         "data": {"name": Path(dataset.name).name, "fingerprint": dataset.fingerprint},
@@ -67,8 +68,8 @@ def load(path: Path) -> SavedModel:
         hparams = Hparams.from_params(content["hparams"])
         network = build_model(hparams, len(content["classes"]))
         network.load_state_dict(content["weights"])
-        _check(content, network)
-        facts = {name: content[name] for name in ("data", "versions", "image_size")} | {"pixels": HOW}
+        _check(content, network, hparams.size)
+        facts = {name: content[name] for name in ("data", "versions", "image_size")} | {"pixels": how(hparams.size)}
         return SavedModel(network.eval(), hparams, tuple(content["classes"]), content["accuracy"], facts)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RequestError(f"{path} is a model that this version cannot use: {' '.join(str(error).split())}") from None
@@ -108,12 +109,13 @@ def _checksum(text: str, tensors: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _check(content: dict[str, Any], network: nn.Module) -> None:
+def _check(content: dict[str, Any], network: nn.Module, size: int) -> None:
     """ValueError where the network would answer, but not what it was trained to."""
-    images = {name: content[name] for name in _INPUT}
-    if images != _INPUT:
-        raise ValueError(f"its images are {images}, this version's {_INPUT}")
-    if (pixels := content.get("pixels", HOW)) != HOW:
-        raise ValueError(f"its pictures are made to pixels otherwise ({pixels}) than this version makes them ({HOW})")
+    expected = {**_INPUT, "image_size": size}
+    images = {name: content[name] for name in expected}
+    if images != expected:
+        raise ValueError(f"its images are {images}, this version's {expected}")
+    if (pixels := content.get("pixels", how(size))) != how(size):
+        raise ValueError(f"its pictures become pixels otherwise ({pixels}) than this version makes them ({how(size)})")
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise ValueError("its parameters are not finite")

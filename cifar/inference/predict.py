@@ -87,14 +87,14 @@ def predict_arrays(model: SavedModel, pictures: Sequence[NDArray[Any]], top: int
 
     A picture is height x width x 3 (RGB) or 4 (with transparency) uint8, or height x width of any number.
     """
-    pixels = [to_pixels(Image.fromarray(picture)) for picture in pictures]
+    pixels = [to_pixels(Image.fromarray(picture), model.hparams.size) for picture in pictures]
     chunks = (np.stack(pixels[start : start + _BATCH]) for start in range(0, len(pixels), _BATCH))
     return [labels for chunk in chunks for labels in _label(model, chunk, top)]
 
 
 def predict(model: SavedModel, paths: list[Path], top: int) -> Iterator[Prediction]:
     """One prediction per path, in their order."""
-    decoded = decode_files(paths)
+    decoded = decode_files(paths, model.hparams.size)
     while files := list(islice(decoded, _BATCH)):
         readable = [file.pixels for file in files if file.pixels is not None]
         labelled = iter(_label(model, np.stack(readable), top) if readable else [])

@@ -37,13 +37,14 @@ class Overrides:
     concurrency: int | None = None
     epochs: int | None = None
     metric: str | None = None
+    size: int | None = None
     seed: int | None = None  # of the tuner and of every trial
     no_early_stopping: bool | None = None
     hosts: tuple[Host, ...] | None = None
     gpus_per_trial: int | None = None
 
 
-_FIXED_ON_RESUME = ("name", "tuner", "epochs", "metric", "seed", "no_early_stopping", "gpus_per_trial")
+_FIXED_ON_RESUME = ("name", "tuner", "epochs", "metric", "size", "seed", "no_early_stopping", "gpus_per_trial")
 
 
 def load(path: Path, overrides: Overrides) -> Any:
@@ -267,7 +268,7 @@ def _problems(overrides: Overrides) -> Iterator[str]:
         value = getattr(overrides, name)
         if value is not None and value < 1:
             yield f"--{name.replace('_', '-')} must be at least 1, got {value}"
-    for name in ("epochs", "metric", "seed"):
+    for name in ("epochs", "metric", "size", "seed"):
         value = getattr(overrides, name)
         try:
             Hparams.from_params({} if value is None else {name: value})
@@ -300,7 +301,7 @@ def _apply(overrides: Overrides, config: Any) -> None:
         services = _nni_experiment().config
         machines = [services.RemoteMachineConfig(**host.machine()) for host in overrides.hosts]
         config.training_service = services.RemoteConfig(machine_list=machines)
-    for name in ("epochs", "metric", "seed"):  # where an option is given twice, trial.py takes the last
+    for name in ("epochs", "metric", "size", "seed"):  # where an option is given twice, trial.py takes the last
         if getattr(overrides, name) is not None and config.trial_command:
             config.trial_command += f" --{name} {getattr(overrides, name)}"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from joblib import cpu_count
 
 from cifar.data import datasets
+from cifar.data.datasets import PreparedImages
 from cifar.search import forecast
 from cifar.search.concurrency import forecast_line
 from cifar.search.forecast import Throughput
@@ -26,7 +27,7 @@ def doctor(request: Request) -> int:
     """
     planned = plan(request)
     loaded, name = planned.config, planned.data
-    dataset = datasets.load(name)
+    dataset = datasets.load(name, planned.size)
     splits = datasets.split(dataset)
     gpus = list_gpus()
     biggest = forecast.largest(loaded.search_space, loaded.trial_command)
@@ -38,7 +39,7 @@ def doctor(request: Request) -> int:
     print(f"largest   model {biggest.model}, width {biggest.width}, batch_size {biggest.batch_size}")
     print(f"disk      {disk_bytes(loaded) / 2**20:.0f} MB needed, {shutil.disk_usage(place).free / 2**30:.0f} GB free")
     if planned.hosts:
-        _print_hosts(planned.hosts, name)
+        _print_hosts(planned.hosts, datasets.prepare(name, planned.size))
         return 0
     if (number := forecast.processes_per_trial(loaded.trial_command)) > 1:
         print(f"trials of {number} processes each are not measured")
@@ -70,8 +71,7 @@ def _row(throughput: Throughput) -> str:
     )
 
 
-def _print_hosts(infos: list[HostInfo], data: str) -> None:
-    images = datasets.prepare(data)
+def _print_hosts(infos: list[HostInfo], images: PreparedImages) -> None:
     lacking = hosts.without_images(infos, images)
     to_copy = f"{images.count_bytes() / 2**20:.0f} MB of images to copy"
     for info in infos:

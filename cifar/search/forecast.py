@@ -244,7 +244,7 @@ def _imitate(
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a word
     try:
         began = time.monotonic()
-        dataset = datasets.load(data_name)
+        dataset = datasets.load(data_name, biggest.size)
         splits = datasets.split(dataset)
         claim = device.claim(concurrency, f"forecast-{parent}")
         dataset, splits = dataset.to(claim.device), splits.to(claim.device)

@@ -11,6 +11,7 @@ from typing import Any
 from filelock import BaseFileLock
 
 from cifar.data import datasets
+from cifar.data.images import SIZE
 from cifar.data.sources import absolute
 from cifar.errors import Problems, RequestError
 from cifar.search import config, forecast, start
@@ -26,6 +27,7 @@ from cifar.system.durations import duration_text
 from cifar.system.files import existing
 from cifar.system.gpus import list_gpus
 from cifar.system.ports import LOOPBACK, claim_port
+from cifar.training.hparams import command_size
 from cifar.trials import store
 from cifar.trials.store import Trial
 
@@ -59,6 +61,11 @@ class Plan:
     port_claim: BaseFileLock
     start_from: list[Params]
 
+    @property
+    def size(self) -> int:
+        """Pixels a side of the images."""
+        return command_size(self.config.trial_command)
+
 
 def plan(request: Request, experiment: Path | None = None) -> Plan:
     """The plan of a new search, or of one more run of the experiment in this directory.
@@ -73,7 +80,8 @@ def plan(request: Request, experiment: Path | None = None) -> Plan:
         loaded = problems.collect(lambda: config.load_stored(experiment, request.overrides))
         data = problems.collect(lambda: same_data(experiment, request.data))
     if data is not None:
-        problems.collect(lambda: datasets.check(data))
+        size = problems.collect(lambda: command_size(loaded.trial_command)) if loaded else None
+        problems.collect(lambda: datasets.check(data, size or SIZE))
     runs_elsewhere = bool(loaded and host.of(loaded))
     claimed = problems.collect(lambda: claim_port(request.port, request.host, with_next=runs_elsewhere))
     infos: list[HostInfo] | None = []

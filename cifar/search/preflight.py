@@ -140,8 +140,9 @@ def _name_problems(space: Any) -> Iterator[str]:
         return
     known = [spec.name for spec in fields(Hparams)]
     for name, sampler in space.items():
-        if present_name(name) == "metric":
-            yield "search space: metric must be the same for all trials, or they would not compare: give it as --metric"
+        if present_name(name) in ("metric", "size"):
+            why = "must be the same for all trials, or they would not compare"
+            yield f"search space: {name} {why}: give it as --{name}"
         elif present_name(name) not in known:
             yield f"search space: unknown hyperparameter {name!r}; known are {', '.join(known)}"
         elif problem := sampler_problem(sampler):

@@ -57,13 +57,13 @@ class Prepared:
 def prepare_new(request: Request, held: ExitStack) -> Prepared:
     """A new experiment; an MPS of its own ends with `held`. RequestError with every problem at once."""
     planned = plan(request)
-    images, images_claim = datasets.hold(planned.data)
-    _tell_of_data(planned.data)
+    images, images_claim = datasets.hold(planned.data, planned.size)
+    _tell_of_data(planned)
     command, variables = _equip(planned, images)
     ready = config.changed(planned.config, trial_command=command)
     choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, held)
     ready = config.changed(ready, trial_concurrency=choice.concurrency)
-    to_train_on = len(datasets.split(datasets.load(planned.data)).train)
+    to_train_on = len(datasets.split(datasets.load(planned.data, planned.size)).train)
     if request.search_seconds is not None:
         ready = budget.fitted(ready, choice, request.search_seconds, to_train_on)
     else:
@@ -86,15 +86,15 @@ def _beginning(ready: Any, planned: Plan, images: int) -> dict[str, object]:
     return {"defaults": defaults, "start_from": start.completed(known, defaults)[1:]}
 
 
-def _tell_of_data(data_name: str) -> None:
+def _tell_of_data(planned: Plan) -> None:
     """A search goes on with all of it: it validates on training images, and `cifar best` alone reads test images."""
-    train = datasets.load(data_name)
-    if folder := folder_of(data_name):
+    train = datasets.load(planned.data, planned.size)
+    if folder := folder_of(planned.data):
         print(understood(folder), *folder.why_left_out(), telling_apart(train), sep="\n", file=sys.stderr)
     if together := kept_together(train):
         print(together, file=sys.stderr)
     with contextlib.suppress(RequestError):  # without test images there can be no leak
-        for leak in leaks(train, datasets.load_test(data_name)):
+        for leak in leaks(train, datasets.load_test(planned.data, planned.size)):
             print(f"warning: {leak}", file=sys.stderr)
 
 
@@ -112,7 +112,7 @@ def prepare_resumed(request: Request, held: ExitStack, experiment_id: str) -> Pr
     planned = plan(request, directory)
     processes.end(directory)
     trials = store.read_trials(directory)
-    images, images_claim = datasets.hold(planned.data)
+    images, images_claim = datasets.hold(planned.data, planned.size)
     store.refuse_other_data(trials, images.fingerprint)
     facts = read_facts(directory) or SearchFacts(planned.data)
     _tell_of_changed_space(directory, facts, planned.config)

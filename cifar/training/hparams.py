@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from cifar.data.images import SIZE
 from cifar.errors import RequestError
 
 # Channels of each network's first convolution as its authors wrote it; `width` replaces this number.
@@ -55,6 +56,15 @@ def _integer(low: int, high: int) -> Rule:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise RequestError(f"{name} must be an integer from {low} to {high}, got {value!r}")
         return value
+
+    return check
+
+
+def _integer_of(*choices: int) -> Rule:
+    def check(name: str, value: object) -> int:
+        if value not in choices or isinstance(value, bool):
+            raise RequestError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+        return int(value)
 
     return check
 
@@ -107,6 +117,7 @@ class Hparams:
     images_per_epoch: int = _hparam(
         0, _integer(0, 2**31), "training images that each epoch draws, for a search on a small budget; 0: all"
     )
+    size: int = _hparam(SIZE, _integer_of(SIZE, 64), f"pixels a side of an image: {SIZE}, or of a folder's pictures 64")
     optimizer: str = _hparam("sgd", _one_of("sgd", "adam"), "optimizer: sgd, adam")
     weight_decay: float = _hparam(0.0, _number("of at least 0", lambda v: v >= 0), "L2 penalty on the parameters")
     gradient_accumulation_steps: int = _hparam(
@@ -201,6 +212,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         former = [f"--{name}" for name, now in _FORMER_NAMES.items() if now == spec.name]
         if former:
             _add_argument(parser, spec, former, argparse.SUPPRESS)
+
+
+def command_size(command: str) -> int:
+    """The pixels a side with which a trial command trains."""
+    given, _ = command_hparams(command)
+    return Hparams.from_params({"size": given["size"]} if "size" in given else {}).size
 
 
 def _add_argument(parser: argparse.ArgumentParser, spec: Field[Any], names: list[str], meaning: str) -> None:

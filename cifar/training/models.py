@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cifar.data.images import SIZE
 from cifar.training.hparams import WIDTHS, Hparams
 
 # Channels of the second convolution and units of the two hidden layers, at the width in WIDTHS.
@@ -15,7 +16,7 @@ _LATER_SIZES = {"net": (16, 120, 84), "wide": (128, 1024, 512), "lenet": (32, 12
 
 
 class Network(nn.Module):
-    """Takes N x 3 x 32 x 32 in [-1, 1], gives N x classes logits.
+    """Takes N x 3 x size x size in [-1, 1], gives N x classes logits.
 
     `tta_flip`: once trained, it gives the mean logits of an image and its mirror image.
     """
@@ -42,18 +43,21 @@ class Net(Network):
     Sizes are the outputs of conv1, conv2, fc1 and fc2.
     """
 
-    def __init__(self, sizes: tuple[int, int, int, int], classes: int, tta_flip: bool = False) -> None:
+    def __init__(
+        self, sizes: tuple[int, int, int, int], classes: int, tta_flip: bool = False, image_size: int = SIZE
+    ) -> None:
         super().__init__(tta_flip)
         channels1, channels2, units1, units2 = sizes
         self.conv1 = nn.Conv2d(3, channels1, 5)
         self.conv2 = nn.Conv2d(channels1, channels2, 5)
-        self.fc1 = nn.Linear(channels2 * 5 * 5, units1)
+        side = ((image_size - 4) // 2 - 4) // 2  # each convolution takes 4 pixels, each pooling halves
+        self.fc1 = nn.Linear(channels2 * side**2, units1)
         self.fc2 = nn.Linear(units1, units2)
         self.fc3 = nn.Linear(units2, classes)
 
     def logits(self, images: Tensor) -> Tensor:
         # ReLU and max-pooling commute exactly; pooling first leaves ReLU a quarter of the work.
-        x = F.relu(F.max_pool2d(self.conv1(images), 2))  # N x channels1 x 14 x 14
+        x = F.relu(F.max_pool2d(self.conv1(images), 2))  # of 32 pixels: N x channels1 x 14 x 14
         x = F.relu(F.max_pool2d(self.conv2(x), 2))  # N x channels2 x 5 x 5
         x = F.relu(self.fc1(x.flatten(1)))
         x = F.relu(self.fc2(x))
@@ -81,7 +85,7 @@ class Fast(Network):
         self.whiten.fit(images)
 
     def logits(self, images: Tensor) -> Tensor:
-        x = F.gelu(self.whiten(images))  # N x 24 x 31 x 31
+        x = F.gelu(self.whiten(images))  # of 32 pixels: N x 24 x 31 x 31
         x = self.groups(x)  # N x 4 width x 3 x 3
         logits: Tensor = self.head(x.amax((2, 3)))
         return logits / 9  # a gentle start: probabilities are nearly even at first
@@ -188,7 +192,7 @@ def build_model(hparams: Hparams, classes: int) -> Network:
         # Images come with their channels last; convolutions are fastest where their kernels do too.
         return Fast(hparams.width, classes, hparams.tta_flip).to(memory_format=torch.channels_last)
     assert hparams.model in _LATER_SIZES, hparams.model
-    return Net(layer_sizes(hparams.model, hparams.width), classes, hparams.tta_flip)
+    return Net(layer_sizes(hparams.model, hparams.width), classes, hparams.tta_flip, hparams.size)
 
 
 def parameter_count(model: torch.nn.Module) -> int:

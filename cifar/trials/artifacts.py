@@ -49,7 +49,7 @@ def save_again(result: Result, hparams: Hparams, data_name: str) -> None:
     checkpoint = nni_client.directory() / layout.CHECKPOINT
     if not checkpoint.exists():
         return
-    dataset = datasets.load(data_name)
+    dataset = datasets.load(data_name, hparams.size)
     splits = datasets.split(dataset)
     trained = restored(hparams, dataset, splits, torch.device("cpu"), checkpoint)
     is_whole = trained is not None and len(trained.history) == result.epochs

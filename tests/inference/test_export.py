@@ -48,7 +48,8 @@ def test_onnx_gives_what_pytorch_gives(tiny: Dataset, tmp_path: Path, network: s
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 31), (5, 9), (500, 375), (3, 700), (97, 1024)])
-def test_the_exported_resizing_is_pillows(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("side", [32, 64])
+def test_the_exported_resizing_is_pillows(size: tuple[int, int], side: int) -> None:
     picture = np.random.RandomState(0).randint(0, 256, (*size, 3), dtype=np.uint8)
-    resized = _resized(torch.from_numpy(picture).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
-    assert np.abs(resized - to_pixels(Image.fromarray(picture)).astype(int)).max() <= 1
+    resized = _resized(torch.from_numpy(picture).permute(2, 0, 1)[None], side)[0].permute(1, 2, 0).numpy()
+    assert np.abs(resized - to_pixels(Image.fromarray(picture), side).astype(int)).max() <= 1
