@@ -126,3 +126,25 @@ def test_without_groups_of_several_the_holdout_is_the_plain_one() -> None:
     plain = holdout.stratified_holdout(labels, 0.1)
     assert np.array_equal(plain, holdout.stratified_holdout(labels, 0.1, np.arange(500)))
     assert plain.sum() == 7 * 7
+
+
+def test_larger_images_are_kept_beside_small_ones(make_folder: MakeFolder) -> None:
+    folder = str(make_folder({"cat": 10, "dog": 10}))
+    small, large = datasets.load(folder), datasets.load(folder, 64)
+    assert (small.size, large.size) == (32, 64)
+    places = [datasets.prepare(folder, size).cache_path for size in (32, 64)]
+    assert all(place.is_dir() for place in places)
+    assert small.fingerprint != large.fingerprint
+    assert small.groups is not None and large.groups is not None
+    assert np.array_equal(small.groups, large.groups)
+    assert datasets.load_test(folder, 64).size == 64
+
+
+def test_only_pictures_become_larger(monkeypatch: pytest.MonkeyPatch, make_folder: MakeFolder) -> None:
+    with pytest.raises(RequestError, match="--size 64 needs a folder of pictures: the images of digits have 32 pixels"):
+        datasets.load("digits", 64)
+    folder = str(make_folder({"cat": 10, "dog": 10}))
+    for name, value in datasets.prepare(folder).environment(folder).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RequestError, match="this search's images have 32 pixels a side: a trial cannot have size 64"):
+        datasets.load(folder, 64)

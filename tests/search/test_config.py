@@ -165,6 +165,7 @@ COMMAND = "python trial.py --epochs 8 --schedule triangular --flip --translate 2
         (Overrides(concurrency=3), "trial_concurrency", 3),
         (Overrides(name="Mine"), "experiment_name", "Mine"),
         (Overrides(epochs=3), "trial_command", f"{COMMAND} --epochs 3"),
+        (Overrides(size=64), "trial_command", f"{COMMAND} --size 64"),
         (Overrides(metric="balanced_accuracy"), "trial_command", f"{COMMAND} --metric balanced_accuracy"),
     ],
 )

@@ -37,6 +37,12 @@ def test_net_computes_what_the_tutorials_network_does() -> None:
 
 
 @pytest.mark.parametrize("model", WIDTHS)
+def test_a_network_of_larger_images_answers_them(model: str) -> None:
+    network = build_model(Hparams(model=model, width=4, size=64), classes=3).eval()
+    assert network(torch.rand(5, 3, 64, 64) * 2 - 1).shape == (5, 3)
+
+
+@pytest.mark.parametrize("model", WIDTHS)
 def test_an_untrained_network_is_as_good_as_guessing(model: str) -> None:
     torch.manual_seed(0)
     logits = build_model(Hparams(model=model), classes=10)(torch.rand(64, 3, 32, 32) * 2 - 1)

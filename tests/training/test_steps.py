@@ -33,14 +33,14 @@ class NoOptimizer(Optimizer):
         pass
 
 
-def some_batch(size: int, classes: int = 10) -> tuple[Tensor, Tensor]:
-    images = torch.rand(size, 3, 32, 32) * 2 - 1
+def some_batch(size: int, classes: int = 10, pixels: int = 32) -> tuple[Tensor, Tensor]:
+    images = torch.rand(size, 3, pixels, pixels) * 2 - 1
     return images.contiguous(memory_format=torch.channels_last), torch.randint(classes, (size,))
 
 
-def new_net(width: int, classes: int = 10, model: str = "net") -> Net:
+def new_net(width: int, classes: int = 10, model: str = "net", pixels: int = 32) -> Net:
     torch.manual_seed(width)
-    net = build_model(Hparams(model=model, width=width), classes).train()
+    net = build_model(Hparams(model=model, width=width, size=pixels), classes).train()
     assert isinstance(net, Net)
     return net
 
@@ -64,10 +64,11 @@ def assert_same_gradients(net: Net, plain: Net, images: Tensor, labels: Tensor) 
     size=st.sampled_from([1, 3, 15, 16, 17, 40]),
     micro_batches=st.integers(1, 3),
     classes=st.integers(2, 12),
+    pixels=st.sampled_from([32, 64]),
 )
-def test_the_cpu_step_equals_a_plain_one(width: int, size: int, micro_batches: int, classes: int) -> None:
-    net, plain = new_net(width, classes), new_net(width, classes)
-    images, labels = some_batch(size, classes)
+def test_the_cpu_step_equals_a_plain_one(width: int, size: int, micro_batches: int, classes: int, pixels: int) -> None:
+    net, plain = (new_net(width, classes, pixels=pixels) for _ in range(2))
+    images, labels = some_batch(size, classes, pixels)
     loss = CpuStep(net, NoOptimizer(net.parameters(), 1, 0), min(micro_batches, size))(images, labels)
     expected = F.cross_entropy(plain(images), labels)
     expected.backward()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import MakeFolder
 from experiments import ROOT
 from fake_manager import Manager, parameters
 
@@ -334,3 +335,13 @@ def test_without_a_home_a_trial_says_what_to_set(monkeypatch: pytest.MonkeyPatch
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 2
     assert run.stderr == "error: this account has no home directory: set HOME to a folder that you may write in\n"
+
+
+@pytest.mark.parametrize("model", ["net", "fast"])
+def test_larger_pictures_go_all_the_way(make_folder: MakeFolder, model: str) -> None:
+    folder = make_folder({"cat": 30, "dog": 30})
+    size = ["--data", str(folder), "--size", "64"]
+    run = trial(*size, "--model", model, "--width", "4", "--epochs", "1", "--batch-size", "8")
+    assert run.returncode == 0, run.stderr
+    assert "test accuracy " in run.stdout
+    assert "size must be one of 32, 64, got 48" in trial(*size[:2], "--size", "48").stderr
