@@ -117,12 +117,19 @@ def _scan(directory: Path, above: frozenset[Path]) -> _Node:
         if is_folder and path.resolve() not in above:
             node.folders.append(_scan(path, above))
         else:
-            (node.pictures if is_file and _is_named_like_a_picture(path) else node.strangers).append(path)
+            (node.pictures if is_file and _is_like_a_picture(path) else node.strangers).append(path)
     return node
 
 
-def _is_named_like_a_picture(path: Path) -> bool:
-    return not path.suffix or path.suffix.lower() in _endings()
+def _is_like_a_picture(path: Path) -> bool:
+    """By its ending; where it has none, by its beginning."""
+    if path.suffix:
+        return path.suffix.lower() in _endings()
+    try:
+        with Image.open(path):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 @cache
@@ -148,7 +155,7 @@ def _by_folders(directory: Path, root: _Node) -> Layout:
     train = roots["train"]
     if train is root and len(roots) == 1:
         _refuse_containers(root)
-    classes = _classes(directory, train)
+    classes = _classes(train)
     pictures = list[Picture]()
     for share, node in roots.items():
         left_out += [*_in_no_class(node, roots)]
@@ -170,7 +177,7 @@ def _roots(root: _Node) -> tuple[dict[Share, _Node], list[LeftOut]]:
     shares = dict(named)
     others = [folder for folder in root.folders if folder not in shares.values()]
     if not named:
-        return {"train": root}, []
+        return _without_parts(root)
     if "train" not in shares:  # the classes may lie beside the folder of test images
         known = {folder.path.name.casefold() for folder in others}
         if not all(inner.path.name.casefold() in known for folder in shares.values() for inner in folder.filled):
@@ -188,6 +195,19 @@ def _roots(root: _Node) -> tuple[dict[Share, _Node], list[LeftOut]]:
     return {share: _innermost(shares[share]) for share in ("train", "val", "test") if share in shares}, left_out
 
 
+def _without_parts(root: _Node) -> tuple[dict[Share, _Node], list[LeftOut]]:
+    """Folders named like parts may hold pictures alone: of no class, unless `train` is one, beside buses and cars."""
+    loose = [folder for folder in root.filled if _share_of(folder.path.name)]
+    others = [folder for folder in root.folders if folder not in loose]
+    filled = [folder for folder in others if folder.filled or folder.pictures]
+    if not loose or (filled and [folder.path.name.casefold() for folder in loose] == ["train"]):
+        return {"train": root}, []
+    if len(filled) < 2:
+        raise RequestError(_what_is_missing(root))
+    left_out = [LeftOut(folder.path, len(folder.every()), "in no class folder") for folder in loose]
+    return {"train": _Node(root.path, root.pictures, root.strangers, others)}, left_out
+
+
 def _innermost(node: _Node) -> _Node:
     while inner := _only_folder(node):
         node = inner
@@ -203,7 +223,7 @@ def _why_beside(folder: _Node) -> str:
 
 
 def _why_strange(path: Path) -> str:
-    return "not named like a picture" if path.is_file() else "not a file"
+    return "no picture by its name" if path.is_file() else "not a file"
 
 
 def _in_no_class(node: _Node, roots: dict[Share, _Node]) -> Iterator[LeftOut]:
@@ -216,24 +236,29 @@ def _in_no_class(node: _Node, roots: dict[Share, _Node]) -> Iterator[LeftOut]:
             yield LeftOut(folder.path, files, NO_PICTURES)
 
 
-def _classes(directory: Path, train: _Node) -> tuple[str, ...]:
+def _classes(train: _Node) -> tuple[str, ...]:
     classes = tuple(sorted(folder.path.name for folder in train.filled))
     if len(classes) < 2:
-        raise RequestError(_what_is_missing(directory, train, classes))
+        raise RequestError(_what_is_missing(train))
     return classes
 
 
-def _what_is_missing(directory: Path, train: _Node, classes: tuple[str, ...]) -> str:
-    if not train.pictures:
-        return f"{train.path} must hold at least 2 class folders, has {len(classes)}: {list(classes)}"
-    said = f"{train.path} holds {len(train.pictures)} pictures and {len(classes)} class folders"
-    how = f"put the pictures of each class into a folder of its own, or write {train.path / TABLE}: file,label"
-    beginnings = {found[0] for path in train.pictures if (found := re.match(r"[^\W\d_]+", path.name))}
-    if not 2 <= len(beginnings) <= len(train.pictures) // 2:
+def _what_is_missing(root: _Node) -> str:
+    """What a folder holds that has fewer than two classes, and how its pictures would get some."""
+    folders = [folder.path.name for folder in root.filled]
+    if not root.pictures and len(folders) == 1:
+        return f"{root.path} must hold at least 2 class folders, has 1: {folders}"
+    pictures = root.every()
+    said = f"{root.path} holds {len(pictures)} pictures without classes"
+    said += f" (in {', '.join(folders[:_NAMED])})" if folders else ""
+    how = f"put those of each class into a folder of its own, or write {root.path / TABLE}: file,label"
+    beginnings = {found[0] for path in pictures if (found := re.match(r"[^\W\d_]+", path.name))}
+    if not 2 <= len(beginnings) <= len(pictures) // 2:
         return f"{said}; {how}"
     some = ", ".join(sorted(beginnings)[:_NAMED]) + (" ..." if len(beginnings) > _NAMED else "")
-    command = f"(echo file,label; ls | sed -nE 's/^([[:alpha:]]+).*/&,\\1/p') > {TABLE}.new; mv {TABLE}.new {TABLE}"
-    writes = f"cd {shlex.quote(str(train.path))}; {command}"
+    rows = f"find . -type f ! -name '{TABLE}*' | sed -nE 's#^\\./((.*/)?([[:alpha:]]+)[^/]*)$#\\1,\\3#p'"
+    command = f"(echo file,label; {rows}) > {TABLE}.new; mv {TABLE}.new {TABLE}"
+    writes = f"cd {shlex.quote(str(root.path))}; {command}"
     return f"{said}; {how}. Where the names begin with the classes ({some}), this writes it: {writes}"
 
 

@@ -40,6 +40,7 @@ PLAIN = {"train/cat": 4, "train/dog": 3}
         ({"cat": 1, "cat/more": 3, "dog/a/b": 3}, PLAIN),
         ({"animals/cat": 4, "animals/dog": 3, "things/car": 5}, {"train/animals": 7, "train/things": 5}),
         ({"bus": 4, "train": 3}, {"train/bus": 4, "train/train": 3}),  # vehicles
+        ({"photos": 4, "drawings": 3}, {"train/photos": 4, "train/drawings": 3}),
         ({"seg_train/a/cat": 4, "seg_train/a/dog": 3, "seg_test/a/dog": 2}, {**PLAIN, "test/dog": 2}),
         ({"Training_Set/cat": 4, "Training_Set/dog": 3, "Test_Set/cat": 2}, {**PLAIN, "test/cat": 2}),
         ({"train/Cat": 4, "train/dog": 3, "test/cat": 2}, {"train/Cat": 4, "train/dog": 3, "test/Cat": 2}),
@@ -95,7 +96,7 @@ def test_no_picture_is_left_out_without_a_reason(make_folder: MakeFolder) -> Non
         ("extra", 5, "not in the folders train, val or test"),
         ("test", 6, "in no class folder"),
         ("train", 2, "in no class folder"),
-        ("train/dog/notes.txt", 1, "not named like a picture"),
+        ("train/dog/notes.txt", 1, "no picture by its name"),
         ("train/empty", 0, "a folder without pictures"),
         ("val", 0, "a folder without pictures"),
     ]
@@ -108,6 +109,8 @@ def test_no_picture_is_left_out_without_a_reason(make_folder: MakeFolder) -> Non
         ({"cat": 3}, r"must hold at least 2 class folders, has 1: \['cat'\]"),
         ({"Dataset/cat": 3, "Dataset/dog": 3, "Examples": 2}, "cat, dog.*beside it Examples: did you mean .*/Dataset"),
         ({"data/train/cat": 3, "data/train/dog": 3, "more/x": 2, "demo": 2}, None),
+        ({"train": 4, "test": 3}, r"holds 7 pictures without classes \(in test, train\); put those of each class into"),
+        ({"images": 4, "test": 3}, r"holds 7 pictures without classes \(in images, test\); put those"),
         ({"val/cat": 3, "test/cat": 3}, "has the folders test and val, and none to train on: name it train"),
         ({"train/cat": 3, "train/dog": 3, "Test/cat": 1, "test/cat": 1}, "2 folders of test images, Test and test"),
         ({"train/cat": 3, "train/dog": 3, "val/cow": 1, "val/ox": 1}, r"val has classes that .*: \['cow', 'ox'\]"),
@@ -120,6 +123,22 @@ def test_what_fits_nothing_is_said(make_folder: MakeFolder, made: dict[str, int]
         return
     with pytest.raises(RequestError, match=message):
         read(root)
+
+
+def test_unlabelled_test_pictures_beside_classes_are_left_out(make_folder: MakeFolder) -> None:
+    root = make_folder({"cat": 4, "dog": 3, "test": 6})
+    layout = read(root)
+    assert counts(layout) == PLAIN
+    assert left_out(layout, root) == [("test", 6, "in no class folder")]
+
+
+def test_a_file_without_an_ending_is_looked_into(make_folder: MakeFolder) -> None:
+    root = make_folder({"cat": 2, "dog": 2})
+    (root / "cat/000.png").rename(root / "cat/picture")
+    (root / "cat/README").write_text("about cats")
+    layout = read(root)
+    assert counts(layout) == {"train/cat": 2, "train/dog": 2}
+    assert left_out(layout, root) == [("cat/README", 1, "no picture by its name")]
 
 
 def loose(make_folder: MakeFolder, *names: str) -> Path:
@@ -195,6 +214,19 @@ def test_classes_at_the_beginning_of_names_need_one_command(make_folder: MakeFol
     command = str(refused.value).split("this writes it: ")[1]
     subprocess.run(["bash", "-c", command], check=True)
     assert counts(read(root)) == {"train/cat": 3, "train/dog": 3}
+
+
+def test_so_they_do_in_parts(make_folder: MakeFolder) -> None:
+    root = make_folder({"train": 4, "test": 4})
+    for number, path in enumerate(sorted(root.glob("*/*"))):
+        path.rename(path.with_name(f"{('cat', 'dog')[number % 2]}{path.name}"))
+    (root / "test/17.png").write_bytes(next(root.glob("train/*")).read_bytes())
+    with pytest.raises(RequestError, match="holds 9 pictures without classes") as refused:
+        read(root)
+    subprocess.run(["bash", "-c", str(refused.value).split("this writes it: ")[1]], check=True)
+    layout = read(root)
+    assert counts(layout) == {"train/cat": 2, "train/dog": 2, "test/cat": 2, "test/dog": 2}
+    assert left_out(layout, root) == [("test/17.png", 1, "not in labels.csv")]
 
 
 def test_all_that_was_read_is_told(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:

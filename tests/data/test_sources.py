@@ -87,7 +87,7 @@ def test_what_is_no_file_is_named_and_counted(make_folder: MakeFolder) -> None:
     assert folder.why_left_out() == [
         "left out, not a file: 2 files in train/cat",
         "left out, not a file: train/cat/kittens/around",
-        "left out, not named like a picture: train/dog/notes.txt",
+        "left out, no picture by its name: train/dog/notes.txt",
     ]
 
 

@@ -80,7 +80,7 @@ def test_a_search_goes_on_whatever_becomes_of_its_folder(
     assert len({trial.data["fingerprint"] for trial in trials}) == 1
     assert {trial.data["classes"] for trial in trials} == {3}
     assert "left out, not a file: 4 files in cat\n" in one.err
-    assert "left out, not named like a picture: cat/notes.txt\n" in one.err
+    assert "left out, no picture by its name: cat/notes.txt\n" in one.err
     broken = ("bomb.png", "empty.png", "half.png")
     named = [name for name in broken if f"skipped, not a readable image: {messy}/cat/{name} " in one.err]
     assert len(named) >= 2  # the others are among the test images, which nobody has read
