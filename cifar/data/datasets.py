@@ -187,7 +187,7 @@ def _fetch(data: str, part: Part, size: int, source: Source | None = None) -> ca
 def _dataset(data: str, cached: cache.Cached) -> Dataset:
     decoded = cached.decoded
     if decoded.skipped:
-        logger.warning("%s: %d files are left out: cifar data %s says which", data, decoded.skipped, shlex.quote(data))
+        logger.warning("%s: %d files are left out; cifar data %s tells why", data, decoded.skipped, shlex.quote(data))
     images, labels = torch.from_numpy(decoded.images).permute(0, 3, 1, 2), torch.from_numpy(decoded.labels)
     facts = decoded.classes, cached.fingerprint, decoded.skipped, decoded.groups, decoded.names, decoded.validation
     return Dataset(data, images, labels, *facts)

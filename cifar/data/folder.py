@@ -83,7 +83,8 @@ class Folder:
         if part == "train":
             self._refuse_small_classes(labels[chosen], to_validate[chosen])
         names = tuple(self._name(readable[number]) for number in chosen)
-        skipped = len(files) - len(readable) + sum(some.files for some in self.layout.left_out)
+        skipped = len(files) - len(readable)
+        skipped += sum(some.files for some in self.layout.left_out) if part == "train" else 0
         return Decoded(
             images[chosen], labels[chosen], classes, skipped, groups[chosen], names,
             to_validate[chosen] if to_validate.any() else None,

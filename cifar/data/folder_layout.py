@@ -32,6 +32,7 @@ _SYSTEMS = {"__macosx", "thumbs.db", "desktop.ini"}  # what systems leave in fol
 _FILE_COLUMNS = ("file", "filename", "file_name", "image", "path", "id", "name")
 _LABEL_COLUMNS = ("label", "class", "category", "target")
 _NAMED = 5  # classes in a sentence
+_MOST_BEGINNINGS = 50  # of names, that are likely to be classes
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,7 @@ def _without_parts(root: _Node) -> tuple[dict[Share, _Node], list[LeftOut]]:
     filled = [folder for folder in others if folder.filled or folder.pictures]
     if not loose or (filled and [folder.path.name.casefold() for folder in loose] == ["train"]):
         return {"train": root}, []
+    _refuse_containers(root)
     if len(filled) < 2:
         raise RequestError(_what_is_missing(root))
     left_out = [LeftOut(folder.path, len(folder.every()), "in no class folder") for folder in loose]
@@ -253,7 +255,7 @@ def _what_is_missing(root: _Node) -> str:
     said += f" (in {', '.join(folders[:_NAMED])})" if folders else ""
     how = f"put those of each class into a folder of its own, or write {root.path / TABLE}: file,label"
     beginnings = {found[0] for path in pictures if (found := re.match(r"[^\W\d_]+", path.name))}
-    if not 2 <= len(beginnings) <= len(pictures) // 2:
+    if not 2 <= len(beginnings) <= min(_MOST_BEGINNINGS, len(pictures) // 2):
         return f"{said}; {how}"
     some = ", ".join(sorted(beginnings)[:_NAMED]) + (" ..." if len(beginnings) > _NAMED else "")
     rows = f"find . -type f ! -name '{TABLE}*' | sed -nE 's#^\\./((.*/)?([[:alpha:]]+)[^/]*)$#\\1,\\3#p'"
@@ -325,8 +327,7 @@ def _by_table(root: _Node) -> Layout:
             raise RequestError(f"{root.path / TABLE} gives {name!r} two labels: {found[path]!r} and {label!r}")
     pictures = [Picture(path, classes.index(label), _share_within(path, root)) for path, label in found.items()]
     pictures.sort(key=lambda picture: (picture.label, picture.share != "train", picture.path))
-    unnamed = [path for path in paths.values() if path not in found]
-    left_out = [LeftOut(unnamed[0], len(unnamed), f"not in {TABLE}")] if unnamed else []
+    left_out = [LeftOut(path, 1, f"not in {TABLE}") for path in paths.values() if path not in found]
     if missing:
         left_out.append(LeftOut(root.path / missing[0], len(missing), f"in {TABLE}, but not there"))
     if not any(picture.share == "train" for picture in pictures):

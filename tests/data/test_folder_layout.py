@@ -109,6 +109,7 @@ def test_no_picture_is_left_out_without_a_reason(make_folder: MakeFolder) -> Non
         ({"cat": 3}, r"must hold at least 2 class folders, has 1: \['cat'\]"),
         ({"Dataset/cat": 3, "Dataset/dog": 3, "Examples": 2}, "cat, dog.*beside it Examples: did you mean .*/Dataset"),
         ({"data/train/cat": 3, "data/train/dog": 3, "more/x": 2, "demo": 2}, None),
+        ({"dataset/cat": 4, "dataset/dog": 3, "train": 2, "val": 3}, "did you mean .*/dataset"),
         ({"train": 4, "test": 3}, r"holds 7 pictures without classes \(in test, train\); put those of each class into"),
         ({"images": 4, "test": 3}, r"holds 7 pictures without classes \(in images, test\); put those"),
         ({"val/cat": 3, "test/cat": 3}, "has the folders test and val, and none to train on: name it train"),
