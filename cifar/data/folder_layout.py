@@ -6,7 +6,7 @@ import csv
 import os
 import re
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -319,15 +319,20 @@ def _by_table(root: _Node) -> Layout:
     classes = tuple(sorted({label for _, label in labels}))
     if len(classes) < 2:
         raise RequestError(f"{root.path / TABLE} must name at least 2 classes, names {len(classes)}: {list(classes)}")
-    found, missing = dict[Path, str](), list[str]()
+    found, missing = defaultdict[Path, set[str]](set), list[str]()
     for name, label in labels:
         if (path := names.get(name)) is None:
             missing.append(name)
-        elif found.setdefault(path, label) != label:
-            raise RequestError(f"{root.path / TABLE} gives {name!r} two labels: {found[path]!r} and {label!r}")
-    pictures = [Picture(path, classes.index(label), _share_within(path, root)) for path, label in found.items()]
+        else:
+            found[path].add(label)
+    pictures = [
+        Picture(path, classes.index(label), _share_within(path, root))
+        for path, (label, *more) in found.items()
+        if not more
+    ]
     pictures.sort(key=lambda picture: (picture.label, picture.share != "train", picture.path))
     left_out = [LeftOut(path, 1, f"not in {TABLE}") for path in paths.values() if path not in found]
+    left_out += [LeftOut(path, 1, f"with several labels in {TABLE}") for path, some in found.items() if len(some) > 1]
     if missing:
         left_out.append(LeftOut(root.path / missing[0], len(missing), f"in {TABLE}, but not there"))
     if not any(picture.share == "train" for picture in pictures):
