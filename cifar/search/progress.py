@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from cifar.search.experiment import Experiment
 from cifar.system.durations import duration_text
-from cifar.trials.leaderboard import accuracy_text, is_one_class, params_text
+from cifar.trials.leaderboard import accuracy_text, params_text, why_no_better
 from cifar.trials.store import Trial, best_first, read_seconds
 
 
@@ -90,8 +90,8 @@ def _repeated(trial: Trial, trials: list[Trial]) -> Trial | None:
 def ending(trial: Trial) -> str:
     """How a trial ended, and why where it did not just run to its end."""
     name = trial.status.replace("_", " ")
-    if trial.status == "ok" and is_one_class(trial):
-        return "ok, but every image gets the same class"
+    if trial.status == "ok" and (why := why_no_better(trial)):
+        return f"ok, but {why}"
     return name if trial.status == "ok" else f"{name} ({trial.reason or 'see its trial.stderr'})"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar.console import plain_table
-from cifar.data.balance import is_uneven
+from cifar.data.balance import is_uneven, why_useless
 from cifar.trials.intervals import Interval
 from cifar.trials.seed_noise import SeedNoise, metric_of, seed_noise
 from cifar.trials.store import COMPARED, Trial, best_first
@@ -169,14 +169,18 @@ def params_text(trial: Trial) -> str:
 
 def _ending(trial: Trial) -> str:
     """How it ended, and why where that does not go without saying."""
-    if trial.status == "ok" and is_one_class(trial):
-        return "ok: every image gets the same class"
+    if trial.status == "ok" and (why := why_no_better(trial)):
+        return f"ok: {why}"
     return trial.status if trial.status == "ok" or not trial.reason else f"{trial.status}: {trial.reason}"
 
 
-def is_one_class(trial: Trial) -> bool:
-    """Whether its network gives each validation image the same class."""
-    return ((trial.result or {}).get("metrics") or {}).get("predicted_classes") == 1
+def why_no_better(trial: Trial) -> str:
+    """Why its network is no better than guessing; "" where it is, or where an earlier version does not say."""
+    predicted = ((trial.result or {}).get("metrics") or {}).get("predicted_classes")
+    share, classes = trial.data.get("largest_class_share"), trial.data.get("classes")
+    if trial.accuracy is None or share is None or classes is None:
+        return ""
+    return why_useless(predicted, trial.accuracy, metric_of(trial), share, classes)
 
 
 def accuracy_text(trial: Trial) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar import __version__
+from cifar.data.balance import why_useless
 from cifar.data.datasets import Dataset, Splits
 from cifar.training.checkpoint import Checkpoint
 from cifar.training.distributed import ALONE, Processes
@@ -55,6 +56,10 @@ def run_trial(
     def finished(result: Result) -> Result:
         return replace(result, details=_details(hparams, dataset, splits, device, processes))
 
+    def ended(status: Status, how: str) -> Result:
+        labels = dataset.labels[splits.val.to(dataset.labels.device)]
+        return finished(_ended(status, how, training.trained, hparams.metric, labels, len(dataset.classes)))
+
     def failed(status: Status, reason: str) -> Result:
         return finished(_failed(status, reason, training.history, dataset))
 
@@ -74,9 +79,8 @@ def run_trial(
         processes.tell_out_of_memory(reason)
         return failed("out_of_memory", reason), None
     except KeyboardInterrupt:
-        interrupted = _ended("interrupted", "interrupted after", training.trained, hparams.metric)
-        return finished(interrupted), training.trained
-    return finished(_ended("ok", "trained", training.trained, hparams.metric)), training.trained
+        return ended("interrupted", "interrupted after"), training.trained
+    return ended("ok", "trained"), training.trained
 
 
 class _Training:
@@ -149,15 +153,16 @@ def _identity(hparams: Hparams, splits: Splits) -> dict[str, object]:
     return asdict(hparams) | {"split_fingerprint": splits.fingerprint}
 
 
-def _ended(status: Status, how: str, trained: Trained | None, metric: str) -> Result:
+def _ended(status: Status, how: str, trained: Trained | None, metric: str, labels: Tensor, classes: int) -> Result:
     """The last epoch is the result; the best one stands beside it, for choosing by it would flatter."""
     history, reason = _epochs(trained), f"{how} {len(_epochs(trained))} epochs"
     if trained is None:
         return Result(status, reason)
     best = max(history, key=lambda metrics: metrics.of(metric))
     predicted_classes = len(trained.predictions.unique())
-    if predicted_classes == 1:
-        reason += "; it gives every image the same class"
+    share = _class_shares(labels)["largest_class_share"]
+    if why := why_useless(predicted_classes, history[-1].of(metric), metric, share, classes):
+        reason += f"; {why}"
     metrics = epoch_metrics(history, metric) | {
         "best_accuracy": best.of(metric),
         "best_epoch": float(best.epoch),

@@ -105,4 +105,6 @@ def test_a_trial_that_answers_one_class_is_not_just_ok() -> None:
     constant = trial(0, 0.6)
     assert constant.result is not None
     constant.result["metrics"]["predicted_classes"] = 1
-    assert progress.ended_line(constant, [constant]).endswith("60.0%, ok, but every image gets the same class")
+    constant.result["data"] |= {"largest_class_share": 0.6, "classes": 3}
+    said = "60.0%, ok, but every image gets the same class; guessing the largest class gets 60.0%"
+    assert progress.ended_line(constant, [constant]).endswith(said)
