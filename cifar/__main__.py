@@ -19,6 +19,7 @@ from cifar.system import processes
 from cifar.system.files import refuse_to_replace
 from cifar.system.ports import EVERYWHERE, LOOPBACK
 from cifar.system.signals import listen
+from cifar.training.hparams import add_arguments, given_arguments
 from cifar.trials import store
 
 # Each command imports what it needs when it runs: PyTorch and NNI take seconds, a leaderboard needs neither.
@@ -92,16 +93,13 @@ _START_FROM = (
 
 def _add_plan(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("the experiment").add_argument
-    add("--config", type=Path, default=Path("config.yml"), help="default: config.yml; the options below override it")
+    config_help = "default: config.yml, with --model fast that of searches/; the options below override it"
+    add("--config", type=Path, metavar="CONFIG.yml", help=config_help)
     add("--data", help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)")
-    add("--epochs", type=int, help="of every trial")
-    add("--metric", metavar="NAME", help="what is tuned: accuracy (default) or balanced_accuracy, for uneven classes")
-    add("--size", type=int, metavar="32|64", help="pixels a side that a folder's pictures are made to (default: 32)")
     add("--max-trials", type=int, help="trials in all")
     add("--duration", help="no new trial after this time: 90s, 30m, 2h, 1d")
     add("--tuner", help="TPE, Random, GridSearch or Evolution")
     add("--start-from", action="append", metavar="X", help=_START_FROM)
-    add("--seed", type=int, help="of the tuner, where it takes one, and of every trial")
     add("--no-early-stopping", action="store_true", default=None, help="every trial runs to its end")
     add("--name", help="of the experiment, in the web page")
     add = command.add_argument_group("where it runs").add_argument
@@ -109,6 +107,11 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
     add("--gpus-per-trial", type=int, metavar="N", help="train each network by N processes, on a GPU each")
     add("--hosts", type=Path, metavar="HOSTS.yml", help="run the trials on these machines, over SSH")
     add("--port", type=int, help="of the web page (default: the first free one from 8080 up)")
+    add_arguments(
+        command.add_argument_group(
+            "every trial", "over what the config's trial command says; the seed is the tuner's too"
+        )
+    )
 
 
 def _concurrency(text: str) -> int | str:
@@ -132,17 +135,13 @@ def _add_fit(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--data", help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)")
     add("--time-limit", metavar="TIME", help=f"for all of it: 90s, 30m, 2h (default: {_TIME_LIMIT})")
-    add(
-        "--model", choices=["net", "fast"], default="net", help="the tutorial's network, or a larger one (default: net)"
-    )
     add("--config", type=Path, help="a search of your own to begin, whose budget and limits are left out")
-    add("--metric", metavar="NAME", help="what is tuned: accuracy (default) or balanced_accuracy, for uneven classes")
-    add("--size", type=int, metavar="32|64", help="pixels a side that a folder's pictures are made to (default: 32)")
     add("--start-from", action="append", metavar="X", help=_START_FROM)
-    add("--seed", type=int, help="of the tuner and of every trial")
     add("--name", help="of the experiment, in the web page")
     add("--port", type=int, help="of the web page (default: the first free one from 8080 up)")
     add("--resume", metavar="ID", help="go on with one that was interrupted, for the time that it has left")
+    every_trial = command.add_argument_group("every trial", "the seed is the tuner's too; epochs follow from the time")
+    add_arguments(every_trial, without=("epochs", "images_per_epoch"))
 
 
 def _add_experiment(command: argparse.ArgumentParser) -> None:
@@ -209,7 +208,7 @@ def run_search(options: argparse.Namespace) -> int:
                 prepared = held.enter_context(prepare_resumed(request, held, options.resume))
             else:
                 prepared = held.enter_context(prepare_new(request, held))
-        config = [] if options.config == Path("config.yml") else ["--config", str(options.config)]
+        config = ["--config", str(options.config)] if options.config else []
         resume_command = shlex.join(["cifar", "search", *config, "--resume", prepared.id])
         return search(prepared, options.keep_open, resume_command)
 
@@ -223,8 +222,8 @@ def run_fit(options: argparse.Namespace) -> int:
             from cifar.search.facts import same_data
             from cifar.search.plan import Request
 
-            overrides = Overrides(name=options.name, metric=options.metric, size=options.size, seed=options.seed)
-            config, start_from = options.config or search_of(options.model), tuple(options.start_from or ())
+            overrides = Overrides(name=options.name, hparams=given_arguments(options))
+            config, start_from = search_of(options), tuple(options.start_from or ())
             request = Request(config, overrides, options.data, True, options.port, start_from=start_from)
             if options.resume:
                 experiment, prepared = fit.resume(request, options.resume, held)
@@ -235,10 +234,10 @@ def run_fit(options: argparse.Namespace) -> int:
         return fit.go_on(experiment, data, prepared)
 
 
-def search_of(model: str) -> Path:
-    """The one that `cifar fit` begins for a network."""
-    if model == "net":
-        return Path("config.yml")
+def search_of(options: argparse.Namespace) -> Path:
+    """The config that is asked for, else the one of the network."""
+    if options.config or getattr(options, "model", "net") != "fast":
+        return options.config or Path("config.yml")
     from cifar.system.gpus import list_gpus
 
     return Path("searches", "fast-gpu" if list_gpus() else "fast", "config.yml")
@@ -365,17 +364,14 @@ def _request(options: argparse.Namespace) -> Request:
         max_trials=options.max_trials,
         duration=options.duration,
         concurrency=None if auto else options.concurrency,
-        epochs=options.epochs,
-        metric=options.metric,
-        size=options.size,
-        seed=options.seed,
+        hparams=given_arguments(options),
         no_early_stopping=options.no_early_stopping,
         gpus_per_trial=options.gpus_per_trial,
         hosts=tuple(read(options.hosts)) if options.hosts else None,
     )
     host, install = getattr(options, "host", LOOPBACK), getattr(options, "install", False)
     start_from = tuple(getattr(options, "start_from", None) or ())
-    return Request(options.config, overrides, options.data, auto, options.port, host, install, start_from)
+    return Request(search_of(options), overrides, options.data, auto, options.port, host, install, start_from)
 
 
 if __name__ == "__main__":

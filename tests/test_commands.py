@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -171,7 +172,10 @@ def test_a_config_that_is_not_there_is_named(
 @pytest.mark.parametrize(("gpus", "fast"), [([], "searches/fast"), ([Gpu("GPU-1", "", 0)], "searches/fast-gpu")])
 def test_a_fit_begins_the_search_of_its_network(monkeypatch: pytest.MonkeyPatch, gpus: list[Gpu], fast: str) -> None:
     monkeypatch.setattr("cifar.system.gpus.list_gpus", lambda: gpus)
-    for model, directory in (("net", "."), ("fast", fast)):
-        assert search_of(model) == Path(directory, "config.yml")
-        config = yaml.safe_load((Path(__file__).parents[1] / search_of(model)).read_text())
+    for model, directory in (("net", "."), ("lenet", "."), ("fast", fast)):
+        found = search_of(Namespace(config=None, model=model))
+        assert found == Path(directory, "config.yml")
+        config = yaml.safe_load((Path(__file__).parents[1] / found).read_text())
         assert ("--model fast" in config["trialCommand"]) == (model == "fast")
+    assert search_of(Namespace(config=Path("my.yml"), model="fast")) == Path("my.yml")
+    assert search_of(Namespace(config=None)) == Path("config.yml")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.contest import live, live_runs, policies
+from benchmarks.contest import live, policies
 from benchmarks.contest.live import MATCHES, Run
 from benchmarks.contest.live_runs import Outcome, Room
 from benchmarks.table import summary
@@ -65,12 +65,6 @@ def test_a_contender_ends_in_its_time_with_networks(tmp_path: Path, contender: s
     # How good a network is that a busy machine trains in so short a time, nobody knows; it beats guessing, 10 %.
     assert found.test_accuracy > 0.2
     assert found.seconds < 1.2 * seconds
-
-
-def test_an_option_is_written_as_trial_py_reads_it() -> None:
-    assert live_runs._option("tta_flip", False) == "--no-tta-flip"
-    assert live_runs._option("flip", True) == "--flip"
-    assert live_runs._option("images_per_epoch", 5) == "--images-per-epoch 5"
 
 
 def test_a_summary_says_what_seeds_and_epochs_do() -> None:

@@ -30,7 +30,7 @@ from cifar.search import budget, forecast
 from cifar.search.search_space import Space
 from cifar.system.processes import spawned
 from cifar.training import augmentation, defaults
-from cifar.training.hparams import Hparams
+from cifar.training.hparams import Hparams, option
 from cifar.training.train import Diverged, new_model, new_optimizer, train
 from cifar.trials import layout
 
@@ -93,7 +93,7 @@ class Room:
     def of_policy(self, policy: Policy) -> Outcome:
         """Search for as long as `cifar fit` does, then train what came out best."""
         fixed = {name: value for name, value in vars(self._base).items() if name not in self._space}
-        command = "python trial.py " + " ".join(_option(name, value) for name, value in fixed.items())
+        command = "python trial.py " + " ".join(option(name, value) for name, value in fixed.items())
         measured = forecast.measure(dict(self._space), command, self._data_name, AT_ONCE)
         search_seconds = fit.SEARCH_SHARE * self._seconds - self._used()
         trial, _ = budget.of_trial(
@@ -174,11 +174,6 @@ class Room:
         tested = read_test_images(self._scratch, models, datasets.load_test(self._data_name), "contest")
         val = fmean(float(some.correct.mean()) for some in trained.predictions)
         return Outcome(self._used(), tested.accuracy.value, val, trials, asdict(replace(hparams, seed=seeds[0])))
-
-
-def _option(name: str, value: object) -> str:
-    dashed = name.replace("_", "-")
-    return f"--{'' if value else 'no-'}{dashed}" if isinstance(value, bool) else f"--{dashed} {value}"
 
 
 @contextmanager

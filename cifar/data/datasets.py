@@ -20,7 +20,7 @@ from torch import Tensor
 from cifar.data import cache, holdout, sources
 from cifar.data.decoded import Part, Source
 from cifar.data.folder import FolderToTest
-from cifar.data.images import SIZE
+from cifar.data.sizes import SIZE
 from cifar.errors import RequestError
 from cifar.system import environment, locks, places
 from cifar.system.files import existing, is_directory

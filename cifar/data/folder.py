@@ -20,7 +20,8 @@ from cifar.data import folder_layout, near_duplicates
 from cifar.data.decoded import DECODING, Decoded, Part
 from cifar.data.folder_layout import Layout, LeftOut, Picture
 from cifar.data.holdout import TEST_SHARE, stratified_holdout
-from cifar.data.images import SIZE, decode_files
+from cifar.data.images import decode_files
+from cifar.data.sizes import SIZE
 from cifar.errors import RequestError
 
 logger = logging.getLogger(__name__)

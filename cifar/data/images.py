@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-SIZE = 32  # pixels a side that every image ends with, where nothing else is asked for
+from cifar.data.sizes import SIZE
+
 STDIN = Path("-")  # as a file's name
 _HEIC = {".heic", ".heif"}
 _NO_HEIC = ValueError("HEIC pictures need the package pillow-heif: pip install -e '.[heic]'")

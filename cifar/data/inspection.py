@@ -20,8 +20,9 @@ from cifar.data.datasets import Dataset
 from cifar.data.decoded import Part
 from cifar.data.folder import Folder
 from cifar.data.holdout import TEST_SHARE
-from cifar.data.images import SIZE, decode_files, is_deep
+from cifar.data.images import decode_files, is_deep
 from cifar.data.leaks import leaks
+from cifar.data.sizes import SIZE
 from cifar.errors import RequestError
 from cifar.system.files import new_file, refuse_to_replace
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from cifar.data.images import SIZE
+from cifar.data.sizes import SIZE
 
 _COARSE = 8  # pixels a side
 _COARSE_ALIKE = 0.7  # correlation from where two pictures are compared finely

@@ -12,7 +12,8 @@ from PIL import Image
 from cifar.data.decoded import DECODING, Decoded, Part, Source
 from cifar.data.folder import Folder
 from cifar.data.holdout import TEST_SHARE, stratified_holdout
-from cifar.data.images import SIZE, to_pixels
+from cifar.data.images import to_pixels
+from cifar.data.sizes import SIZE
 from cifar.errors import RequestError
 from cifar.system.files import is_directory
 

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +22,7 @@ from cifar.search.preflight import problems
 from cifar.search.remote.host import Host
 from cifar.search.trial_command import expanded, script_of
 from cifar.system import durations, places
-from cifar.training.hparams import Hparams
+from cifar.training.hparams import SAME_FOR_ALL, Hparams, command_hparams, option, present_name
 from cifar.trials import store
 
 
@@ -35,16 +35,14 @@ class Overrides:
     max_trials: int | None = None
     duration: str | None = None  # a number and a unit, as 90s, 30m, 2h or 1d
     concurrency: int | None = None
-    epochs: int | None = None
-    metric: str | None = None
-    size: int | None = None
-    seed: int | None = None  # of the tuner and of every trial
+    hparams: Mapping[str, object] = field(default_factory=dict)  # of every trial; the seed is the tuner's too
     no_early_stopping: bool | None = None
     hosts: tuple[Host, ...] | None = None
     gpus_per_trial: int | None = None
 
 
-_FIXED_ON_RESUME = ("name", "tuner", "epochs", "metric", "size", "seed", "no_early_stopping", "gpus_per_trial")
+_MANY = 2**20
+_FIXED_ON_RESUME = ("name", "tuner", "no_early_stopping", "gpus_per_trial")
 
 
 def load(path: Path, overrides: Overrides) -> Any:
@@ -57,7 +55,7 @@ def load(path: Path, overrides: Overrides) -> Any:
 
 def load_stored(experiment: Path, overrides: Overrides) -> Any:
     """The experiment that ran in this directory, for one more run of it. RequestError where it cannot run."""
-    fixed = [name for name in _FIXED_ON_RESUME if getattr(overrides, name) is not None]
+    fixed = [*(name for name in _FIXED_ON_RESUME if getattr(overrides, name) is not None), *overrides.hparams]
     why = "cannot change in a resumed experiment: its trials would not compare"
     found = [f"--{name.replace('_', '-')} {why}" for name in fixed]
     return _checked(lambda _: _stored(experiment), overrides, [*found, *_problems(overrides)])
@@ -268,10 +266,9 @@ def _problems(overrides: Overrides) -> Iterator[str]:
         value = getattr(overrides, name)
         if value is not None and value < 1:
             yield f"--{name.replace('_', '-')} must be at least 1, got {value}"
-    for name in ("epochs", "metric", "size", "seed"):
-        value = getattr(overrides, name)
+    for name, value in overrides.hparams.items():
         try:
-            Hparams.from_params({} if value is None else {name: value})
+            Hparams.from_params({"batch_size": _MANY, name: value})  # which the number of micro-batches must not exceed
         except RequestError as error:
             yield f"--{error}"
     if overrides.duration is not None and not durations.is_duration(overrides.duration):
@@ -301,9 +298,21 @@ def _apply(overrides: Overrides, config: Any) -> None:
         services = _nni_experiment().config
         machines = [services.RemoteMachineConfig(**host.machine()) for host in overrides.hosts]
         config.training_service = services.RemoteConfig(machine_list=machines)
-    for name in ("epochs", "metric", "size", "seed"):  # where an option is given twice, trial.py takes the last
-        if getattr(overrides, name) is not None and config.trial_command:
-            config.trial_command += f" --{name} {getattr(overrides, name)}"
+    if overrides.hparams and isinstance(config.trial_command, str):
+        _apply_hparams(overrides.hparams, config)
+
+
+def _apply_hparams(hparams: Mapping[str, object], config: Any) -> None:
+    """RequestError where the tuner would replace one."""
+    space = config.search_space if isinstance(config.search_space, Mapping) else {}
+    searched = {present_name(name) for name in space} & hparams.keys() - set(SAME_FOR_ALL)
+    if searched:
+        name = min(searched)
+        raise RequestError(f"{option(name, hparams[name])}: the search space has {name}, so each trial gets its own")
+    known, _ = command_hparams(config.trial_command)
+    for name, value in hparams.items():  # where an option is given twice, trial.py takes the last
+        if known.get(name) != value:
+            config.trial_command += f" {option(name, value)}"
 
 
 def _in_processes(command: str, number: int) -> str:
@@ -318,8 +327,8 @@ def _apply_tuner(overrides: Overrides, config: Any) -> None:
     if overrides.tuner is not None and overrides.tuner != _tuner_name(config):
         algorithm = _nni_experiment().config.AlgorithmConfig
         config.tuner = algorithm(name=overrides.tuner, class_args={"optimize_mode": "maximize"})
-    if overrides.seed is not None and _tuner_name(config) in SEEDED_TUNERS:
-        config.tuner.class_args = {**(config.tuner.class_args or {}), "seed": overrides.seed}
+    if "seed" in overrides.hparams and _tuner_name(config) in SEEDED_TUNERS:
+        config.tuner.class_args = {**(config.tuner.class_args or {}), "seed": overrides.hparams["seed"]}
     if overrides.max_trials is not None and config.tuner:
         config.tuner.class_args = shortened(described(config.tuner), overrides.max_trials)
 

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import BaseFileLock
 
 from cifar.data import datasets
-from cifar.data.images import SIZE
+from cifar.data.sizes import SIZE
 from cifar.data.sources import absolute
 from cifar.errors import Problems, RequestError
 from cifar.search import config, forecast, start

@@ -26,7 +26,7 @@ from cifar.search.search_space import end_problem, fits, is_categorical, points,
 from cifar.search.trial_command import command_problems, expanded
 from cifar.system import durations
 from cifar.system.files import is_directory
-from cifar.training.hparams import Hparams, present_name
+from cifar.training.hparams import SAME_FOR_ALL, Hparams, present_name
 
 _LOG_LEVELS = ("fatal", "error", "warning", "info", "debug", "trace")  # NNI's
 
@@ -140,7 +140,7 @@ def _name_problems(space: Any) -> Iterator[str]:
         return
     known = [spec.name for spec in fields(Hparams)]
     for name, sampler in space.items():
-        if present_name(name) in ("metric", "size"):
+        if present_name(name) in SAME_FOR_ALL:
             why = "must be the same for all trials, or they would not compare"
             yield f"search space: {name} {why}: give it as --{name}"
         elif present_name(name) not in known:

@@ -6,17 +6,18 @@ import argparse
 import math
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-from cifar.data.images import SIZE
+from cifar.data.sizes import LARGE_SIZE, SIZE
 from cifar.errors import RequestError
 
 # Channels of each network's first convolution as its authors wrote it; `width` replaces this number.
 WIDTHS = {"net": 6, "wide": 64, "lenet": 16, "fast": 64}
 
 METRICS = ("accuracy", "balanced_accuracy")
+SAME_FOR_ALL = ("metric", "size")  # trials of a search, or they would not compare
 
 # Where a network has other defaults than the tutorial's recipe.
 RECIPES: dict[str, dict[str, object]] = {name: {"width": width} for name, width in WIDTHS.items()}
@@ -117,7 +118,14 @@ class Hparams:
     images_per_epoch: int = _hparam(
         0, _integer(0, 2**31), "training images that each epoch draws, for a search on a small budget; 0: all"
     )
-    size: int = _hparam(SIZE, _integer_of(SIZE, 64), f"pixels a side of an image: {SIZE}, or of a folder's pictures 64")
+    size: int = _hparam(
+        SIZE,
+        _integer_of(SIZE, LARGE_SIZE),
+        f"pixels a side of an image: {SIZE}, or of a folder's pictures {LARGE_SIZE}",
+    )
+    balanced: bool = _hparam(
+        False, _flag, "show as many images of each class, those of small classes several times in an epoch"
+    )
     optimizer: str = _hparam("sgd", _one_of("sgd", "adam"), "optimizer: sgd, adam")
     weight_decay: float = _hparam(0.0, _number("of at least 0", lambda v: v >= 0), "L2 penalty on the parameters")
     gradient_accumulation_steps: int = _hparam(
@@ -204,9 +212,9 @@ def _default(spec: Field[Any], model: object) -> object:
     return recipe.get(spec.name, spec.metadata["default"])
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse._ActionsContainer, without: Sequence[str] = ()) -> None:
     """An option for each hyperparameter; options not given stay out of the parsed namespace."""
-    for spec in fields(Hparams):
+    for spec in (some for some in fields(Hparams) if some.name not in without):
         names = dict.fromkeys([f"--{spec.name}", f"--{spec.name.replace('_', '-')}"])
         _add_argument(parser, spec, list(names), f"{spec.metadata['meaning']} (default: {_defaults(spec)})")
         former = [f"--{name}" for name, now in _FORMER_NAMES.items() if now == spec.name]
@@ -220,7 +228,7 @@ def command_size(command: str) -> int:
     return Hparams.from_params({"size": given["size"]} if "size" in given else {}).size
 
 
-def _add_argument(parser: argparse.ArgumentParser, spec: Field[Any], names: list[str], meaning: str) -> None:
+def _add_argument(parser: argparse._ActionsContainer, spec: Field[Any], names: list[str], meaning: str) -> None:
     kinds = {"int": int, "float": float, "str": str}
     how: dict[str, Any] = {"dest": spec.name, "default": argparse.SUPPRESS, "help": meaning}
     if spec.type == "bool":
@@ -239,6 +247,12 @@ def _defaults(spec: Field[Any]) -> str:
 def given_arguments(options: argparse.Namespace) -> dict[str, object]:
     """The hyperparameters that the command line named."""
     return {spec.name: getattr(options, spec.name) for spec in fields(Hparams) if hasattr(options, spec.name)}
+
+
+def option(name: str, value: object) -> str:
+    """A hyperparameter as it stands in a command."""
+    dashed = name.replace("_", "-")
+    return f"--{'' if value else 'no-'}{dashed}" if isinstance(value, bool) else f"--{dashed} {value}"
 
 
 def command_hparams(command: str) -> tuple[dict[str, object], list[str]]:

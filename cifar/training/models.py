@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifar.data.images import SIZE
+from cifar.data.sizes import SIZE
 from cifar.training.hparams import WIDTHS, Hparams
 
 # Channels of the second convolution and units of the two hidden layers, at the width in WIDTHS.

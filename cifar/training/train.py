@@ -140,13 +140,22 @@ class _Training:
 
 def train_batches(hparams: Hparams, dataset: Dataset, index: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of an epoch over the images at `index`, in its own order and views."""
-    order = _shuffled(index, hparams.seed, epoch)[: hparams.epoch_images(len(index))]
+    order, images = _shuffled(index, hparams.seed, epoch), hparams.epoch_images(len(index))
+    order = _evenly(order, dataset.labels[order], images) if hparams.balanced else order[:images]
     augmentation = Augmentation(hparams, len(dataset.labels), epoch, index.device) if hparams.augments else None
     return batches(dataset, order, hparams.batch_size, augmentation)
 
 
 def _shuffled(index: Tensor, seed: int, epoch: int) -> Tensor:
     return index[torch.randperm(len(index), generator=epoch_generator(seed, epoch)).to(index.device)]
+
+
+def _evenly(order: Tensor, labels: Tensor, images: int) -> Tensor:
+    """So many images at a shuffled index, of each class as many, in turn; those of small classes again and again."""
+    classes = [order[labels == label] for label in labels.unique()]
+    each = math.ceil(images / len(classes))
+    shown = [of_class.repeat(math.ceil(each / len(of_class)))[:each] for of_class in classes]
+    return torch.stack(shown, dim=1).flatten()[:images]
 
 
 def _refuse_divergence(total: Tensor, step: int) -> None:

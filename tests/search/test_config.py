@@ -143,8 +143,11 @@ def test_no_file_breaks_the_reader(directory: Path, content: bytes) -> None:
         max_trials=st.integers(),
         concurrency=st.integers(),
         duration=st.text(max_size=6),
-        epochs=st.integers(),
-        seed=st.integers(),
+        hparams=st.dictionaries(
+            st.sampled_from(["epochs", "seed", "metric", "size", "flip", "lr", "gradient_accumulation_steps", "x"]),
+            st.integers() | st.booleans() | st.text(max_size=6) | st.floats(),
+            max_size=3,
+        ),
         name=st.text(max_size=6),
         tuner=st.text(max_size=6) | st.sampled_from(["TPE", "Random", "GridSearch", "Evolution", "GP"]),
     )
@@ -164,9 +167,10 @@ COMMAND = "python trial.py --epochs 8 --schedule triangular --flip --translate 2
         (Overrides(duration="90m"), "max_experiment_duration", "90m"),
         (Overrides(concurrency=3), "trial_concurrency", 3),
         (Overrides(name="Mine"), "experiment_name", "Mine"),
-        (Overrides(epochs=3), "trial_command", f"{COMMAND} --epochs 3"),
-        (Overrides(size=64), "trial_command", f"{COMMAND} --size 64"),
-        (Overrides(metric="balanced_accuracy"), "trial_command", f"{COMMAND} --metric balanced_accuracy"),
+        (Overrides(hparams={"epochs": 3}), "trial_command", f"{COMMAND} --epochs 3"),
+        (Overrides(hparams={"size": 64, "flip": True}), "trial_command", f"{COMMAND} --size 64"),
+        (Overrides(hparams={"metric": "balanced_accuracy"}), "trial_command", f"{COMMAND} --metric balanced_accuracy"),
+        (Overrides(hparams={"flip": False, "balanced": True}), "trial_command", f"{COMMAND} --no-flip --balanced"),
     ],
 )
 def test_an_option_changes_what_it_names_and_nothing_else(overrides: Overrides, name: str, value: object) -> None:
@@ -232,8 +236,13 @@ def test_what_is_wrong_with_the_space_file_is_listed_beside_the_rest(tmp_path: P
     assert second == "trialConcurrency must be an integer of at least 1, got 0"
 
 
+def test_what_is_searched_is_no_option() -> None:
+    with pytest.raises(RequestError, match=r"^--lr 0\.1: the search space has lr, so each trial gets its own$"):
+        load(ROOT / "config.yml", Overrides(hparams={"lr": 0.1}))
+
+
 def test_a_seed_is_the_tuners_and_the_trials() -> None:
-    config = load(ROOT / "config.yml", Overrides(seed=5))
+    config = load(ROOT / "config.yml", Overrides(hparams={"seed": 5}))
     assert config.tuner.class_args["seed"] == 5
     assert config.tuner.class_args["defaults"] == CONFIG["tuner"]["classArgs"]["defaults"]
     assert config.trial_command.endswith(" --seed 5")
@@ -259,7 +268,7 @@ def test_early_stopping_can_be_left_out() -> None:
 
 @pytest.mark.parametrize("tuner", ["Random", "GridSearch", "Evolution"])
 def test_another_tuner_gets_arguments_of_its_own(tuner: str) -> None:
-    config = load(ROOT / "config.yml", Overrides(tuner=tuner, seed=5))
+    config = load(ROOT / "config.yml", Overrides(tuner=tuner, hparams={"seed": 5}))
     seed = {"seed": 5} if tuner == "Random" else {}
     assert config.tuner.class_args == {"optimize_mode": "maximize"} | seed
 

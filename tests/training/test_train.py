@@ -450,3 +450,19 @@ def test_a_trial_that_another_process_lets_run_out_of_memory_has_a_whole_result(
         1 / 3,
     )
     assert result.details.keys() == result_of(tiny, FAST).details.keys()
+
+
+def test_uneven_classes_are_shown_evenly(tiny: Dataset) -> None:
+    uneven = replace(tiny, labels=torch.cat([torch.zeros(90, dtype=torch.int64), torch.arange(30) % 3]))
+    hparams = Hparams(balanced=True, batch_size=12)
+    shown = [*train_batches(hparams, uneven, torch.arange(120), epoch=1)]
+    labels = torch.cat([some for _, some in shown])
+    assert labels.bincount().tolist() == [40, 40, 40]
+    assert all(some.bincount(minlength=3).tolist() == [4, 4, 4] for _, some in shown)
+    images = torch.cat([some for some, _ in shown])
+    assert len({image.numpy().tobytes() for image in images[labels == 0]}) == 40  # each once before one comes again
+    assert len({image.numpy().tobytes() for image in images[labels == 1]}) == 10
+    again = torch.cat([some for _, some in train_batches(hparams, uneven, torch.arange(120), epoch=1)])
+    assert torch.equal(labels, again)
+    few = replace(hparams, images_per_epoch=30)
+    assert sum(len(some) for _, some in train_batches(few, uneven, torch.arange(120), epoch=1)) == 30
