@@ -90,18 +90,18 @@ def test_what_fit_gave() -> None:
 
 
 def test_how_soon_searches_come_close() -> None:
-    played = {line["contender"]: line for line in figures("contest")["played"]}
+    played = {line["contender"]: line for line in figures("contest/net")["played"]}
     ours, optuna, nni = (
         f"{played[name]['needed'][0]:,.0f}"
         for name in ("this project", "Optuna: TPE and a pruner", "NNI: TPE and Medianstop")
     )
     claim = (
         f"this project's after {ours} seconds**, Optuna's TPE with a pruner after {optuna}, NNI's TPE with Medianstop "
-        f"after {nni}, random search not within {figures('contest')['surrogates'][0]['seconds']:,.0f} ("
+        f"after {nni}, random search not within {figures('contest/net')['surrogates'][0]['seconds']:,.0f} ("
     )
     assert claim in " ".join(README.split())
     assert played["random search"]["needed"][0] is None
-    assert f"[{figures('contest')['surrogates'][0]['trainings']} trainings of it]" in " ".join(README.split())
+    assert f"[{figures('contest/net')['surrogates'][0]['trainings']} trainings of it]" in " ".join(README.split())
 
 
 @pytest.mark.parametrize("name", ["net", "fast"])

@@ -1,13 +1,16 @@
 """`python -m benchmarks.contest TABLE...`: searches of all contenders, replayed on surrogates of the tables.
 
 Regret against seconds: how far the mean accuracy of a search's leader lies below the best of the table's space. Two
-trials at once, each with half a second beside its training; nothing else is counted.
+trials at once, each with half a second beside its training; nothing else is counted. Each table has a report of its
+own in results/contest/; results/contest.md has all of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -40,6 +43,8 @@ HEADER = [
     "seconds to within a point",
     "worse than the defaults",
 ]
+_KNOWN = "What the surrogates know, by cross-validation"
+_PLAYED = "Points below the best of the space, and the seconds to come close"
 _ERROR_HEADER = [
     "table",
     "trainings",
@@ -100,18 +105,33 @@ def main() -> int:
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)  # NNI's tuners say each step
     warnings.simplefilter("ignore")  # Optuna's say what is experimental
-    fitted = {name: surrogates.load(PLANS[name]) for name in options.tables}
     seeds = dict.fromkeys(CONTENDERS, options.seeds) | dict.fromkeys(SLOW, options.slow_seeds)
-    command = f"python -m benchmarks.contest {' '.join(options.tables)} --seeds {options.seeds}"
-    command += f" --slow-seeds {options.slow_seeds}"
-    report = Report(RESULTS / "contest", "The contest, replayed", machine.describe(command, machine.choose_data()))
-    known = [fit_of(name, some) for name, some in fitted.items()]
-    report.table("What the surrogates know, by cross-validation", "surrogates", _ERROR_HEADER, known)
-    leads = {(name, who): play(some, who, seeds[who]) for name, some in fitted.items() for who in CONTENDERS}
-    played = [summed_up(name, who, fitted[name], some) for (name, who), some in leads.items()]
-    report.table("Points below the best of the space, and the seconds to come close", "played", HEADER, played)
-    plot(leads, fitted, RESULTS / "contest.png")
+    for name in options.tables:
+        play_table(surrogates.load(PLANS[name]), seeds)
+        sum_up_tables()
     return 0
+
+
+def play_table(surrogate: Surrogate, seeds: dict[str, int]) -> None:
+    name = surrogate.plan.name
+    command = f"python -m benchmarks.contest {name} --seeds {max(seeds.values())} --slow-seeds {seeds[SLOW[0]]}"
+    (RESULTS / "contest").mkdir(exist_ok=True)
+    facts = machine.describe(command, machine.choose_data())
+    report = Report(RESULTS / "contest" / name, f"The contest on the table {name}, replayed", facts)
+    report.table(_KNOWN, "surrogates", _ERROR_HEADER, [fit_of(name, surrogate)])
+    leads = {who: play(surrogate, who, seeds[who]) for who in CONTENDERS}
+    played = [summed_up(name, who, surrogate, some) for who, some in leads.items()]
+    report.table(_PLAYED, "played", HEADER, played)
+    plot(leads, surrogate, RESULTS / "contest" / f"{name}.png")
+
+
+def sum_up_tables() -> None:
+    """One report of those of the tables."""
+    known = [json.loads(path.read_text()) for path in sorted((RESULTS / "contest").glob("*.json"))]
+    commands = {"commands": "; ".join(some["facts"]["command"] for some in known)}
+    report = Report(RESULTS / "contest", "The contest, replayed", commands)
+    report.table(_KNOWN, "surrogates", _ERROR_HEADER, [Fitted(**line) for some in known for line in some["surrogates"]])
+    report.table(_PLAYED, "played", HEADER, [Played(**line) for some in known for line in some["played"]])
 
 
 def fit_of(name: str, surrogate: Surrogate) -> Fitted:
@@ -175,21 +195,24 @@ def median_with_interval(values: NDArray[np.float64]) -> list[float | None]:
     return [float(some) if np.isfinite(some) else None for some in (np.sort(values)[middle], low, high)]
 
 
-def plot(leads: dict[tuple[str, str], list[list[Lead]]], fitted: dict[str, Surrogate], path: Path) -> None:
+def plot(leads: dict[str, list[list[Lead]]], surrogate: Surrogate, path: Path) -> None:
+    """Mean regret of each contender with its 95 % interval."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(fitted), figsize=(7 * len(fitted), 6), layout="constrained", squeeze=False)
-    for axis, (name, surrogate) in zip(axes[0], fitted.items(), strict=True):
-        grid = np.geomspace(0.02, 1, 60) * seconds_of(surrogate)
-        for who in CONTENDERS:
-            curves = np.array([[regret(surrogate, some, moment) for moment in grid] for some in leads[name, who]])
-            axis.plot(grid, 100 * curves.mean(0), label=who)
-        axis.set(xscale="log", yscale="log", title=name, xlabel="seconds of search", ylabel="points below the best")
-        axis.grid(alpha=0.3)
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure, axis = pyplot.subplots(figsize=(9, 6), layout="constrained")
+    grid = np.geomspace(0.02, 1, 60) * seconds_of(surrogate)
+    for who, searches in leads.items():
+        curves = 100 * np.array([[regret(surrogate, some, moment) for moment in grid] for some in searches])
+        mean, margin = curves.mean(0), 1.96 * curves.std(0, ddof=1) / math.sqrt(len(curves))
+        (line,) = axis.plot(grid, mean, label=who, linestyle="-" if who.startswith("this project") else "--")
+        axis.fill_between(grid, mean - margin, mean + margin, color=line.get_color(), alpha=0.15, linewidth=0)
+    title = f"{surrogate.plan.name}: mean of {len(next(iter(leads.values())))} searches, 95 % intervals"
+    axis.set(xscale="log", yscale="log", title=title, xlabel="seconds of search", ylabel="points below the best")
+    axis.grid(alpha=0.3)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

@@ -246,7 +246,8 @@ def _guided(plan: Plan, seed: int, known: dict[str, Any], tpe_args: dict[str, An
     from cifar.search.assessor import EarlyDiscard
     from cifar.search.guided_tpe import GuidedTpe
 
-    return Nni(plan.space, GuidedTpe("maximize", seed, tpe_args, known), EarlyDiscard())
+    rises = max(1, plan.base.epochs // 4)  # the learning rate's quarter, in which `cifar fit` ends no trial
+    return Nni(plan.space, GuidedTpe("maximize", seed, tpe_args, known), EarlyDiscard(start_step=rises))
 
 
 def defaults_of(plan: Plan) -> dict[str, Any]:
