@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from prettytable import PrettyTable
 from tqdm import tqdm
 
@@ -22,13 +22,12 @@ from cifar.data.folder import Folder
 from cifar.data.holdout import TEST_SHARE
 from cifar.data.images import decode_files, is_deep
 from cifar.data.leaks import leaks
+from cifar.data.preview import grid
 from cifar.data.sizes import SIZE
 from cifar.errors import RequestError
 from cifar.system.files import new_file, refuse_to_replace
 
-_SHOWN = 10  # images per class in the grid
 _NAMED = 3  # images per finding
-_ZOOM = 2
 _NINETY_FIVE, _TYPICAL = 1.96, 0.7  # normal quantile, accuracy
 
 
@@ -59,9 +58,10 @@ def describe(data_name: str, preview: Path | None, force: bool) -> int:
     findings = list(find(data_name, train, test))
     print("\n".join(findings) or "nothing is wrong with the pictures")
     if preview:
+        sheet, explained = grid(train)
         with new_file(preview) as temporary:
-            grid(train).save(temporary, format=Image.registered_extensions()[preview.suffix.lower()])
-        print(f"pictures of each class: {preview}")
+            sheet.save(temporary, format=Image.registered_extensions()[preview.suffix.lower()])
+        print("\n".join([f"pictures of each class: {preview}", *explained]))
     return int(bool(findings))
 
 
@@ -196,18 +196,3 @@ def _names(part: Part, dataset: Dataset) -> Sequence[str]:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (" ..." if len(names) > _NAMED else "")
-
-
-def grid(dataset: Dataset) -> Image.Image:
-    """The first images of each class, a row per class with its name."""
-    font = ImageFont.load_default(size=14)
-    margin = 10 + max(int(font.getlength(name)) for name in dataset.classes)
-    side = SIZE * _ZOOM
-    sheet = Image.new("RGB", (margin + _SHOWN * side, len(dataset.classes) * side), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, name in enumerate(dataset.classes):
-        draw.text((5, row * side + side // 2 - 8), name, fill="black", font=font)
-        for column, number in enumerate((dataset.labels == row).nonzero().flatten()[:_SHOWN].tolist()):
-            image = Image.fromarray(dataset.images[number].permute(1, 2, 0).numpy())
-            sheet.paste(image.resize((side, side), Image.Resampling.NEAREST), (margin + column * side, row * side))
-    return sheet

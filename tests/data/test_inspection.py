@@ -3,10 +3,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import MakeFolder
 from PIL import Image
 
+from cifar.data import datasets, preview
 from cifar.data.inspection import describe
 from cifar.errors import RequestError
 
@@ -59,3 +61,22 @@ def test_the_grid_shows_every_class(folder: Path, tmp_path: Path) -> None:
         describe(str(folder), tmp_path / "grid.psd", force=False)  # which Pillow reads and cannot write
     with pytest.raises(RequestError, match="is no folder"):
         describe(str(folder), tmp_path / "nowhere" / "grid.png", force=False)
+
+
+@pytest.mark.parametrize("has_fonts", [True, False])
+def test_the_grid_names_classes_in_any_script(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch, has_fonts: bool
+) -> None:
+    if has_fonts and not (shutil.which("fc-match") and shutil.which("fc-list")):
+        pytest.skip("the system has no fontconfig")
+    if not has_fonts:
+        monkeypatch.setattr("cifar.data.preview.shutil.which", lambda _: None)
+    sheet, explained = preview.grid(datasets.load(str(make_folder({"cat": 9, "Größe": 9, "кошка\n": 9}))))
+    assert sheet.height == 3 * 64
+    assert explained == ([] if has_fonts else ["class 0: Größe", "class 2: кошка"])
+    rows = [np.asarray(sheet)[row * 64 : row * 64 + 64, : sheet.width - 640] for row in range(3)]
+    assert all((row < 128).any() for row in rows)
+
+
+def test_letters_that_no_font_has_become_a_number(make_folder: MakeFolder) -> None:
+    assert preview._font("\U0010fffe") is None
