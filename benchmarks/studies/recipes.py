@@ -10,21 +10,25 @@ import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from statistics import fmean
 
+import torch
 from tqdm import tqdm
 
 from benchmarks.shared import machine
 from benchmarks.shared.report import RESULTS, Report
-from benchmarks.table import curves
-from benchmarks.table.plan import Training
+from benchmarks.table.curves import evenly
 from cifar.data import datasets
+from cifar.data.datasets import Dataset, Splits
 from cifar.training import defaults
+from cifar.training.evaluation import evaluate
 from cifar.training.hparams import Hparams
+from cifar.training.train import Diverged, new_model, new_optimizer, train
 
 _ALL_IMAGES = 45_000  # of CIFAR-10, without those to validate on: for so many the recipes were made
+_FEW_VAL = 200  # images
 _SEEDS = {200: 3, 2_000: 3, 20_000: 2}
 # By images, what is tried: the power of how many times fewer they are, by which there are more epochs, and the steps of
 # the optimizer, at least, for which a batch is halved.
@@ -64,13 +68,39 @@ def main() -> int:
 
 def measure(data_name: str) -> Iterator[Line]:
     for images, seeds in _SEEDS.items():
-        with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), curves.begin, (data_name, images)) as pool:
+        with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _begin, (data_name, images)) as pool:
             for network in ("net", "fast"):
                 for recipe in tqdm(
                     [*recipes(network, images)], f"{network}, {images:,}", file=sys.stderr, disable=None
                 ):
-                    trainings = [Training(0, _seeded(recipe.hparams, seed)) for seed in range(seeds)]
-                    yield Line(recipe, [epochs[-1]["val_accuracy"] for epochs in pool.map(curves.curve, trainings)])
+                    trainings = [_seeded(recipe.hparams, seed) for seed in range(seeds)]
+                    yield Line(recipe, [*pool.map(_accuracy, trainings)])
+
+
+_loaded: tuple[Dataset, Splits]
+
+
+def _begin(data_name: str, images: int) -> None:
+    """Load the images, once per process."""
+    global _loaded
+    torch.set_num_threads(1)
+    dataset = datasets.load(data_name)
+    splits = datasets.split(dataset)
+    _loaded = dataset, replace(splits, train=evenly(splits.train, dataset, images))
+
+
+def _accuracy(hparams: Hparams) -> float:
+    """Of the last network; epochs on the way are evaluated on few images, since there are hundreds of them."""
+    dataset, splits = _loaded
+    model = new_model(hparams, dataset)
+    try:
+        for _ in train(
+            model, new_optimizer(model, hparams), hparams, dataset, replace(splits, val=splits.val[:_FEW_VAL])
+        ):
+            pass
+    except Diverged:
+        return 1 / len(dataset.classes)
+    return evaluate(model, dataset, splits.val).accuracy
 
 
 def recipes(network: str, images: int) -> Iterator[Recipe]:

@@ -22,7 +22,7 @@ def begin(data_name: str, train_images: int) -> None:
     dataset = datasets.load(data_name).to(machine.device())
     splits = datasets.split(dataset).to(machine.device())
     if train_images:
-        splits = replace(splits, train=_evenly(splits.train, dataset, train_images))
+        splits = replace(splits, train=evenly(splits.train, dataset, train_images))
     _loaded = dataset, splits
 
 
@@ -49,7 +49,7 @@ def curve(training: Training) -> list[dict[str, float]]:
     return epochs
 
 
-def _evenly(index: torch.Tensor, dataset: Dataset, images: int) -> torch.Tensor:
+def evenly(index: torch.Tensor, dataset: Dataset, images: int) -> torch.Tensor:
     """The first ones of each class, equally many."""
     each, labels = images // len(dataset.classes), dataset.labels[index]
     chosen = [index[labels == label][:each] for label in range(len(dataset.classes))]
