@@ -79,7 +79,7 @@ class Folder:
         if not readable:
             raise RequestError(f"{self.directory} has no readable {part} images")
         images = np.stack([image for image in decoded if image is not None])
-        groups = near_duplicates.groups(torch.from_numpy(images).permute(0, 3, 1, 2))
+        groups = self._groups(images, readable)
         chosen = np.flatnonzero(self._chosen(part, labels, groups, to_validate))
         if part == "train":
             self._refuse_small_classes(labels[chosen], to_validate[chosen])
@@ -90,6 +90,13 @@ class Folder:
             images[chosen], labels[chosen], classes, skipped, groups[chosen], names,
             to_validate[chosen] if to_validate.any() else None,
         )  # fmt: skip
+
+    def _groups(self, images: NDArray[np.uint8], files: Sequence[Picture]) -> NDArray[np.int64]:
+        """Of near-duplicates, by the smallest size: so the same pictures are held out in every size."""
+        if self.size != SIZE:
+            small = _decode([file.path for file in files], SIZE, f"comparing {self.directory.name}")
+            images = np.stack([image for image in small if image is not None])
+        return near_duplicates.groups(torch.from_numpy(images).permute(0, 3, 1, 2))
 
     def _name(self, picture: Picture) -> str:
         return str(picture.path.relative_to(self.directory))

@@ -137,6 +137,8 @@ def test_larger_images_are_kept_beside_small_ones(make_folder: MakeFolder) -> No
     assert small.fingerprint != large.fingerprint
     assert small.groups is not None and large.groups is not None
     assert np.array_equal(small.groups, large.groups)
+    assert small.names == large.names
+    assert datasets.load_test(folder).names == datasets.load_test(folder, 64).names
     assert datasets.load_test(folder, 64).size == 64
 
 
