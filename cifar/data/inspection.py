@@ -53,8 +53,8 @@ def describe(data_name: str, preview: Path | None, force: bool) -> int:
     print(_counts(train, test))
     print(_guessing(train))
     print(telling_apart(train))
-    if together := kept_together(train):
-        print(together)
+    for hint in filter(None, (kept_together(train), mirrored(train))):
+        print(hint)
     findings = list(find(data_name, train, test))
     print("\n".join(findings) or "nothing is wrong with the pictures")
     if preview:
@@ -101,6 +101,13 @@ def telling_apart(train: Dataset) -> str:
     images = len(datasets.split(train).val)
     points = 100 * _NINETY_FIVE * math.sqrt(2 * _TYPICAL * (1 - _TYPICAL) / images)
     return f"on {images:,} images to validate on, two networks of {_TYPICAL:.0%} are alike within {points:.1f} points"
+
+
+def mirrored(train: Dataset) -> str | None:
+    """A hint where mirror images are likely to be of no class; None where they are not."""
+    if train.name == "digits" or not all(len(name) == 1 or name.isdecimal() for name in train.classes):
+        return None
+    return "the classes look like letters or numbers, whose mirror images are none: train with --no-flip"
 
 
 def understood(folder: Folder) -> str:

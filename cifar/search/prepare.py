@@ -14,7 +14,7 @@ from filelock import BaseFileLock
 
 from cifar.data import datasets
 from cifar.data.datasets import PreparedImages
-from cifar.data.inspection import kept_together, telling_apart, understood
+from cifar.data.inspection import kept_together, mirrored, telling_apart, understood
 from cifar.data.leaks import leaks
 from cifar.data.sources import folder_of
 from cifar.errors import RequestError
@@ -91,8 +91,8 @@ def _tell_of_data(planned: Plan) -> None:
     train = datasets.load(planned.data, planned.size)
     if folder := folder_of(planned.data):
         print(understood(folder), *folder.why_left_out(), telling_apart(train), sep="\n", file=sys.stderr)
-    if together := kept_together(train):
-        print(together, file=sys.stderr)
+    for hint in filter(None, (kept_together(train), mirrored(train))):
+        print(hint, file=sys.stderr)
     with contextlib.suppress(RequestError):  # without test images there can be no leak
         for leak in leaks(train, datasets.load_test(planned.data, planned.size)):
             print(f"warning: {leak}", file=sys.stderr)

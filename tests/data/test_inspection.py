@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from conftest import MakeFolder
 from PIL import Image
 
 from cifar.data import datasets, preview
-from cifar.data.inspection import describe
+from cifar.data.datasets import Dataset
+from cifar.data.inspection import describe, mirrored
 from cifar.errors import RequestError
 
 
@@ -80,3 +82,18 @@ def test_the_grid_names_classes_in_any_script(
 
 def test_letters_that_no_font_has_become_a_number(make_folder: MakeFolder) -> None:
     assert preview._font("\U0010fffe") is None
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [(("0", "1", "10"), True), (("a", "b", "ß"), True), (("cat", "dog"), False), (("a", "big"), False)],
+)
+def test_letters_and_numbers_are_not_to_be_mirrored(tiny: Dataset, classes: tuple[str, ...], expected: bool) -> None:
+    hint = mirrored(replace(tiny, classes=classes))
+    assert (hint is not None) == expected
+    assert hint is None or "--no-flip" in hint
+
+
+def test_the_hint_is_told(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    describe(str(make_folder({"0": 9, "1": 9})), None, force=False)
+    assert "--no-flip" in capsys.readouterr().out
