@@ -14,7 +14,7 @@ import argparse
 import torch
 
 from cifar.data import datasets, test_log
-from cifar.training import augmentation, device
+from cifar.training import augmentation, defaults, device
 from cifar.training.evaluation import class_accuracies, evaluate
 from cifar.training.hparams import Hparams, add_arguments, given_arguments
 from cifar.training.train import EpochMetrics
@@ -28,12 +28,12 @@ from cifar.trials.run import epoch_metrics, run_trial
 def main(nni: NniTrial) -> Result:
     options = parse_arguments()
     params = {**given_arguments(options), **nni.next_params()}
-    hparams = augmentation.fitting(Hparams.from_params(params), options.data)
-    if earlier := nni.finished_before():  # this trial was killed after its report
-        nni.save_again(earlier, hparams, options.data)
-        return earlier
-    dataset = datasets.load(options.data, hparams.size)
+    dataset = datasets.load(options.data, Hparams.from_params(params).size)
     splits = datasets.split(dataset)
+    hparams = augmentation.fitting(defaults.for_data(params, len(splits.train)), options.data)
+    if earlier := nni.finished_before():  # this trial was killed after its report
+        nni.save_again(earlier, hparams, dataset, splits)
+        return earlier
     claim = device.claim(nni.concurrency(), nni.experiment_id, nni.processes)
     torch.set_num_threads(claim.threads(hparams))
 

@@ -69,6 +69,7 @@ class Nni:
         self._tuner, self._assessor = tuner, assessor
         self._params: dict[int, Params] = {}
         self._curves: dict[int, list[dict[str, float]]] = {}
+        self._stopped = set[int]()
         tuner.update_search_space(space)
 
     def propose(self, number: int) -> Params:
@@ -78,6 +79,12 @@ class Nni:
     def goes_on(self, number: int, epoch: int, accuracy: float) -> bool:
         if self._assessor is None:
             return True
+        if self._assess(number, accuracy):
+            return True
+        self._stopped.add(number)
+        return False
+
+    def _assess(self, number: int, accuracy: float) -> bool:
         curve = self._curves.setdefault(number, [])
         curve.append({"default": accuracy, "seed": self._params[number].get("seed", 0)})
         return bool(self._assessor.assess_trial(str(number), curve).name == "Good")
@@ -86,7 +93,9 @@ class Nni:
         self._tuner.receive_trial_result(number, self._params[number], {"default": accuracy})
         self._tuner.trial_end(number, True)
         if self._assessor is not None:
-            self._assessor.trial_end(str(number), True)
+            if number not in self._stopped:
+                self._assess(number, accuracy)  # whose answer to a last epoch NNI ignores
+            self._assessor.trial_end(str(number), number not in self._stopped)
 
 
 class Optuna:
@@ -246,8 +255,7 @@ def _guided(plan: Plan, seed: int, known: dict[str, Any], tpe_args: dict[str, An
     from cifar.search.assessor import EarlyDiscard
     from cifar.search.guided_tpe import GuidedTpe
 
-    rises = max(1, plan.base.epochs // 4)  # the learning rate's quarter, in which `cifar fit` ends no trial
-    return Nni(plan.space, GuidedTpe("maximize", seed, tpe_args, known), EarlyDiscard(start_step=rises))
+    return Nni(plan.space, GuidedTpe("maximize", seed, tpe_args, known), EarlyDiscard())
 
 
 def defaults_of(plan: Plan) -> dict[str, Any]:

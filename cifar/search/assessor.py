@@ -1,8 +1,7 @@
-"""Early discard: after each epoch the worse trials end, and never one that nearly ties."""
+"""Early discard: a trial ends when it can no longer come among the best, by what earlier ones gained from there on."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any, Literal
 
 import numpy as np
@@ -11,12 +10,16 @@ from nni.utils import extract_scalar_reward
 
 from cifar.search.tuner import FIRST_SEED
 
+_LUCKY = 0.9  # of the gains that earlier trials made from an epoch to their end: so much a trial may yet gain
+
 
 class EarlyDiscard(Assessor):  # type: ignore[misc]  # NNI has no types
-    """Ends a trial that is not among the best `keep` of all that came to its epoch, by more than `slack`.
+    """Ends a trial that would not be among the best `keep` of those that ran to their end, gain as it may.
 
-    `keep` is a share, `slack` a difference of the metric: what seeds make is no reason to end a trial. A leader's
-    repeat runs to its end, whatever its first epochs are like: it is there to say what seeds make.
+    How much a trial may gain from its epoch on, `warm_up` or more that ran to their end have shown; where early epochs
+    say little of the last, they differ widely, and hardly any trial is ended. `keep` is a share, `slack` a difference
+    of the metric: what seeds make is no reason to end a trial. A leader's repeat runs to its end, whatever its first
+    epochs are like: it is there to say what seeds make.
     """
 
     def __init__(
@@ -25,23 +28,27 @@ class EarlyDiscard(Assessor):  # type: ignore[misc]  # NNI has no types
         keep: float = 0.34,
         slack: float = 0.02,
         start_step: int = 1,
-        warm_up: int = 4,
+        warm_up: int = 6,
     ) -> None:
         self._sign = -1.0 if optimize_mode == "minimize" else 1.0
         self._keep, self._slack, self._start_step, self._warm_up = keep, slack, start_step, warm_up
-        self._seen = defaultdict[int, dict[str, float]](dict)  # epoch -> trial -> figure
+        self._curves: dict[str, list[float]] = {}  # figures of a trial's epochs
+        self._whole = set[str]()  # trials that ran to their end
 
     def assess_trial(self, trial_job_id: str, trial_history: list[Any]) -> AssessResult:
-        epoch, figure = len(trial_history), self._sign * float(extract_scalar_reward(trial_history[-1]))
-        seen = self._seen[epoch]
-        seen[trial_job_id] = figure
-        if epoch < self._start_step or len(seen) < self._warm_up or _is_repeat(trial_history[-1]):
+        curve = [self._sign * float(extract_scalar_reward(figure)) for figure in trial_history]
+        self._curves[trial_job_id], epoch = curve, len(curve)
+        longer = [some for trial, some in self._curves.items() if trial in self._whole and len(some) > epoch]
+        if epoch < self._start_step or len(longer) < self._warm_up or _is_repeat(trial_history[-1]):
             return AssessResult.Good
-        least = float(np.quantile([*seen.values()], 1 - self._keep)) - self._slack
-        return AssessResult.Good if figure >= least else AssessResult.Bad
+        gain = np.quantile([some[-1] - some[epoch - 1] for some in longer], _LUCKY)
+        least = np.quantile([some[-1] for some in longer], 1 - self._keep) - self._slack
+        return AssessResult.Good if curve[-1] + gain >= least else AssessResult.Bad
 
     def trial_end(self, trial_job_id: str, success: bool) -> None:
-        """What an ended trial had stays what others are measured by."""
+        """NNI calls it of trials that were ended early too, without success."""
+        if success:
+            self._whole.add(trial_job_id)
 
 
 def _is_repeat(metrics: Any) -> bool:

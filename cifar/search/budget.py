@@ -8,11 +8,11 @@ from typing import Any
 
 from cifar.errors import RequestError
 from cifar.search import config
-from cifar.search.algorithms import EARLY_DISCARD
 from cifar.search.concurrency import Choice
 from cifar.search.forecast import Throughput
 from cifar.system.durations import duration_text
-from cifar.training.hparams import Hparams, command_hparams
+from cifar.training.defaults import for_data
+from cifar.training.hparams import command_hparams
 
 _TRIALS = 30  # for which there is to be time
 _COST = 1.5  # of a trial, in whole random ones: most are ended early, but a search comes to like wide networks
@@ -42,7 +42,7 @@ def fitted(ready: Any, choice: Choice, seconds: float, images: int) -> Any:
     if choice.throughput is None:
         raise RequestError("a time limit needs trials of one process, whose speed is measured")
     given, _ = command_hparams(ready.trial_command)
-    nominal = Hparams.from_params(given)
+    nominal = for_data(given, images)
     trial, trials = of_trial(seconds, choice.throughput, nominal.epochs * nominal.epoch_images(images), images)
     if trials < _LEAST_TRIALS:
         raise RequestError(
@@ -56,8 +56,6 @@ def fitted(ready: Any, choice: Choice, seconds: float, images: int) -> Any:
     )
     ready = config.changed(ready, trial_command=f"{ready.trial_command} {trial.options}")
     ready.max_trial_number, ready.max_experiment_duration = None, f"{seconds:.0f}s"
-    if ready.assessor and ready.assessor.class_name == EARLY_DISCARD:  # not while the learning rate rises
-        ready.assessor.class_args = {**ready.assessor.class_args, "start_step": max(1, trial.epochs // 4)}
     return ready
 
 

@@ -31,7 +31,7 @@ from cifar.data.datasets import Dataset, Splits
 from cifar.errors import RequestError
 from cifar.search.search_space import sampled_values
 from cifar.system.processes import spawned
-from cifar.training import augmentation, device, models
+from cifar.training import augmentation, defaults, device, models
 from cifar.training.evaluation import evaluate
 from cifar.training.hparams import Hparams, command_hparams
 from cifar.training.steps import new_step
@@ -92,14 +92,14 @@ def largest(space: dict[str, Any], command: str) -> Hparams:
     return max((Hparams.from_params({**given, **chosen, "model": model}) for model in models), key=parameter_count)
 
 
-def samples(space: dict[str, Any], command: str) -> list[Hparams]:
-    """What a random search of the space would try first, the same each time."""
+def samples(space: dict[str, Any], command: str) -> list[dict[str, object]]:
+    """The hyperparameters that a random search of the space would try first, the same each time."""
     from nni.algorithms.hpo.random_tuner import suggest
     from nni.common.hpo_utils import deformat_parameters, format_search_space
 
     (given, _), chance, formatted = command_hparams(command), np.random.default_rng(0), format_search_space(space)
     drawn = [deformat_parameters(suggest(chance, formatted), formatted) for _ in range(_SAMPLES)]
-    return [Hparams.from_params({**given, **params}) for params in drawn]
+    return [{**given, **params} for params in drawn]
 
 
 def processes_per_trial(command: str) -> int:
@@ -237,7 +237,7 @@ def _imitate(
     data_name: str,
     concurrency: int,
     biggest: Hparams,
-    sampled: list[Hparams],
+    sampled: list[dict[str, object]],
 ) -> None:
     """In its own process: get ready as a trial does, wait for the others, then measure."""
     os.environ.update(variables)
@@ -253,7 +253,8 @@ def _imitate(
         torch.set_num_threads(claim.threads(biggest))
         step_seconds = _step_seconds(biggest, dataset, splits, at_most_seconds=0)
         trial_seconds = []
-        for hparams in (augmentation.fitting(some, data_name) for some in sampled):
+        for params in sampled:
+            hparams = augmentation.fitting(defaults.for_data(params, len(splits.train)), data_name)
             torch.set_num_threads(claim.threads(hparams))
             trial_seconds.append(_trial_seconds(hparams, dataset, splits))
         connection.send(Measurement(fmean(trial_seconds), step_seconds, _peak_bytes(claim.device)))

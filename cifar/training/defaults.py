@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cifar.training.hparams import Hparams
 
 _RECIPES_IMAGES = 45_000  # CIFAR-10's without those to validate on: for them the recipes were made
+_EPOCHS_POWER = 0.5  # of how many times fewer the images are, by which there are more epochs (results/recipes.md)
 _FEWEST_STEPS, _SMALLEST_BATCH = 100, 4
 _FALLING = 2.0  # a rate that falls is half as high in the mean as at its peak
+
+
+def for_data(given: Mapping[str, object], images: int) -> Hparams:
+    """What `trial.py` trains that is given no more than this: on as many images as CIFAR-10's, the recipe itself."""
+    return Hparams.from_params(given) if images >= _RECIPES_IMAGES else for_budget(given, images)
 
 
 def for_budget(given: Mapping[str, object], images: int) -> Hparams:
     """What `given` names, and for all else the recipe, with batches and steps that fit a training on `images` images.
 
-    A recipe is made for its own epochs of CIFAR-10. A batch is halved until there are enough of them. How far one image
-    moves the parameters stays the same, whatever batch size and momentum are; with fewer images in all each moves them
-    further, by the root of how many times fewer (results/table.md).
+    A recipe is made for its own epochs of CIFAR-10; of fewer images there are more epochs. A batch is halved until
+    there are enough of them. How far one image moves the parameters stays the same, whatever batch size and momentum
+    are; with fewer images in all each moves them further, by the root of how many times fewer (results/table.md).
     """
     recipe, asked = Hparams.from_params({"model": given.get("model", "net")}), Hparams.from_params(given)
+    if "epochs" not in given:
+        asked = replace(asked, epochs=round(asked.epochs * max(1.0, _RECIPES_IMAGES / images) ** _EPOCHS_POWER))
     seen = asked.epochs * asked.epoch_images(images)
     batch_size, least = asked.batch_size, 2 * max(_SMALLEST_BATCH, asked.gradient_accumulation_steps)
     while "batch_size" not in given and batch_size >= least and seen < _FEWEST_STEPS * batch_size:
@@ -29,4 +38,4 @@ def for_budget(given: Mapping[str, object], images: int) -> Hparams:
         lr *= batch_size / recipe.batch_size * (1 - asked.momentum) / (1 - recipe.momentum)
         lr *= math.sqrt(max(1.0, recipe.epochs * _RECIPES_IMAGES / seen))
         lr *= _FALLING if asked.schedule == "triangular" != recipe.schedule else 1.0
-    return Hparams.from_params({**given, "batch_size": batch_size, "lr": float(f"{lr:.2g}")})
+    return Hparams.from_params({**given, "epochs": asked.epochs, "batch_size": batch_size, "lr": float(f"{lr:.2g}")})

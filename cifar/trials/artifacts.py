@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from cifar.data import datasets
 from cifar.data.datasets import Dataset, Splits
 from cifar.inference import model_file
 from cifar.system.files import write_json
@@ -44,13 +43,11 @@ def save_artifacts(result: Result, trained: Trained | None, hparams: Hparams, da
         (directory / layout.CHECKPOINT).unlink(missing_ok=True)
 
 
-def save_again(result: Result, hparams: Hparams, data_name: str) -> None:
+def save_again(result: Result, hparams: Hparams, dataset: Dataset, splits: Splits) -> None:
     """Save what a start that was killed after its report did not come to save: its network is in the checkpoint."""
     checkpoint = nni_client.directory() / layout.CHECKPOINT
     if not checkpoint.exists():
         return
-    dataset = datasets.load(data_name, hparams.size)
-    splits = datasets.split(dataset)
     trained = restored(hparams, dataset, splits, torch.device("cpu"), checkpoint)
     is_whole = trained is not None and len(trained.history) == result.epochs
     save_artifacts(result, trained if is_whole else None, hparams, dataset, splits)

@@ -169,10 +169,10 @@ class NniTrial:
         if self.speaks:
             artifacts.save_artifacts(result, trained, hparams, dataset, splits)
 
-    def save_again(self, result: Result, hparams: Hparams, data_name: str) -> None:
+    def save_again(self, result: Result, hparams: Hparams, dataset: Dataset, splits: Splits) -> None:
         """Save what an earlier start of this trial did not come to save."""
         if self.speaks:
-            artifacts.save_again(result, hparams, data_name)
+            artifacts.save_again(result, hparams, dataset, splits)
 
 
 def _was_restarted() -> bool:

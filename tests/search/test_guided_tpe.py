@@ -104,15 +104,41 @@ def test_what_lies_near_counts_more_than_what_lies_far() -> None:
     assert here > elsewhere > there
 
 
-def test_the_worse_trials_end_and_no_near_tie_does() -> None:
-    assessor = EarlyDiscard(keep=0.34, slack=0.02, warm_up=4)
-    for number, figure in enumerate([0.5, 0.4, 0.3, 0.2]):
-        expected = AssessResult.Good if number < 3 else AssessResult.Bad
-        assert assessor.assess_trial(str(number), [{"default": figure}]) is expected
-    assert assessor.assess_trial("near", [{"default": 0.395}]) is AssessResult.Good
-    assert assessor.assess_trial("worse", [{"default": 0.3}]) is AssessResult.Bad
-    assert assessor.assess_trial("0", [{"default": 0.5}, {"default": 0.1}]) is AssessResult.Good  # alone so far
-    assessor.trial_end("0", True)
+def after(assessor: EarlyDiscard, *curves: list[float]) -> EarlyDiscard:
+    """Trials with these figures have run to their end."""
+    for number, curve in enumerate(curves):
+        for epoch in range(1, len(curve) + 1):
+            assert (
+                assessor.assess_trial(str(number), [{"default": some} for some in curve[:epoch]]) is AssessResult.Good
+            )
+        assessor.trial_end(str(number), True)
+    return assessor
+
+
+def test_a_trial_ends_that_would_not_come_among_the_best() -> None:
+    """Each gains 0.1 to 0.2 from its first epoch on; of three the best third ends at 0.6 and more."""
+    assessor = after(EarlyDiscard(warm_up=3), [0.3, 0.4], [0.4, 0.55], [0.4, 0.6])
+    assert assessor.assess_trial("hopeful", [{"default": 0.37}]) is AssessResult.Good
+    assert assessor.assess_trial("hopeless", [{"default": 0.3}]) is AssessResult.Bad
+    assessor.trial_end("hopeless", False)
+    assert assessor.assess_trial("at its end", [{"default": 0.3}, {"default": 0.1}]) is AssessResult.Good
+
+
+def test_where_early_epochs_say_little_no_trial_ends() -> None:
+    assessor = after(EarlyDiscard(warm_up=3), [0.5, 0.3, 0.6], [0.2, 0.2, 0.65], [0.3, 0.4, 0.5])
+    assert assessor.assess_trial("late", [{"default": 0.25}]) is AssessResult.Good
+    assert assessor.assess_trial("late", [{"default": 0.25}, {"default": 0.21}]) is AssessResult.Good
+
+
+def test_only_trials_that_ran_to_their_end_tell_what_may_be_gained() -> None:
+    assessor = after(EarlyDiscard(warm_up=3), [0.5, 0.6], [0.5, 0.6])
+    assessor.assess_trial("running", [{"default": 0.5}, {"default": 0.6}])
+    assert assessor.assess_trial("low", [{"default": 0.1}]) is AssessResult.Good
+    assessor.trial_end("running", True)
+    assert assessor.assess_trial("low", [{"default": 0.1}]) is AssessResult.Bad
+    patient = after(EarlyDiscard(warm_up=2, start_step=2), [0.5, 0.6, 0.7], [0.5, 0.6, 0.7])
+    assert patient.assess_trial("low", [{"default": 0.1}]) is AssessResult.Good
+    assert patient.assess_trial("low", [{"default": 0.1}, {"default": 0.1}]) is AssessResult.Bad
 
 
 def test_of_a_finite_space_every_point_is_proposed_and_none_twice() -> None:
@@ -171,14 +197,12 @@ def test_in_any_space_it_proposes_points_of_the_space(space: dict[str, Any], see
 
 
 def test_a_repeat_is_never_ended() -> None:
-    assessor = EarlyDiscard(warm_up=2)
-    for number, figure in enumerate([0.5, 0.6, 0.7]):
-        assessor.assess_trial(str(number), [{"default": figure}])
+    assessor = after(EarlyDiscard(warm_up=2), [0.5, 0.6], [0.6, 0.7])
     assert assessor.assess_trial("low", [{"default": 0.1, "seed": 7}]) is AssessResult.Bad
     assert assessor.assess_trial("repeat", [{"default": 0.1, "seed": 5_002}]) is AssessResult.Good
 
 
 def test_where_less_is_better_the_higher_trials_end() -> None:
-    assessor = EarlyDiscard("minimize", keep=0.5, slack=0.0, warm_up=2)
-    assert assessor.assess_trial("0", [1.0]) is AssessResult.Good
-    assert assessor.assess_trial("1", [2.0]) is AssessResult.Bad
+    assessor = after(EarlyDiscard("minimize", keep=0.5, slack=0.0, warm_up=2), [2.0, 1.0], [2.0, 1.2])
+    assert assessor.assess_trial("low", [{"default": 2.0}]) is AssessResult.Good
+    assert assessor.assess_trial("high", [{"default": 3.0}]) is AssessResult.Bad
