@@ -26,6 +26,9 @@ from cifar.search.plan import Plan, Request, count_remaining, plan
 from cifar.search.remote import hosts
 from cifar.system import environment, locks, processes
 from cifar.system.ports import claim_port
+from cifar.training import augmentation
+from cifar.training.defaults import for_data
+from cifar.training.hparams import command_hparams
 from cifar.trials import database, store
 from cifar.trials.store import Trial
 
@@ -114,6 +117,7 @@ def prepare_resumed(request: Request, held: ExitStack, experiment_id: str) -> Pr
     trials = store.read_trials(directory)
     images, images_claim = datasets.hold(planned.data, planned.size)
     store.refuse_other_data(trials, images.fingerprint)
+    _refuse_other_defaults(trials, planned)
     facts = read_facts(directory) or SearchFacts(planned.data)
     _tell_of_changed_space(directory, facts, planned.config)
     hosts.end([info.host for info in planned.hosts], directory.name)
@@ -175,6 +179,30 @@ def _unfit(trials: list[Trial], loaded: Any) -> list[str]:
         numbers = ", ".join(str(trial.number) for trial in unfit)
         print(f"the tuner will not hear of trials outside the search space: {numbers}", file=sys.stderr)
     return [trial.id for trial in unfit]
+
+
+def _refuse_other_defaults(trials: list[Trial], planned: Plan) -> None:
+    """RequestError where this version would train a trial otherwise than the version did that ran it."""
+    given, _ = command_hparams(planned.config.trial_command)
+    for trial in trials:
+        known = (trial.result or {}).get("hparams", {})
+        now = _hparams_now({**given, **trial.params}, trial.data.get("train_images"), planned.data)
+        for name in known.keys() & now.keys():
+            if known[name] != now[name]:
+                raise RequestError(
+                    f"trial {trial.number} was trained with {name} {known[name]}, this version would train it with "
+                    f"{now[name]}: further trials would not compare; begin a new search"
+                )
+
+
+def _hparams_now(params: dict[str, object], images: int | None, data_name: str) -> dict[str, object]:
+    """With which a trial of these parameters trains; {} where an earlier version, or another script, does not say."""
+    if images is None:
+        return {}
+    try:
+        return vars(augmentation.fitting(for_data(params, images), data_name))
+    except RequestError:  # of a trial outside the search space
+        return {}
 
 
 def _tell_of_changed_space(directory: Path, facts: SearchFacts, loaded: Any) -> None:

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fake_experiments as fake
+import pytest
+
+from cifar.errors import RequestError
+from cifar.search.prepare import _refuse_other_defaults
+from cifar.trials import store
+
+
+def refuse(tmp_path: Path, command: str, images: int | None) -> None:
+    """As for an experiment of one trial, of two epochs and batches of 4, with this command and so many images."""
+    facts: dict[str, Any] = {} if images is None else {"train_images": images}
+    experiment = fake.make(tmp_path / "made", [{"accuracy": 0.5, "fingerprints": facts}])
+    planned: Any = SimpleNamespace(config=SimpleNamespace(trial_command=command), data="cifar10")
+    _refuse_other_defaults(store.read_trials(experiment), planned)
+
+
+@pytest.mark.parametrize(
+    ("command", "images"),
+    [
+        ("python trial.py", 45_000),
+        ("python trial.py --epochs 2", 2_000),
+        ("python trial.py --batch-size 32", None),
+    ],
+)
+def test_trials_that_would_be_trained_the_same_way_go_on(tmp_path: Path, command: str, images: int | None) -> None:
+    refuse(tmp_path, command, images)
+
+
+@pytest.mark.parametrize(
+    ("command", "images", "message"),
+    [
+        ("python trial.py", 2_000, "trial 0 was trained with epochs 2, this version would train it with 9"),
+        ("python trial.py --batch-size 32", 45_000, "trial 0 was trained with batch_size 4, .* with 32: further"),
+    ],
+)
+def test_trials_that_would_not_compare_end_the_experiment(
+    tmp_path: Path, command: str, images: int, message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        refuse(tmp_path, command, images)
