@@ -10,14 +10,12 @@ from nni.utils import extract_scalar_reward
 
 from cifar.search.tuner import FIRST_SEED
 
-_LUCKY = 0.9  # of the gains that earlier trials made from an epoch to their end: so much a trial may yet gain
-
 
 class EarlyDiscard(Assessor):  # type: ignore[misc]  # NNI has no types
     """Ends a trial that would not be among the best `keep` of those that ran to their end, gain as it may.
 
-    How much a trial may gain from its epoch on, `warm_up` or more that ran to their end have shown; where early epochs
-    say little of the last, they differ widely, and hardly any trial is ended. `keep` is a share, `slack` a difference
+    From its epoch on a trial may gain as much as the luckiest of `warm_up` or more that ran to their end; where early
+    epochs say little of the last, that is so much that hardly any trial is ended. `keep` is a share, `slack` a difference
     of the metric: what seeds make is no reason to end a trial. A leader's repeat runs to its end, whatever its first
     epochs are like: it is there to say what seeds make.
     """
@@ -41,7 +39,7 @@ class EarlyDiscard(Assessor):  # type: ignore[misc]  # NNI has no types
         longer = [some for trial, some in self._curves.items() if trial in self._whole and len(some) > epoch]
         if epoch < self._start_step or len(longer) < self._warm_up or _is_repeat(trial_history[-1]):
             return AssessResult.Good
-        gain = np.quantile([some[-1] - some[epoch - 1] for some in longer], _LUCKY)
+        gain = max(some[-1] - some[epoch - 1] for some in longer)
         least = np.quantile([some[-1] for some in longer], 1 - self._keep) - self._slack
         return AssessResult.Good if curve[-1] + gain >= least else AssessResult.Bad
 
