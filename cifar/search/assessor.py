@@ -15,9 +15,9 @@ class EarlyDiscard(Assessor):  # type: ignore[misc]  # NNI has no types
     """Ends a trial that would not be among the best `keep` of those that ran to their end, gain as it may.
 
     From its epoch on a trial may gain as much as the luckiest of `warm_up` or more that ran to their end; where early
-    epochs say little of the last, that is so much that hardly any trial is ended. `keep` is a share, `slack` a difference
-    of the metric: what seeds make is no reason to end a trial. A leader's repeat runs to its end, whatever its first
-    epochs are like: it is there to say what seeds make.
+    epochs say little of the last, that is so much that hardly any trial is ended. `keep` is a share, `slack` a
+    difference of the metric: what seeds make is no reason to end a trial. A leader's repeat runs to its end, whatever
+    its first epochs are like: it is there to say what seeds make.
     """
 
     def __init__(
