@@ -10,10 +10,13 @@ from cifar.trials import warm_start
 warm_start.hand_over(__name__)  # under NNI, to a process that has imported what follows
 
 import argparse
+from pathlib import Path
 
 import torch
 
 from cifar.data import datasets, test_log
+from cifar.inference import model_file
+from cifar.system.files import refuse_to_replace
 from cifar.training import augmentation, defaults, device
 from cifar.training.evaluation import class_accuracies, evaluate
 from cifar.training.hparams import Hparams, add_arguments, given_arguments
@@ -27,6 +30,8 @@ from cifar.trials.run import epoch_metrics, run_trial
 
 def main(nni: NniTrial) -> Result:
     options = parse_arguments()
+    if options.save:
+        refuse_to_replace(options.save, options.force)
     params = {**given_arguments(options), **nni.next_params()}
     dataset = datasets.load(options.data, Hparams.from_params(params).size)
     splits = datasets.split(dataset)
@@ -48,8 +53,12 @@ def main(nni: NniTrial) -> Result:
     nni.report_final(result)
     nni.save_artifacts(result, trained, hparams, dataset, splits)
     nni.say(f"{result.status}: {result.reason}")
-    if nni.is_absent and nni.processes.is_main and trained and result.status == "ok" and options.test:
-        nni.say(test_accuracy(trained.model, hparams, options.data, claim.device))
+    if nni.is_absent and nni.processes.is_main and trained:
+        if options.save:
+            model_file.save(options.save, trained.model, hparams, dataset, {"validation": trained.history[-1].accuracy})
+            nni.say(f"model of epoch {len(trained.history)}: {options.save}")
+        if result.status == "ok" and options.test:
+            nni.say(test_accuracy(trained.model, hparams, options.data, claim.device))
     return result
 
 
@@ -64,6 +73,10 @@ def parse_arguments() -> argparse.Namespace:
         help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)",
     )
     parser.add_argument("--no-test", dest="test", action="store_false", help="alone: leave the test images unread")
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="alone: keep the network, for cifar predict and export"
+    )
+    parser.add_argument("--force", action="store_true", help="replace FILE if it is there")
     add_arguments(parser)
     return parser.parse_args()
 

@@ -18,6 +18,8 @@ from conftest import MakeFolder
 from experiments import ROOT
 from fake_manager import Manager, parameters
 
+from cifar.inference import model_file
+from cifar.inference.predict import predict
 from cifar.system.files import read_json
 from cifar.training.hparams import Hparams
 from cifar.trials import layout, nni_client, top_models
@@ -338,10 +340,32 @@ def test_without_a_home_a_trial_says_what_to_set(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("model", ["net", "fast"])
-def test_larger_pictures_go_all_the_way(make_folder: MakeFolder, model: str) -> None:
+def test_larger_pictures_go_all_the_way(make_folder: MakeFolder, tmp_path: Path, model: str) -> None:
     folder = make_folder({"cat": 30, "dog": 30})
     size = ["--data", str(folder), "--size", "64"]
-    run = trial(*size, "--model", model, "--width", "4", "--epochs", "1", "--batch-size", "8")
+    kept = tmp_path / "kept.pt"
+    options = ["--model", model, "--width", "4", "--epochs", "1", "--batch-size", "8", "--save", str(kept)]
+    run = trial(*size, *options)
     assert run.returncode == 0, run.stderr
     assert "test accuracy " in run.stdout
+    assert f"model of epoch 1: {kept}" in run.stdout
+    saved = model_file.load(kept)
+    assert (saved.hparams.size, saved.classes) == (64, ("cat", "dog"))
+    (prediction,) = predict(saved, [folder / "cat" / "000.png"], top=1)
+    assert prediction.error == ""
+    assert f"{kept} exists; --force replaces it" in trial(*size, "--save", str(kept)).stderr
     assert "size must be one of 32, 64, got 48" in trial(*size[:2], "--size", "48").stderr
+
+
+def test_an_interrupted_training_keeps_its_last_whole_epoch(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.safetensors"
+    command = [sys.executable, str(ROOT / "trial.py"), *QUICK, "--epochs", "100000", "--save", str(kept)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("epoch 1/100000")
+    process.send_signal(signal.SIGINT)
+    *_, last = process.communicate(timeout=60)[0].splitlines()
+    assert process.returncode == 130
+    epoch = int(last.removeprefix("model of epoch ").removesuffix(f": {kept}"))
+    assert epoch >= 1
+    assert model_file.load(kept).accuracy["validation"] > 0
