@@ -20,14 +20,15 @@ from cifar.data.datasets import Dataset
 from cifar.data.decoded import Part
 from cifar.data.folder import Folder
 from cifar.data.holdout import TEST_SHARE
-from cifar.data.images import decode_files, is_deep
+from cifar.data.images import DecodedFile, decode_files, is_deep
 from cifar.data.leaks import leaks
 from cifar.data.preview import grid
-from cifar.data.sizes import SIZE
+from cifar.data.sizes import LARGE_SIZE, SIZE
 from cifar.errors import RequestError
 from cifar.system.files import new_file, refuse_to_replace
 
 _NAMED = 3  # images per finding
+_DETAILED = 4  # times as many pixels a side as networks see
 _NINETY_FIVE, _TYPICAL = 1.96, 0.7  # normal quantile, accuracy
 
 
@@ -48,14 +49,17 @@ def describe(data_name: str, preview: Path | None, force: bool) -> int:
     if preview and Image.registered_extensions().get(preview.suffix.lower()) not in Image.SAVE:
         raise RequestError(f"--preview must end like a picture, as in grid.png, got {str(preview)!r}")
     train, test = datasets.load(data_name), datasets.load_test(data_name)
-    if folder := sources.folder_of(data_name):
+    folder = sources.folder_of(data_name)
+    files = _examined(folder) if folder else []
+    if folder:
         print(understood(folder))
+        print(_sizes(files))
     print(_counts(train, test))
     print(_guessing(train))
     print(telling_apart(train))
     for hint in filter(None, (kept_together(train), mirrored(train))):
         print(hint)
-    findings = list(find(data_name, train, test))
+    findings = [*(_of_folder(folder, files) if folder else ()), *find(data_name, train, test)]
     print("\n".join(findings) or "nothing is wrong with the pictures")
     if preview:
         sheet, explained = grid(train)
@@ -122,19 +126,33 @@ def understood(folder: Folder) -> str:
 
 def find(data_name: str, train: Dataset, test: Dataset) -> Iterator[str]:
     """A line for each thing that makes results worse, or look better than they are."""
-    if folder := sources.folder_of(data_name):
-        yield from folder.why_left_out()
-        yield from _of_files(folder)
-        yield from _of_classes(train)
+    yield from _of_classes(train)
     yield from _duplicates(_same_pixels([*_data_images("train", train), *_data_images("test", test)]))
     yield from leaks(train, test)
     if data_name == "cifar10" or train.validation is not None:
         yield from _unsplit(train)
 
 
-def _of_files(folder: Folder) -> Iterator[str]:
+def _examined(folder: Folder) -> list[DecodedFile]:
     paths = [picture.path for picture in folder.layout.pictures]
-    files = list(tqdm(decode_files(paths), "examining", len(paths), disable=None, unit=" images"))
+    return list(tqdm(decode_files(paths), "examining", len(paths), disable=None, unit=" images"))
+
+
+def _sizes(files: Sequence[DecodedFile]) -> str:
+    """How large the pictures are, and whether networks would see more of them."""
+    sizes = sorted((file.size for file in files if file.size), key=lambda size: size[0] * size[1])
+    if not sizes:
+        return "no picture can be read"
+    smallest, middle, largest = ("{} x {}".format(*sizes[place]) for place in (0, len(sizes) // 2, -1))
+    text = f"pictures of {smallest} pixels" if smallest == largest else f"pictures of {smallest} to {largest} pixels"
+    text += f", half of them {middle} or more" if len({smallest, middle, largest}) > 1 else ""
+    if min(sizes[len(sizes) // 2]) < _DETAILED * SIZE:
+        return text
+    return f"{text}: networks see {SIZE} x {SIZE} of them, with --size {LARGE_SIZE} more"
+
+
+def _of_folder(folder: Folder, files: Sequence[DecodedFile]) -> Iterator[str]:
+    yield from folder.why_left_out()
     names = {file.path: str(file.path.relative_to(folder.directory)) for file in files}
     broken = [names[file.path] for file in files if file.error]
     small = [names[file.path] for file in files if file.size and min(file.size) < SIZE]

@@ -24,13 +24,14 @@ def folder(make_folder: MakeFolder) -> Path:
 def test_counts_are_told_per_class(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert describe(str(folder), None, force=False) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines[2:5]] == [
+    assert [line.split() for line in lines[3:6]] == [
         ["cat", "9", "1", "3"],
         ["dog", "11", "1", "3"],
         ["all", "20", "2", "6"],
     ]
     assert lines[0].startswith("2 classes, each a folder in train (to train on), test (to test on); held out: 10% of")
-    assert lines[6] == "on 2 images to validate on, two networks of 70% are alike within 89.8 points"
+    assert lines[1] == "pictures of 50 x 40 pixels"
+    assert lines[7] == "on 2 images to validate on, two networks of 70% are alike within 89.8 points"
     assert lines[-1] == "nothing is wrong with the pictures"
 
 
@@ -97,3 +98,16 @@ def test_letters_and_numbers_are_not_to_be_mirrored(tiny: Dataset, classes: tupl
 def test_the_hint_is_told(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
     describe(str(make_folder({"0": 9, "1": 9})), None, force=False)
     assert "--no-flip" in capsys.readouterr().out
+
+
+def test_the_sizes_of_pictures_are_told(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_folder({"cat": 9, "dog": 9})
+    Image.new("RGB", (20, 10)).save(root / "cat" / "small.png")
+    describe(str(root), None, force=False)
+    assert "pictures of 20 x 10 to 50 x 40 pixels, half of them 50 x 40 or more\n" in capsys.readouterr().out
+    for path in root.rglob("*.png"):
+        with Image.open(path) as image:
+            image.resize((200, 300)).save(path)
+    describe(str(root), None, force=False)
+    out = capsys.readouterr().out
+    assert "pictures of 200 x 300 pixels: networks see 32 x 32 of them, with --size 64 more\n" in out
