@@ -61,7 +61,7 @@ format: install ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 lock: install   ## renew constraints.txt, for Python 3.10 to 3.13 at once
-	$(BIN)/uv pip compile pyproject.toml --extra report --extra export --extra tensorboard --extra bench --extra dev --extra peers --universal --python-version 3.10 --upgrade \
+	$(BIN)/uv pip compile pyproject.toml --extra report --extra export --extra heic --extra tensorboard --extra bench --extra dev --extra peers --universal --python-version 3.10 --upgrade \
 		--no-emit-index-url --quiet --custom-compile-command 'make lock' --output-file constraints.txt
 
 clean:          ## remove the environment and the tools' caches; experiments stay

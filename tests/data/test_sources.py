@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import logging
 from io import BytesIO
 from pathlib import Path
@@ -207,3 +208,19 @@ def test_a_folder_to_test_on_holds_nothing_back(make_folder: MakeFolder) -> None
     assert len(flat.decode("test").labels) == 10
     divided = {"train/cat": 5, "train/dog": 5, "test/cat": 2, "test/dog": 3}
     assert len(FolderToTest(make_folder(divided, name="divided")).decode("test").labels) == 5
+
+
+def test_heic_pictures_need_a_package_and_are_read_with_it(make_folder: MakeFolder) -> None:
+    root = make_folder({"cat": 1})
+    picture = root / "cat" / "000.heic"
+    picture.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")  # as such files begin
+    (decoded,) = decode_files([picture])
+    if importlib.util.find_spec("pillow_heif") is None:
+        assert str(decoded.error) == "HEIC pictures need the package pillow-heif: pip install -e '.[heic]'"
+        return
+    with Image.open(root / "cat" / "000.png") as image:
+        image.save(picture, quality=90)
+        expected = to_pixels(image).astype(int)
+    (decoded,) = decode_files([picture])
+    assert decoded.pixels is not None
+    assert np.abs(decoded.pixels - expected).mean() < 20
