@@ -1,4 +1,4 @@
-"""`python -m benchmarks.studies.recipes`: the defaults on few images: how many epochs, and which batch.
+"""`python -m benchmarks.studies.recipes IMAGES`: the defaults on few images: how many epochs, and which batch.
 
 Subsets of CIFAR-10's training images, the same number of each class; accuracy on its 5,000 validation images. Nothing
 is timed: it may run on a machine that is busy.
@@ -6,6 +6,7 @@ is timed: it may run on a machine that is busy.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Iterator
@@ -58,23 +59,24 @@ class Line:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.recipes", description=__doc__)
+    parser.add_argument("images", type=int, choices=_SEEDS, help="to train on")
+    images = parser.parse_args().images
     data_name = machine.choose_data()
     datasets.load(data_name)  # decoded once, by this process
-    facts = machine.describe("python -m benchmarks.studies.recipes", data_name)
-    report = Report(RESULTS / "recipes", "Recipes for few images", facts)
-    report.table("Validation accuracy by seed", "recipes", HEADER, measure(data_name))
+    (RESULTS / "recipes").mkdir(exist_ok=True)
+    facts = machine.describe(f"python -m benchmarks.studies.recipes {images}", data_name)
+    report = Report(RESULTS / "recipes" / str(images), f"Recipes for {images:,} images", facts)
+    report.table("Validation accuracy by seed", "recipes", HEADER, measure(data_name, images))
     return 0
 
 
-def measure(data_name: str) -> Iterator[Line]:
-    for images, seeds in _SEEDS.items():
-        with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _begin, (data_name, images)) as pool:
-            for network in ("net", "fast"):
-                for recipe in tqdm(
-                    [*recipes(network, images)], f"{network}, {images:,}", file=sys.stderr, disable=None
-                ):
-                    trainings = [_seeded(recipe.hparams, seed) for seed in range(seeds)]
-                    yield Line(recipe, [*pool.map(_accuracy, trainings)])
+def measure(data_name: str, images: int) -> Iterator[Line]:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _begin, (data_name, images)) as pool:
+        for network in ("net", "fast"):
+            for recipe in tqdm([*recipes(network, images)], f"{network}, {images:,}", file=sys.stderr, disable=None):
+                trainings = [_seeded(recipe.hparams, seed) for seed in range(_SEEDS[images])]
+                yield Line(recipe, [*pool.map(_accuracy, trainings)])
 
 
 _loaded: tuple[Dataset, Splits]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from cifar.training.hparams import Hparams
 
 _RECIPES_IMAGES = 45_000  # CIFAR-10's without those to validate on: for them the recipes were made
-_EPOCHS_POWER = 0.5  # of how many times fewer the images are, by which there are more epochs (results/recipes.md)
+_EPOCHS_POWER = 0.5  # of how many times fewer the images are, by which there are more epochs
 _FEWEST_STEPS, _SMALLEST_BATCH = 100, 4
 _FALLING = 2.0  # a rate that falls is half as high in the mean as at its peak
 
