@@ -10,8 +10,9 @@ import torch
 from conftest import MakeFolder
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from cifar.data import datasets, holdout
+from cifar.data import datasets, holdout, near_duplicates
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 
@@ -150,3 +151,17 @@ def test_only_pictures_become_larger(monkeypatch: pytest.MonkeyPatch, make_folde
         monkeypatch.setenv(name, value)
     with pytest.raises(RequestError, match="this search's images have 32 pixels a side: a trial cannot have size 64"):
         datasets.load(folder, 64)
+
+
+def test_near_duplicates_are_looked_for_in_small_images(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, plain = list[int](), near_duplicates.groups
+
+    def noted(images: torch.Tensor) -> NDArray[np.int64]:
+        sizes.append(images.shape[-1])
+        return plain(images)
+
+    monkeypatch.setattr(near_duplicates, "groups", noted)
+    datasets.load(str(make_folder({"cat": 10, "dog": 10})), 64)
+    assert sizes == [32]

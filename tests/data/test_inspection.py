@@ -111,3 +111,12 @@ def test_the_sizes_of_pictures_are_told(make_folder: MakeFolder, capsys: pytest.
     describe(str(root), None, force=False)
     out = capsys.readouterr().out
     assert "pictures of 200 x 300 pixels: networks see 32 x 32 of them, with --size 64 more\n" in out
+
+
+def test_own_pictures_to_validate_on_that_are_trained_on_are_told(
+    make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_folder({"train/cat": 9, "train/dog": 9, "val/cat": 3, "val/dog": 3})
+    shutil.copy(root / "train/cat/000.png", root / "val/cat/same.png")
+    assert describe(str(root), None, force=False) == 1
+    assert "1 of the 7 pictures to validate on nearly equal pictures to train on" in capsys.readouterr().out

@@ -134,6 +134,8 @@ def test_only_trials_that_ran_to_their_end_tell_what_may_be_gained() -> None:
     assessor = after(EarlyDiscard(warm_up=3), [0.5, 0.6], [0.5, 0.6])
     assessor.assess_trial("running", [{"default": 0.5}, {"default": 0.6}])
     assert assessor.assess_trial("low", [{"default": 0.1}]) is AssessResult.Good
+    assessor.trial_end("running", False)
+    assert assessor.assess_trial("low", [{"default": 0.1}]) is AssessResult.Good
     assessor.trial_end("running", True)
     assert assessor.assess_trial("low", [{"default": 0.1}]) is AssessResult.Bad
     patient = after(EarlyDiscard(warm_up=2, start_step=2), [0.5, 0.6, 0.7], [0.5, 0.6, 0.7])

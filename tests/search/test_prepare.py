@@ -6,9 +6,10 @@ from typing import Any
 
 import fake_experiments as fake
 import pytest
+from conftest import MakeFolder
 
 from cifar.errors import RequestError
-from cifar.search.prepare import _refuse_other_defaults
+from cifar.search.prepare import _refuse_other_defaults, _tell_of_data
 from cifar.trials import store
 
 
@@ -44,3 +45,13 @@ def test_trials_that_would_not_compare_end_the_experiment(
 ) -> None:
     with pytest.raises(RequestError, match=message):
         refuse(tmp_path, command, images)
+
+
+def test_a_search_says_how_it_reads_a_folder(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    planned: Any = SimpleNamespace(data=str(make_folder({"train/0": 20, "train/1": 20, "extra/0": 3})), size=32)
+    _tell_of_data(planned)
+    err = capsys.readouterr().err
+    assert "2 classes, each a folder in train; held out: 10% of each class to validate on and 20%" in err
+    assert "left out, not in the folders train, val or test: 3 files in extra\n" in err
+    assert "are alike within" in err
+    assert "--no-flip" in err

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar.training.defaults import for_budget
+from cifar.training.defaults import for_budget, for_data
 from cifar.training.hparams import RECIPES, Hparams
 
 
@@ -39,3 +39,12 @@ def test_they_are_hyperparameters_for_any_budget(model: str, images: int, epochs
     hparams = for_budget({"model": model, "epochs": epochs, "images_per_epoch": per_epoch}, images)
     assert 4 <= hparams.batch_size <= Hparams(model=model).batch_size
     assert hparams.lr > 0
+
+
+@pytest.mark.parametrize(("model", "epochs"), [("net", 2), ("fast", 10)])
+def test_of_fewer_images_there_are_more_epochs(model: str, epochs: int) -> None:
+    given = {"model": model}
+    assert for_data(given, 45_000) == for_data(given, 90_000) == Hparams(model=model)
+    assert for_data(given, 2_000).epochs == round(epochs * 22.5**0.5)
+    assert for_data({**given, "epochs": 3}, 2_000).epochs == 3
+    assert for_data({**given, "schedule": "triangular"}, 45_000).lr == Hparams(model=model).lr
