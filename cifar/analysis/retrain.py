@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -39,6 +40,7 @@ class Trainer:
         self.at_once = at_once
         self.claim = device.claim(at_once, f"best-{directory.parent.name}")
         self.progress = tqdm(total=trainings, unit=" trainings", disable=None)
+        self.tells = self.progress.disable  # line by line, where no terminal shows a bar
         self._shown = set[str]()
 
     def expect(self, trainings: int) -> None:
@@ -102,6 +104,8 @@ class Trainer:
         new = {training.name for training in trainings if self.kept.has(training)} - self._shown
         self._shown |= new
         self.progress.update(len(new))
+        if new and self.tells:
+            print(f"{len(self._shown)} of {self.progress.total} trainings done", file=sys.stderr)
 
     def _show_epoch(self, history: list[EpochMetrics]) -> None:
         """Of the training in this process; its helpers' are like it."""
@@ -146,5 +150,5 @@ def _help(directory: Path, data_name: str, fingerprint: str, at_once: int, train
         return  # the folder has changed: what it holds now is another experiment's
     with contextlib.suppress(KeyboardInterrupt):
         trainer = Trainer(directory, dataset, at_once, 0)
-        trainer.progress.disable = True
+        trainer.progress.disable, trainer.tells = True, False
         trainer.train_missing(trainings)

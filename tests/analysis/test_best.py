@@ -32,6 +32,7 @@ from cifar.trials.run import run_trial
 SEEDS = 2
 BUDGET = Budget(SEEDS)
 FITTED_LR = for_budget({}, len(datasets.split(datasets.load("digits")).train)).lr  # of the defaults, on the digits
+TWO_EPOCHS = {"trialCommand": "python3 trial.py --epochs 2"}
 QUICK_DEFAULTS = {"trialCommand": "python3 trial.py --batch-size 64 --epochs 1"}
 
 
@@ -317,7 +318,7 @@ def test_a_leader_that_is_the_defaults_is_not_trained_twice(
 ) -> None:
     digits = {"fingerprint": datasets.load("digits").fingerprint}
     trial = {"accuracy": 0.8, "params": {"width": 6.0, "lr": FITTED_LR}, "epochs": 1, "fingerprints": digits}
-    experiment = fake.make(tmp_path / "default", [trial])
+    experiment = fake.make(tmp_path / "default", [trial], TWO_EPOCHS)
     assert best(experiment, "digits", BUDGET, None, force=False) == 0
     assert len(trainings) == 4
     record = json.loads((experiment / "best.json").read_text())
@@ -334,7 +335,7 @@ def test_the_gain_of_others_is_told_where_one_of_the_leaders_is_the_defaults(
         {"accuracy": 0.8, "params": params, "epochs": 1, "fingerprints": digits},
         {"accuracy": 0.79, "params": params | {"width": 8.0}, "epochs": 1, "fingerprints": digits},
     ]
-    experiment = fake.make(tmp_path / "two", trials)
+    experiment = fake.make(tmp_path / "two", trials, TWO_EPOCHS)
     assert best(experiment, "digits", BUDGET, None, force=False) == 0
     record = json.loads((experiment / "best.json").read_text())
     assert set(record["candidates"]) == {"defaults", "trial1"}
