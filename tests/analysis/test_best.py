@@ -31,7 +31,9 @@ from cifar.trials.run import run_trial
 
 SEEDS = 2
 BUDGET = Budget(SEEDS)
-FITTED_LR = for_budget({}, len(datasets.split(datasets.load("digits")).train)).lr  # of the defaults, on the digits
+FITTED_LR = for_budget(
+    {"epochs": 2}, len(datasets.split(datasets.load("digits")).train)
+).lr  # of the defaults, on the digits
 TWO_EPOCHS = {"trialCommand": "python3 trial.py --epochs 2"}
 QUICK_DEFAULTS = {"trialCommand": "python3 trial.py --batch-size 64 --epochs 1"}
 
