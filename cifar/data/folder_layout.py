@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from cifar.errors import RequestError
 Share = Literal["train", "val", "test"]
 
 TABLE = "labels.csv"
-NO_PICTURES = "a folder without pictures"
+NO_PICTURES, IN_NO_CLASS = "a folder without pictures", "in no class folder"
 _SHARES: dict[str, Share] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val"),
@@ -170,30 +170,40 @@ def _by_folders(directory: Path, root: _Node) -> Layout:
 def _roots(root: _Node) -> tuple[dict[Share, _Node], list[LeftOut]]:
     """The folders whose folders are classes, by part, and what lies beside them."""
     named = [(share, folder) for folder in root.folders if folder.filled and (share := _share_of(folder.path.name))]
-    counted = Counter(share for share, _ in named)
-    for share, folders in counted.items():
-        if folders > 1:
-            names = " and ".join(folder.path.name for some, folder in named if some == share)
-            raise RequestError(f"{root.path} has {folders} folders of {share} images, {names}: keep one")
+    _refuse_doubles(root, named)
     shares = dict(named)
     others = [folder for folder in root.folders if folder not in shares.values()]
-    if not named:
+    if not shares:
         return _without_parts(root)
-    if "train" not in shares:  # the classes may lie beside the folder of test images
-        known = {folder.path.name.casefold() for folder in others}
-        if not all(inner.path.name.casefold() in known for folder in shares.values() for inner in folder.filled):
-            names = " and ".join(folder.path.name for folder in shares.values())
-            raise RequestError(f"{root.path} has the folders {names}, and none to train on: name it train")
-        rest = _Node(root.path, root.pictures, root.strangers, others)
-        return {"train": rest, **{share: _innermost(folder) for share, folder in named}}, []
+    inner = {share: _innermost(shares[share]) for share in ("train", "val", "test") if share in shares}
+    if "train" in shares:
+        return inner, _beside_parts(root, others)
+    _refuse_parts_alone(root, shares, others)
+    return {"train": _Node(root.path, root.pictures, root.strangers, others), **inner}, []
+
+
+def _refuse_doubles(root: _Node, named: Sequence[tuple[Share, _Node]]) -> None:
+    for share, number in Counter(share for share, _ in named).items():
+        if number > 1:
+            names = " and ".join(folder.path.name for some, folder in named if some == share)
+            raise RequestError(f"{root.path} has {number} folders of {share} images, {names}: keep one")
+
+
+def _refuse_parts_alone(root: _Node, shares: Mapping[Share, _Node], others: Sequence[_Node]) -> None:
+    """Without a folder to train on, the classes may lie beside the folder of test images."""
+    known = {folder.path.name.casefold() for folder in others}
+    if not all(inner.path.name.casefold() in known for folder in shares.values() for inner in folder.filled):
+        names = " and ".join(folder.path.name for folder in shares.values())
+        raise RequestError(f"{root.path} has the folders {names}, and none to train on: name it train")
+
+
+def _beside_parts(root: _Node, others: Sequence[_Node]) -> list[LeftOut]:
     left_out = [
         LeftOut(folder.path, len(folder.every()), _why_beside(folder))
         for folder in others
         if folder.every() or _share_of(folder.path.name)
     ]
-    if root.pictures:
-        left_out.append(LeftOut(root.path, len(root.pictures), "in no class folder"))
-    return {share: _innermost(shares[share]) for share in ("train", "val", "test") if share in shares}, left_out
+    return left_out + ([LeftOut(root.path, len(root.pictures), IN_NO_CLASS)] if root.pictures else [])
 
 
 def _without_parts(root: _Node) -> tuple[dict[Share, _Node], list[LeftOut]]:
@@ -206,7 +216,7 @@ def _without_parts(root: _Node) -> tuple[dict[Share, _Node], list[LeftOut]]:
     _refuse_containers(root)
     if len(filled) < 2:
         raise RequestError(_what_is_missing(root))
-    left_out = [LeftOut(folder.path, len(folder.every()), "in no class folder") for folder in loose]
+    left_out = [LeftOut(folder.path, len(folder.every()), IN_NO_CLASS) for folder in loose]
     return {"train": _Node(root.path, root.pictures, root.strangers, others)}, left_out
 
 
@@ -220,7 +230,7 @@ def _why_beside(folder: _Node) -> str:
     if not folder.every():
         return NO_PICTURES
     if _share_of(folder.path.name):
-        return "in no class folder"
+        return IN_NO_CLASS
     return "not in the folders train, val or test"
 
 
@@ -231,7 +241,7 @@ def _why_strange(path: Path) -> str:
 def _in_no_class(node: _Node, roots: dict[Share, _Node]) -> Iterator[LeftOut]:
     """Of the folder of a part: its own pictures, and folders without any."""
     if node.pictures:
-        yield LeftOut(node.path, len(node.pictures), "in no class folder")
+        yield LeftOut(node.path, len(node.pictures), IN_NO_CLASS)
     for folder in node.folders:
         if folder not in node.filled and folder not in roots.values():
             files = sum(len(some.strangers) for some in folder.walk())
