@@ -38,4 +38,5 @@ def for_budget(given: Mapping[str, object], images: int) -> Hparams:
         lr *= batch_size / recipe.batch_size * (1 - asked.momentum) / (1 - recipe.momentum)
         lr *= math.sqrt(max(1.0, recipe.epochs * _RECIPES_IMAGES / seen))
         lr *= _FALLING if asked.schedule == "triangular" != recipe.schedule else 1.0
-    return Hparams.from_params({**given, "epochs": asked.epochs, "batch_size": batch_size, "lr": float(f"{lr:.2g}")})
+        lr = float(f"{lr:.2g}")
+    return Hparams.from_params({**given, "epochs": asked.epochs, "batch_size": batch_size, "lr": lr})

@@ -34,6 +34,26 @@ def test_what_is_given_stays_and_the_rate_fits_it() -> None:
     assert for_budget({"optimizer": "adam"}, 300).lr == 0.001
 
 
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "lr": st.floats(1e-6, 10),
+            "momentum": st.floats(0, 0.99),
+            "batch_size": st.integers(1, 5000),
+            "epochs": st.integers(1, 500),
+            "weight_decay": st.floats(0, 1),
+            "seed": st.integers(0, 9),
+        },
+    ),
+    st.sampled_from([*RECIPES]),
+    st.integers(1, 10**6),
+)
+def test_to_its_last_digit_what_is_given_stays(given: dict[str, float], model: str, images: int) -> None:
+    for hparams in (for_data({**given, "model": model}, images), for_budget({**given, "model": model}, images)):
+        assert {name: getattr(hparams, name) for name in given} == given
+
+
 @given(st.sampled_from([*RECIPES]), st.integers(1, 10**6), st.integers(1, 100), st.integers(0, 10**5))
 def test_they_are_hyperparameters_for_any_budget(model: str, images: int, epochs: int, per_epoch: int) -> None:
     hparams = for_budget({"model": model, "epochs": epochs, "images_per_epoch": per_epoch}, images)
