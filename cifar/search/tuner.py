@@ -46,8 +46,13 @@ class RepeatingTpe(TpeTuner):  # type: ignore[misc]  # NNI has no types
         self._points: dict[str, _Point] = {}
         self._repeating = set[int]()  # parameter ids
         self._proposed = 0  # since the last repeat
+        self._given: dict[int, dict[str, Any]] = {}
 
     def generate_parameters(self, parameter_id: int, **others: Any) -> dict[str, Any]:
+        given = self._given[parameter_id] = self._next(parameter_id)
+        return given
+
+    def _next(self, parameter_id: int) -> dict[str, Any]:
         leader = self._leader_to_repeat()
         if leader is not None:
             self._repeating.add(parameter_id)
@@ -82,6 +87,8 @@ class RepeatingTpe(TpeTuner):  # type: ignore[misc]  # NNI has no types
         return {key[-1] if isinstance(key, tuple) else str(key) for key in self.space or {}}
 
     def receive_trial_result(self, parameter_id: int, parameters: Any, value: Any, **others: Any) -> None:
+        # NNI forgets those of a trial when it asks for two more and a finite space has one left.
+        parameters = parameters or self._given[parameter_id]
         if parameter_id not in self._repeating:
             # NNI may tell of a trial's end before it tells its result, and TPE then knows the trial no more.
             self._running_params.setdefault(parameter_id, self._params[parameter_id])

@@ -127,3 +127,11 @@ def test_a_point_that_is_proposed_again_is_a_repeat_by_itself(monkeypatch: pytes
     assert proposed[0] == point
     assert all({name: some[name] for name in point} == point for some in proposed)
     assert len({some.get("seed") for some in proposed}) == 4
+
+
+def test_a_result_whose_parameters_nni_forgot_is_that_of_what_was_proposed() -> None:
+    """It asked for two more trials where a finite space had one left, and kept '' for it."""
+    tuner = made()
+    params = tuner.generate_parameters(0)
+    tuner.receive_trial_result(0, "", {"default": 0.6})
+    assert [(point.params, point.results) for point in tuner._ranked()] == [(params, [0.6])]
