@@ -14,6 +14,7 @@ from benchmarks.contest.live import MATCHES, Run
 from benchmarks.contest.live_runs import Outcome, Room
 from benchmarks.table import summary
 from benchmarks.table.plan import PLANS
+from cifar.analysis import fit
 
 
 def outcome(accuracy: float) -> Outcome:
@@ -62,8 +63,9 @@ def test_a_contender_ends_in_its_time_with_networks(tmp_path: Path, contender: s
     else:
         found = room.of_policy(policies.CONTENDERS[contender](plan, 0))
         assert found.trials > 3
-    # How good a network is that a busy machine trains in so short a time, nobody knows; it beats guessing, 10 %.
-    assert found.test_accuracy > 0.2
+    # What random search finds in so short a time depends on how busy the machine is; it beats guessing, 10 %.
+    assert found.test_accuracy > (0.8 if contender == "the defaults" else 0.2)
+    assert found.seconds > 0.5 * seconds or found.hparams["epochs"] == fit.MOST_EPOCHS  # more would teach nothing
     assert found.seconds < 1.2 * seconds
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
-
+from cifar.data.folder_tree import Node, scan
 from cifar.errors import RequestError
 
 Share = Literal["train", "val", "test"]
@@ -28,7 +25,6 @@ _SHARES: dict[str, Share] = {
 }  # fmt: skip
 _BESIDE_SHARES = {"set", "images", "imgs", "data", "split", "seg"}  # as in training_set
 _CONTAINERS = {"data", "dataset", "datasets", "images", "imgs", "img", "pictures", "photos"}
-_SYSTEMS = {"__macosx", "thumbs.db", "desktop.ini"}  # what systems leave in folders; hidden files are passed over too
 _FILE_COLUMNS = ("file", "filename", "file_name", "image", "path", "id", "name")
 _LABEL_COLUMNS = ("label", "class", "category", "target")
 _NAMED = 5  # classes in a sentence
@@ -68,33 +64,9 @@ class Layout:
         return {picture.share for picture in self.pictures}
 
 
-@dataclass(eq=False)
-class _Node:
-    """A folder; `strangers` are files that are not named like pictures, and what is no file."""
-
-    path: Path
-    pictures: list[Path] = field(default_factory=list)
-    strangers: list[Path] = field(default_factory=list)
-    folders: list[_Node] = field(default_factory=list)
-
-    def walk(self) -> Iterator[_Node]:
-        yield self
-        for folder in self.folders:
-            yield from folder.walk()
-
-    def every(self) -> list[Path]:
-        """Its pictures and those in its folders, however deep, as torchvision's ImageFolder takes them."""
-        return sorted(path for node in self.walk() for path in node.pictures)
-
-    @cached_property
-    def filled(self) -> list[_Node]:
-        """The folders in it that hold pictures."""
-        return [folder for folder in self.folders if any(node.pictures for node in folder.walk())]
-
-
 def read(directory: Path) -> Layout:
     """RequestError where the pictures of a folder have no classes, or fewer than two."""
-    root = _scan(directory, frozenset())
+    root = scan(directory)
     if not root.every():
         raise RequestError(f"{directory} holds no pictures")
     while not (root.path / TABLE).is_file() and (inner := _only_folder(root)):
@@ -104,42 +76,7 @@ def read(directory: Path) -> Layout:
     return _by_folders(directory, root)
 
 
-def _scan(directory: Path, above: frozenset[Path]) -> _Node:
-    """All of a folder; a link that leads back to a folder above is no file."""
-    node, above = _Node(directory), above | {directory.resolve()}
-    for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
-        path = Path(entry.path)
-        if entry.name.startswith(".") or entry.name.casefold() in _SYSTEMS:
-            continue
-        try:
-            is_folder, is_file = entry.is_dir(), entry.is_file()
-        except OSError:  # a link that leads to itself
-            is_folder = is_file = False
-        if is_folder and path.resolve() not in above:
-            node.folders.append(_scan(path, above))
-        else:
-            (node.pictures if is_file and _is_like_a_picture(path) else node.strangers).append(path)
-    return node
-
-
-def _is_like_a_picture(path: Path) -> bool:
-    """By its ending; where it has none, by its beginning."""
-    if path.suffix:
-        return path.suffix.lower() in _endings()
-    try:
-        with Image.open(path):
-            return True
-    except (OSError, ValueError):
-        return False
-
-
-@cache
-def _endings() -> frozenset[str]:
-    known = Image.registered_extensions()
-    return frozenset(ending for ending, form in known.items() if form in Image.OPEN) | {".heic", ".heif"}
-
-
-def _only_folder(node: _Node) -> _Node | None:
+def _only_folder(node: Node) -> Node | None:
     """The folder in which all pictures lie, where there are folders in it: archives often hold one."""
     filled = node.filled
     return filled[0] if len(filled) == 1 and not node.pictures and filled[0].filled else None
@@ -151,7 +88,7 @@ def _share_of(name: str) -> Share | None:
     return _SHARES.get(words.pop()) if len(words) == 1 else None
 
 
-def _by_folders(directory: Path, root: _Node) -> Layout:
+def _by_folders(directory: Path, root: Node) -> Layout:
     roots, left_out = _roots(root)
     train = roots["train"]
     if train is root and len(roots) == 1:
@@ -167,7 +104,7 @@ def _by_folders(directory: Path, root: _Node) -> Layout:
     return Layout(classes, pictures, left_out, _understood(directory, roots, classes))
 
 
-def _roots(root: _Node) -> tuple[dict[Share, _Node], list[LeftOut]]:
+def _roots(root: Node) -> tuple[dict[Share, Node], list[LeftOut]]:
     """The folders whose folders are classes, by part, and what lies beside them."""
     named = [(share, folder) for folder in root.folders if folder.filled and (share := _share_of(folder.path.name))]
     _refuse_doubles(root, named)
@@ -179,17 +116,17 @@ def _roots(root: _Node) -> tuple[dict[Share, _Node], list[LeftOut]]:
     if "train" in shares:
         return inner, _beside_parts(root, others)
     _refuse_parts_alone(root, shares, others)
-    return {"train": _Node(root.path, root.pictures, root.strangers, others), **inner}, []
+    return {"train": Node(root.path, root.pictures, root.strangers, others), **inner}, []
 
 
-def _refuse_doubles(root: _Node, named: Sequence[tuple[Share, _Node]]) -> None:
+def _refuse_doubles(root: Node, named: Sequence[tuple[Share, Node]]) -> None:
     for share, number in Counter(share for share, _ in named).items():
         if number > 1:
             names = " and ".join(folder.path.name for some, folder in named if some == share)
             raise RequestError(f"{root.path} has {number} folders of {share} images, {names}: keep one")
 
 
-def _refuse_parts_alone(root: _Node, shares: Mapping[Share, _Node], others: Sequence[_Node]) -> None:
+def _refuse_parts_alone(root: Node, shares: Mapping[Share, Node], others: Sequence[Node]) -> None:
     """Without a folder to train on, the classes may lie beside the folder of test images."""
     known = {folder.path.name.casefold() for folder in others}
     if not all(inner.path.name.casefold() in known for folder in shares.values() for inner in folder.filled):
@@ -197,7 +134,7 @@ def _refuse_parts_alone(root: _Node, shares: Mapping[Share, _Node], others: Sequ
         raise RequestError(f"{root.path} has the folders {names}, and none to train on: name it train")
 
 
-def _beside_parts(root: _Node, others: Sequence[_Node]) -> list[LeftOut]:
+def _beside_parts(root: Node, others: Sequence[Node]) -> list[LeftOut]:
     left_out = [
         LeftOut(folder.path, len(folder.every()), _why_beside(folder))
         for folder in others
@@ -206,7 +143,7 @@ def _beside_parts(root: _Node, others: Sequence[_Node]) -> list[LeftOut]:
     return left_out + ([LeftOut(root.path, len(root.pictures), IN_NO_CLASS)] if root.pictures else [])
 
 
-def _without_parts(root: _Node) -> tuple[dict[Share, _Node], list[LeftOut]]:
+def _without_parts(root: Node) -> tuple[dict[Share, Node], list[LeftOut]]:
     """Folders named like parts may hold pictures alone: of no class, unless `train` is one, beside buses and cars."""
     loose = [folder for folder in root.filled if _share_of(folder.path.name)]
     others = [folder for folder in root.folders if folder not in loose]
@@ -217,16 +154,16 @@ def _without_parts(root: _Node) -> tuple[dict[Share, _Node], list[LeftOut]]:
     if len(filled) < 2:
         raise RequestError(_what_is_missing(root))
     left_out = [LeftOut(folder.path, len(folder.every()), IN_NO_CLASS) for folder in loose]
-    return {"train": _Node(root.path, root.pictures, root.strangers, others)}, left_out
+    return {"train": Node(root.path, root.pictures, root.strangers, others)}, left_out
 
 
-def _innermost(node: _Node) -> _Node:
+def _innermost(node: Node) -> Node:
     while inner := _only_folder(node):
         node = inner
     return node
 
 
-def _why_beside(folder: _Node) -> str:
+def _why_beside(folder: Node) -> str:
     if not folder.every():
         return NO_PICTURES
     if _share_of(folder.path.name):
@@ -238,7 +175,7 @@ def _why_strange(path: Path) -> str:
     return "no picture by its name" if path.is_file() else "not a file"
 
 
-def _in_no_class(node: _Node, roots: dict[Share, _Node]) -> Iterator[LeftOut]:
+def _in_no_class(node: Node, roots: dict[Share, Node]) -> Iterator[LeftOut]:
     """Of the folder of a part: its own pictures, and folders without any."""
     if node.pictures:
         yield LeftOut(node.path, len(node.pictures), IN_NO_CLASS)
@@ -248,14 +185,14 @@ def _in_no_class(node: _Node, roots: dict[Share, _Node]) -> Iterator[LeftOut]:
             yield LeftOut(folder.path, files, NO_PICTURES)
 
 
-def _classes(train: _Node) -> tuple[str, ...]:
+def _classes(train: Node) -> tuple[str, ...]:
     classes = tuple(sorted(folder.path.name for folder in train.filled))
     if len(classes) < 2:
         raise RequestError(_what_is_missing(train))
     return classes
 
 
-def _what_is_missing(root: _Node) -> str:
+def _what_is_missing(root: Node) -> str:
     """What a folder holds that has fewer than two classes, and how its pictures would get some."""
     folders = [folder.path.name for folder in root.filled]
     if not root.pictures and len(folders) == 1:
@@ -274,7 +211,7 @@ def _what_is_missing(root: _Node) -> str:
     return f"{said}; {how}. Where the names begin with the classes ({some}), this writes it: {writes}"
 
 
-def _refuse_containers(root: _Node) -> None:
+def _refuse_containers(root: Node) -> None:
     """A folder of class folders beside others is no class of its own."""
     filled = root.filled
     for folder in filled:
@@ -288,12 +225,12 @@ def _refuse_containers(root: _Node) -> None:
             )
 
 
-def _labelled(node: _Node, classes: tuple[str, ...], roots: dict[Share, _Node]) -> list[tuple[_Node, int]]:
+def _labelled(node: Node, classes: tuple[str, ...], roots: dict[Share, Node]) -> list[tuple[Node, int]]:
     """The class folders of a part with their labels; a class may be spelled in another case than in train/."""
     exact = {name: label for label, name in enumerate(classes)}
     folded = Counter(name.casefold() for name in classes)
     loose = {name.casefold(): label for name, label in exact.items() if folded[name.casefold()] == 1}
-    found = list[tuple[_Node, int]]()
+    found = list[tuple[Node, int]]()
     unknown = list[str]()
     for folder in node.filled:
         name = folder.path.name
@@ -307,7 +244,7 @@ def _labelled(node: _Node, classes: tuple[str, ...], roots: dict[Share, _Node]) 
     return found
 
 
-def _understood(directory: Path, roots: dict[Share, _Node], classes: tuple[str, ...]) -> str:
+def _understood(directory: Path, roots: dict[Share, Node], classes: tuple[str, ...]) -> str:
     places = {share: str(node.path.relative_to(directory)) for share, node in roots.items()}
     if len(roots) == 1:
         place = "it" if places["train"] == "." else places["train"]
@@ -318,7 +255,7 @@ def _understood(directory: Path, roots: dict[Share, _Node], classes: tuple[str, 
     )
 
 
-def _by_table(root: _Node) -> Layout:
+def _by_table(root: Node) -> Layout:
     """Pictures as the table labels them; one in a folder named like a part belongs to that."""
     labels = _table(root.path / TABLE)
     paths = {str(path.relative_to(root.path)): path for path in root.every()}
@@ -350,7 +287,7 @@ def _by_table(root: _Node) -> Layout:
     return Layout(classes, pictures, left_out, f"{len(classes)} classes, as {TABLE} says")
 
 
-def _share_within(path: Path, root: _Node) -> Share:
+def _share_within(path: Path, root: Node) -> Share:
     first, *rest = path.relative_to(root.path).parts
     return (_share_of(first) or "train") if rest else "train"
 

@@ -28,7 +28,7 @@ from cifar.system import environment, locks, processes
 from cifar.system.ports import claim_port
 from cifar.training import augmentation
 from cifar.training.defaults import for_data
-from cifar.training.hparams import command_hparams
+from cifar.training.hparams import Hparams, command_hparams
 from cifar.trials import database, store
 from cifar.trials.store import Trial
 
@@ -94,7 +94,9 @@ def _tell_of_data(planned: Plan) -> None:
     train = datasets.load(planned.data, planned.size)
     if folder := folder_of(planned.data):
         print(understood(folder), *folder.why_left_out(), telling_apart(train), sep="\n", file=sys.stderr)
-    for hint in filter(None, (kept_together(train), mirrored(train))):
+    given, _ = command_hparams(planned.config.trial_command)
+    hints = [kept_together(train), mirrored(train) if Hparams.from_params(given).flip else None]
+    for hint in filter(None, hints):
         print(hint, file=sys.stderr)
     with contextlib.suppress(RequestError):  # without test images there can be no leak
         for leak in leaks(train, datasets.load_test(planned.data, planned.size)):

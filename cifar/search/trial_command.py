@@ -46,7 +46,7 @@ def command_problems(command: str, directory: Path, is_local: bool) -> Iterator[
     else:
         unknown = [name for name in names if name in others and name != "--data"]
         if unknown and script and Path(script).name == "trial.py":
-            yield f"trialCommand: trial.py has no option {', '.join(unknown)}"
+            yield f"trialCommand: in a search trial.py takes no {', '.join(unknown)}"
 
 
 def script_of(words: Sequence[str]) -> str | None:

@@ -48,7 +48,13 @@ def test_trials_that_would_not_compare_end_the_experiment(
 
 
 def test_a_search_says_how_it_reads_a_folder(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    planned: Any = SimpleNamespace(data=str(make_folder({"train/0": 20, "train/1": 20, "extra/0": 3})), size=32)
+    data = str(make_folder({"train/0": 20, "train/1": 20, "extra/0": 3}))
+    planned: Any = SimpleNamespace(
+        data=data, size=32, config=SimpleNamespace(trial_command="python trial.py --flip --no-flip")
+    )
+    _tell_of_data(planned)
+    assert "--no-flip" not in capsys.readouterr().err
+    planned.config.trial_command = "python trial.py --flip"
     _tell_of_data(planned)
     err = capsys.readouterr().err
     assert "2 classes, each a folder in train; held out: 10% of each class to validate on and 20%" in err

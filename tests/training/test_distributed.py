@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -25,6 +24,12 @@ from cifar.training.models import BatchNorm
 from cifar.training.train import new_model, new_optimizer, train
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+# A space without steps that are too large for some CPU's rounding: no trial diverges.
+SMALL_STEPS: dict[str, object] = {
+    "searchSpaceFile": None,
+    "searchSpace": json.loads((ROOT / "search_space.json").read_text())
+    | {"lr": {"_type": "loguniform", "_value": [0.001, 0.01]}, "momentum": {"_type": "uniform", "_value": [0.5, 0.9]}},
+}
 ALONE = {"OMP_NUM_THREADS": "1"}  # torchrun says at length that it sets this where nobody has
 
 
@@ -88,10 +93,10 @@ def test_a_trial_leaves_without_the_interpreters_end_and_all_it_said_is_there() 
 
 @pytest.mark.slow
 def test_a_search_of_trials_of_two_processes(search: Start, config_path: Path, tmp_path: Path) -> None:
-    change_config(config_path, trialCommand="python trial.py --epochs 3")
+    change_config(config_path, trialCommand="python trial.py --epochs 3", **SMALL_STEPS)
     one = search("--data", "digits", "--max-trials", "3", "--gpus-per-trial", "2", **ALONE)  # two at once
     assert one.wait() == 0, one.err
-    assert re.search(r"^3 trials: (3 ok|2 ok, 1 diverged)$", one.out, re.MULTILINE)
+    assert "3 trials: 3 ok" in one.out
     assert_numbered_and_paired(one)
     assert {trial.result["processes"] for trial in one.trials() if trial.result} == {2}
     assert nothing_is_left(tmp_path)
@@ -197,7 +202,7 @@ def test_nobody_waits_for_long_for_a_process_that_has_no_memory_left(tmp_path: P
 def test_a_killed_process_of_a_trial_starts_the_trial_again(
     search: Start, config_path: Path, tmp_path: Path, rank: str
 ) -> None:
-    change_config(config_path, trialCommand="python trial.py --epochs 6", trialConcurrency=1)
+    change_config(config_path, trialCommand="python trial.py --epochs 6", trialConcurrency=1, **SMALL_STEPS)
     one = search("--data", "digits", "--max-trials", "3", "--gpus-per-trial", "2", **ALONE)
     one.wait_until_started(1)
     while not (found := [worker for worker in workers(one) if worker.environ()["RANK"] == rank]):
@@ -206,7 +211,7 @@ def test_a_killed_process_of_a_trial_starts_the_trial_again(
     time.sleep(3)  # in the middle of something
     found[0].kill()
     assert one.wait() == 0, one.err
-    assert re.search(r"^3 trials: (3 ok|2 ok, 1 diverged)$", one.out, re.MULTILINE)
+    assert "3 trials: 3 ok" in one.out
     assert_numbered_and_paired(one)
     log = (one.directory / "log" / "nnimanager.log").read_text()
     assert log.count("killed by a signal to one of its processes from outside, start 2 follows") == 1
