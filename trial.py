@@ -10,10 +10,12 @@ from cifar.trials import warm_start
 warm_start.hand_over(__name__)  # under NNI, to a process that has imported what follows
 
 import argparse
+import shlex
 from pathlib import Path
 
 import torch
 
+from cifar.console import Parser, say_next
 from cifar.data import datasets, test_log
 from cifar.inference import model_file
 from cifar.system.files import refuse_to_replace
@@ -26,6 +28,7 @@ from cifar.trials.launch import launch
 from cifar.trials.nni_trial import NniTrial
 from cifar.trials.result import Result
 from cifar.trials.run import epoch_metrics, run_trial
+from cifar.trials.trial_line import trial_line
 
 
 def main(nni: NniTrial) -> Result:
@@ -39,6 +42,8 @@ def main(nni: NniTrial) -> Result:
     if earlier := nni.finished_before():  # this trial was killed after its report
         nni.save_again(earlier, hparams, dataset, splits)
         return earlier
+    if not nni.is_absent:
+        nni.say(f"alone: {trial_line(hparams, options.data)}")
     claim = device.claim(nni.concurrency(), nni.experiment_id, nni.processes)
     torch.set_num_threads(claim.threads(hparams))
 
@@ -52,23 +57,37 @@ def main(nni: NniTrial) -> Result:
     result = nni.final_status(result)
     nni.report_final(result)
     nni.save_artifacts(result, trained, hparams, dataset, splits)
-    nni.say(f"{result.status}: {result.reason}")
+    nni.say(f"{'done' if result.status == 'ok' else result.status}: {result.reason}")
     if nni.is_absent and nni.processes.is_main and trained:
         if options.save:
             model_file.save(options.save, trained.model, hparams, dataset, {"validation": trained.history[-1].accuracy})
             nni.say(f"model of epoch {len(trained.history)}: {options.save}")
         if result.status == "ok" and options.test:
             nni.say(test_accuracy(trained.model, hparams, options.data, claim.device))
+        say_next(next_steps(options.save, options.data))
     return result
 
 
+def next_steps(saved: Path | None, data_name: str) -> list[tuple[str, str]]:
+    """What one may do after a training outside of a search."""
+    data, model = shlex.quote(data_name), shlex.quote(str(saved))
+    return [
+        (f"cifar predict {model} PICTURE", "what is in a picture")
+        if saved
+        else (f"python trial.py --data {data} --save my.safetensors", "keep the network, for cifar predict"),
+        (f"cifar fit --data {data} --time-limit 30m", "a better network, and how sure that is"),
+    ]
+
+
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        usage="python trial.py [OPTIONS]",
         description="Train and evaluate one network; under NNI, with the tuner's parameters over those given here.",
         allow_abbrev=False,
     )
     parser.add_argument(
         "--data",
+        metavar="DATA",
         default=datasets.default_data(),
         help="cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)",
     )
@@ -78,7 +97,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--force", action="store_true", help="replace FILE if it is there")
     add_arguments(parser)
-    return parser.parse_args()
+    return parser.parse()
 
 
 def epoch_line(metrics: EpochMetrics, hparams: Hparams) -> str:

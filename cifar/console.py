@@ -1,11 +1,16 @@
-"""How commands run and print: exit codes of a closed pipe, tables."""
+"""How commands are read, run and print: mistakes, exit codes of a closed pipe, tables, what to do next."""
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import io
 import os
+import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from prettytable import PrettyTable, TableStyle
 
@@ -24,6 +29,36 @@ def run(main: Callable[[], int]) -> int:
         return 1
 
 
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes get one line, with what may have been meant."""
+
+    def parse(self) -> argparse.Namespace:
+        """The options of this process; a subcommand may name its own parser as `parser`, to say what it knows."""
+        options, unknown = self.parse_known_args()
+        if unknown:
+            getattr(options, "parser", self).refuse(unknown)
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        if wrong := re.fullmatch(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message):
+            known = [word.strip("' ") for word in wrong[3].split(",")]
+            named = wrong[1] if wrong[1].startswith("-") else wrong[1].lower()
+            message = f"{named} must be one of {', '.join(known)}, got {wrong[2]!r}{_meant(wrong[2], known)}"
+        self.exit(2, f"error: {message}\n")
+
+    def refuse(self, unknown: list[str]) -> NoReturn:
+        known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        first = unknown[0].split("=")[0]
+        if first.startswith("-"):
+            self.error(f"there is no option {first}{_meant(first, known)}")
+        self.error(f"not understood: {' '.join(unknown)}; --help shows what is")
+
+
+def _meant(given: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(given, known, n=1)
+    return f"; did you mean {near[0]}?" if near else "; --help lists them" if given.startswith("-") else ""
+
+
 def plain_table(names: Sequence[str]) -> PrettyTable:
     """An empty table with these columns, aligned to the right, without lines."""
     table = PrettyTable(list(names))
@@ -31,3 +66,25 @@ def plain_table(names: Sequence[str]) -> PrettyTable:
     table.left_padding_width, table.right_padding_width = 0, 2
     table.align = "r"
     return table
+
+
+def as_wide_as_the_terminal(table: PrettyTable, least_important: Sequence[str]) -> str:
+    """The table, on a terminal without as many of these columns, from the first on, as must go for a line to fit."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    text = str(table)
+    for name in (name for name in least_important if name in table.field_names):
+        if width is None or _width(text) <= width:
+            return text
+        table.del_column(name)
+        text = str(table)
+    return text
+
+
+def _width(text: str) -> int:
+    return max(len(line.rstrip()) for line in text.splitlines())
+
+
+def say_next(steps: Sequence[tuple[str, str]]) -> None:
+    """Commands that come next, ready to copy, each with what it does and how long that takes."""
+    width = max(len(command) for command, _ in steps)
+    print("\nnext:", *(f"  {command:<{width}}  # {about}" for command, about in steps), sep="\n", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import fake_experiments as fake
 import pytest
 import yaml
 
+from cifar import __version__
 from cifar.__main__ import main, search_of
+from cifar.options import COMMANDS
 from cifar.system.gpus import Gpu
 
 Cifar = Callable[..., tuple[int, str, str]]
@@ -179,3 +182,92 @@ def test_a_fit_begins_the_search_of_its_network(monkeypatch: pytest.MonkeyPatch,
         assert ("--model fast" in config["trialCommand"]) == (model == "fast")
     assert search_of(Namespace(config=Path("my.yml"), model="fast")) == Path("my.yml")
     assert search_of(Namespace(config=None)) == Path("config.yml")
+
+
+def run_cifar(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code, of argparse's way out too."""
+    monkeypatch.setattr(sys, "argv", ["cifar", *arguments])
+    try:
+        return main()
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+
+
+def test_alone_it_shows_all_commands_in_groups_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cifar(monkeypatch) == 0
+    lines = capsys.readouterr().out.rstrip().splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    shown = [line.split()[1] for line in lines if line.startswith("  cifar ")]
+    assert shown == [command.name for group in COMMANDS.values() for command in group]
+    assert [line for line in lines if line in COMMANDS] == [*COMMANDS]
+    assert run_cifar(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"cifar-nni {__version__}\n"
+
+
+@pytest.mark.parametrize("name", [command.name for group in COMMANDS.values() for command in group])
+def test_each_command_has_help_with_an_example(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cifar(monkeypatch, name, "--help") == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: cifar {name} ")
+    assert f"Example: cifar {name}" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("serach",), "got 'serach'; did you mean search?"),
+        (("search", "--max-trails", "3"), "there is no option --max-trails; did you mean --max-trials?"),
+        (
+            ("best", "--prefer", "acuracy"),
+            "--prefer must be one of accuracy, speed, got 'acuracy'; did you mean accuracy?",
+        ),
+        (("trials", "abc", "extra"), "not understood: extra; --help shows what is"),
+        (("--verson",), "there is no option --verson; did you mean --version?"),
+    ],
+)
+def test_a_mistyped_word_is_answered_by_the_one_that_was_meant(
+    arguments: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cifar(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.endswith(f"{sentence}\n")
+    assert error.count("\n") == 1
+
+
+def test_the_list_has_all_experiments_the_latest_first_and_names_a_damaged_one(cifar: Cifar, experiments: Path) -> None:
+    (experiments / "abc1" / "best.json").write_text("{}")
+    for number, name in enumerate(("abc1", "abd2")):
+        os.utime(experiments / name / "db" / "nni.sqlite", (1000 + number, 1000 + number))
+    fake.make(experiments / "new3", [{"accuracy": 0.0, "status": "running"}])
+    code, out, _ = cifar("list")
+    lines = out.splitlines()
+    assert code == 0
+    assert [line.split()[0] for line in lines] == ["experiment", "new3", "abd2", "abc1:"]
+    assert lines[2].split()[1:7] == ["digits", "net", "2", "80.0%", "±", "4.6%"]
+    assert "best.json is of another version" in lines[3]
+
+
+def test_a_list_without_experiments_says_how_to_begin_one(cifar: Cifar) -> None:
+    assert cifar("list")[1].endswith("experiments; cifar search begins one\n")
+
+
+def test_two_experiments_stand_side_by_side(cifar: Cifar, experiments: Path) -> None:
+    fake.make(experiments / "low3", [{"accuracy": 0.5}, {"accuracy": 0.4}])
+    code, out, _ = cifar("compare", "abc1", "low3")
+    assert code == 0
+    assert out.split()[:2] == ["abc1", "low3"]
+    assert "best trial 0 0" in " ".join(out.split())
+    assert out.splitlines()[-1].startswith("the best of abc1 is better, by 30.0 points ± ")
+    same = cifar("compare", "abc1", "abd2")[1].splitlines()[-1]
+    assert same.startswith("neither is shown to be better: they are 0.0 points ± ")
+
+
+def test_experiments_of_other_data_are_not_compared(cifar: Cifar, experiments: Path) -> None:
+    fake.make(experiments / "new3", [{"accuracy": 0.5, "fingerprints": {"fingerprint": "other"}}])
+    assert "their accuracies do not compare" in cifar("compare", "abc1", "new3")[1]
+    fake.make(experiments / "run4", [{"accuracy": 0.0, "status": "running"}])
+    assert "nothing to compare" in cifar("compare", "abc1", "run4")[1]

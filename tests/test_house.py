@@ -12,7 +12,7 @@ from experiments import ROOT
 
 # From the top down. A room may use itself and those after it.
 ROOMS = ["", "analysis", "search", "trials", "inference", "training", "data", "system", "errors and console"]
-_COMMANDS = {"__main__", "worker"}
+_COMMANDS = {"__main__", "options", "worker"}
 _GROUND = {"__init__", "errors", "console"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from PIL import Image
 from prettytable import PrettyTable
 from tqdm import tqdm
 
-from cifar.console import plain_table
+from cifar.console import plain_table, say_next
 from cifar.data import datasets, near_duplicates, sources
 from cifar.data.balance import is_uneven
 from cifar.data.datasets import Dataset
@@ -66,7 +67,19 @@ def describe(data_name: str, preview: Path | None, force: bool) -> int:
         with new_file(preview) as temporary:
             sheet.save(temporary, format=Image.registered_extensions()[preview.suffix.lower()])
         print("\n".join([f"pictures of each class: {preview}", *explained]))
+    _say_next(data_name)
     return int(bool(findings))
+
+
+def _say_next(data_name: str) -> None:
+    data = f"--data {shlex.quote(data_name)}"
+    say_next(
+        [
+            (f"python trial.py {data}", "one network by the defaults: a minute"),
+            (f"cifar fit {data} --time-limit 30m", "the best network that 30 minutes give, and how good it is"),
+            (f"cifar search {data}", "a search with NNI's web page; it says how long it takes"),
+        ]
+    )
 
 
 def _counts(train: Dataset, test: Dataset) -> PrettyTable:

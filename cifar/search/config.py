@@ -209,6 +209,7 @@ def changed(
     config: Any,
     trial_command: str | None = None,
     trial_concurrency: int | None = None,
+    name: str | None = None,
     seed_moved_by: int = 0,
     tuner_arguments: Mapping[str, object] = MappingProxyType({}),
 ) -> Any:
@@ -221,10 +222,18 @@ def changed(
         config.trial_command = config.training_service.trial_command = trial_command  # NNI has copied it there
     if trial_concurrency is not None:
         config.trial_concurrency = trial_concurrency
+    if name is not None:
+        config.experiment_name = name
     arguments = config.tuner.class_args = {**(config.tuner.class_args or {}), **tuner_arguments}
     if seed_moved_by and "seed" in arguments:
         config.tuner.class_args = {**arguments, "seed": arguments["seed"] + seed_moved_by}
     return config
+
+
+def name_of_search(config: Any, data_name: str) -> str:
+    """As its user named it, else after data, network and tuner."""
+    given, _ = command_hparams(config.trial_command)
+    return config.experiment_name or f"{Path(data_name).name}, {given.get('model', 'net')}, {_tuner_name(config)}"
 
 
 def _one_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from cifar.system.ports import LOOPBACK
 from cifar.system.signals import noting_interrupt
 from cifar.trials.database import DatabaseHeld
 from cifar.trials.leaderboard import leaderboard
-from cifar.trials.store import Reader, Trial, best_first, read_trials
+from cifar.trials.store import EpochReader, Reader, Trial, best_first, read_trials
 
 _POLL_SECONDS = 0.5
 _EXPOSED = (
@@ -40,7 +40,7 @@ def search(prepared: Prepared, keep_open: bool, resume_command: str) -> int:
                 print("a limit was raised in the web page: the search goes on", file=sys.stderr)
                 stop_reason = follow(experiment, interrupted)
             if stop_reason or interrupted():
-                print(f"stopping the trials: {stop_reason or 'interrupted'}", file=sys.stderr)
+                print(f"{stop_reason or 'interrupted'}; saving the trials that run", file=sys.stderr)
             stopped = interrupted()
     except KeyboardInterrupt:
         _print_how_to_resume(prepared, resume_command)
@@ -75,7 +75,7 @@ def _started(prepared: Prepared) -> Iterator[Experiment]:
 
 def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> str | None:
     """Show progress until the experiment ends, the user wants no more, or it cannot go on: returns why not."""
-    reader = Reader(experiment.directory)
+    reader, epochs = Reader(experiment.directory), EpochReader(experiment.directory)
     try:
         earlier = reader.trials()
         watch = Watch(experiment, earlier)
@@ -83,7 +83,7 @@ def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> str | Non
             while not interrupted():
                 status = experiment.status()  # asked before the trials are read, so that none is missed
                 trials = reader.trials()
-                progress.show(trials)
+                progress.show(trials, epochs.latest())
                 for event in watch.host_events():
                     progress.tell(event)
                 if stop_reason := watch.stop_reason(status, trials):
@@ -97,8 +97,7 @@ def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> str | Non
 
 
 def _print_summary(experiment: Experiment, trials: list[Trial]) -> None:
-    files = "db/nni.sqlite, and per trial environments/local-env/trials/*/result.json"
-    print(f"{leaderboard(trials, experiment.directory, rows=10)}\nsaved in {experiment.directory}: {files}", flush=True)
+    print(f"{leaderboard(trials, experiment.directory, rows=10)}\nsaved in {experiment.directory}", flush=True)
 
 
 def _print_how_to_resume(prepared: Prepared, resume_command: str) -> None:

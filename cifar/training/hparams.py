@@ -97,8 +97,14 @@ def _flag(name: str, value: object) -> bool:
     return value
 
 
-def _hparam(default: object, rule: Rule, meaning: str) -> Any:
-    return field(default=None, metadata={"default": default, "rule": rule, "meaning": meaning})
+def _hparam(group: str, default: object, rule: Rule, meaning: str, metavar: str = "") -> Any:
+    """`group` is where help lists it, `metavar` what stands there for its value."""
+    known = {"group": group, "default": default, "rule": rule, "meaning": meaning, "metavar": metavar}
+    return field(default=None, metadata=known)
+
+
+def _choice(group: str, default: str, choices: Sequence[str], meaning: str) -> Any:
+    return _hparam(group, default, _one_of(*choices), meaning, "|".join(choices))
 
 
 @dataclass(frozen=True)
@@ -109,62 +115,80 @@ class Hparams:
     its rule.
     """
 
-    model: str = _hparam("net", _one_of(*WIDTHS), f"network: {', '.join(WIDTHS)}")
-    width: int = _hparam(None, _integer(1, 1024), "channels of the first convolution, all later sizes in proportion")
-    lr: float = _hparam(0.001, _number("above 0", lambda v: v > 0), "learning rate")
-    momentum: float = _hparam(0.9, _number("from 0 to below 1", lambda v: 0 <= v < 1), "momentum of sgd")
-    batch_size: int = _hparam(4, _integer(1, 2**20), "images per optimizer step")
-    epochs: int = _hparam(2, _integer(1, 100_000), "passes over the training images")
-    images_per_epoch: int = _hparam(
-        0, _integer(0, 2**31), "training images that each epoch draws, for a search on a small budget; 0: all"
+    model: str = _choice("network", "net", [*WIDTHS], "the tutorial's network, its wide one, LeNet, or a fast one")
+    width: int = _hparam(
+        "network", None, _integer(1, 1024), "channels of the first convolution, all later sizes in proportion"
     )
     size: int = _hparam(
+        "network",
         SIZE,
         _integer_of(SIZE, LARGE_SIZE),
-        f"pixels a side of an image: {SIZE}, or of a folder's pictures {LARGE_SIZE}",
+        f"pixels a side of an image: {SIZE}, or {LARGE_SIZE} for a folder's pictures",
+        f"{SIZE}|{LARGE_SIZE}",
     )
-    balanced: bool = _hparam(
-        False, _flag, "show as many images of each class, those of small classes several times in an epoch"
+    lr: float = _hparam("training", 0.001, _number("above 0", lambda v: v > 0), "learning rate")
+    momentum: float = _hparam("training", 0.9, _number("from 0 to below 1", lambda v: 0 <= v < 1), "momentum of sgd")
+    batch_size: int = _hparam("training", 4, _integer(1, 2**20), "images per optimizer step")
+    epochs: int = _hparam("training", 2, _integer(1, 100_000), "passes over the training images")
+    images_per_epoch: int = _hparam(
+        "training",
+        0,
+        _integer(0, 2**31),
+        "training images that each epoch draws, for a search on a small budget; 0: all",
     )
-    optimizer: str = _hparam("sgd", _one_of("sgd", "adam"), "optimizer: sgd, adam")
-    weight_decay: float = _hparam(0.0, _number("of at least 0", lambda v: v >= 0), "L2 penalty on the parameters")
+    optimizer: str = _choice("training", "sgd", ["sgd", "adam"], "rule by which gradients change the parameters")
+    schedule: str = _choice(
+        "training",
+        "constant",
+        ["constant", "triangular"],
+        "learning rate over the steps; triangular rises for a quarter of them and then falls",
+    )
+    weight_decay: float = _hparam(
+        "training", 0.0, _number("of at least 0", lambda v: v >= 0), "L2 penalty on the parameters"
+    )
+    nesterov: bool = _hparam("training", False, _flag, "Nesterov's form of sgd's momentum")
+    label_smoothing: float = _hparam(
+        "training",
+        0.0,
+        _number("from 0 to below 1", lambda v: 0 <= v < 1),
+        "share of each label spread over all classes",
+    )
+    lookahead_decay: float = _hparam(
+        "training",
+        0.0,
+        _number("from 0 to below 1", lambda v: 0 <= v < 1),
+        "decay per step of the exponential average to which the parameters return; 0: no average",
+    )
     gradient_accumulation_steps: int = _hparam(
+        "training",
         1,
         _integer(1, 2**20),
         "micro-batches that each batch is split into; saves memory, changes no result but fast's, "
         "which normalises each by itself",
     )
-    precision: str = _hparam(
+    precision: str = _choice(
+        "training",
         "float32",
-        _one_of("float32", "bfloat16", "auto"),
-        "arithmetic of training: float32, bfloat16, or auto: bfloat16 where the hardware has it; "
-        "evaluation is in float32",
+        ["float32", "bfloat16", "auto"],
+        "arithmetic of training; auto: bfloat16 where the hardware has it; evaluation is in float32",
     )
-    schedule: str = _hparam(
-        "constant",
-        _one_of("constant", "triangular"),
-        "learning rate over the steps: constant, or triangular, which rises for a quarter of them and then falls",
+    seed: int = _hparam(
+        "training", 0, _integer(0, 2**32 - 1), "seed of initial parameters, and of the order and views of images"
     )
-    nesterov: bool = _hparam(False, _flag, "Nesterov's form of sgd's momentum")
-    label_smoothing: float = _hparam(
-        0.0, _number("from 0 to below 1", lambda v: 0 <= v < 1), "share of each label spread over all classes"
-    )
-    flip: bool = _hparam(False, _flag, "mirror each training image in every other epoch; digits never")
-    translate: int = _hparam(0, _integer(0, 31), "pixels by which training images move at most, each way")
-    lookahead_decay: float = _hparam(
-        0.0,
-        _number("from 0 to below 1", lambda v: 0 <= v < 1),
-        "decay per step of the exponential average to which the parameters return; 0: no average",
-    )
+    flip: bool = _hparam("images", False, _flag, "mirror each training image in every other epoch; digits never")
+    translate: int = _hparam("images", 0, _integer(0, 31), "pixels by which training images move at most, each way")
     tta_flip: bool = _hparam(
-        False, _flag, "classify an image by the mean logits of itself and its mirror image; digits never"
+        "images", False, _flag, "classify an image by the mean logits of itself and its mirror image; digits never"
     )
-    metric: str = _hparam(
+    balanced: bool = _hparam(
+        "images", False, _flag, "show as many images of each class, those of small classes several times in an epoch"
+    )
+    metric: str = _choice(
+        "images",
         "accuracy",
-        _one_of(*METRICS),
-        "what is tuned of the validation images: accuracy, or balanced_accuracy, the mean of the classes' accuracies",
+        METRICS,
+        "what is tuned of the validation images; balanced_accuracy is the mean of the classes' accuracies",
     )
-    seed: int = _hparam(0, _integer(0, 2**32 - 1), "seed of initial parameters, and of the order and views of images")
 
     def __post_init__(self) -> None:
         for spec in fields(self):
@@ -212,14 +236,14 @@ def _default(spec: Field[Any], model: object) -> object:
     return recipe.get(spec.name, spec.metadata["default"])
 
 
-def add_arguments(parser: argparse._ActionsContainer, without: Sequence[str] = ()) -> None:
-    """An option for each hyperparameter; options not given stay out of the parsed namespace."""
+def add_arguments(parser: argparse.ArgumentParser, about: str | None = None, without: Sequence[str] = ()) -> None:
+    """An option for each hyperparameter, in groups; options not given stay out of the parsed namespace."""
+    groups: dict[str, argparse._ArgumentGroup] = {}
     for spec in (some for some in fields(Hparams) if some.name not in without):
-        names = dict.fromkeys([f"--{spec.name}", f"--{spec.name.replace('_', '-')}"])
-        _add_argument(parser, spec, list(names), f"{spec.metadata['meaning']} (default: {_defaults(spec)})")
-        former = [f"--{name}" for name, now in _FORMER_NAMES.items() if now == spec.name]
-        if former:
-            _add_argument(parser, spec, former, argparse.SUPPRESS)
+        name = spec.metadata["group"]
+        if name not in groups:
+            groups[name] = parser.add_argument_group(name, None if groups else about)
+        _add_argument(groups[name], spec)
 
 
 def command_size(command: str) -> int:
@@ -228,20 +252,29 @@ def command_size(command: str) -> int:
     return Hparams.from_params({"size": given["size"]} if "size" in given else {}).size
 
 
-def _add_argument(parser: argparse._ActionsContainer, spec: Field[Any], names: list[str], meaning: str) -> None:
-    kinds = {"int": int, "float": float, "str": str}
-    how: dict[str, Any] = {"dest": spec.name, "default": argparse.SUPPRESS, "help": meaning}
-    if spec.type == "bool":
-        parser.add_argument(*names, action=argparse.BooleanOptionalAction, **how)
-    else:
-        parser.add_argument(*names, type=kinds[str(spec.type)], metavar="X", **how)
+def _add_argument(group: argparse._ArgumentGroup, spec: Field[Any]) -> None:
+    name, former = spec.name, [name for name, now in _FORMER_NAMES.items() if now == spec.name]
+    dashed = f"--{name.replace('_', '-')}"
+    hidden = [f"--{some}" for some in [name, *former] if f"--{some}" != dashed]
+    meaning = f"{spec.metadata['meaning']} (default: {_defaults(spec)})"
+    for names, text in (([dashed], meaning), (hidden, argparse.SUPPRESS)):
+        how: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
+        if names and spec.type == "bool":
+            group.add_argument(*names, action=argparse.BooleanOptionalAction, **how)
+        elif names:
+            type_, short = {"int": (int, "N"), "float": (float, "X"), "str": (str, "")}[str(spec.type)]
+            group.add_argument(*names, type=type_, metavar=spec.metadata["metavar"] or short, **how)
 
 
 def _defaults(spec: Field[Any]) -> str:
     """The defaults of all networks, equal ones only once: "0.001; fast: 1.5"."""
-    own = [f"{model}: {recipe[spec.name]}" for model, recipe in RECIPES.items() if spec.name in recipe]
+    own = [f"{model}: {_shown(recipe[spec.name])}" for model, recipe in RECIPES.items() if spec.name in recipe]
     general = spec.metadata["default"]
-    return "; ".join(own if general is None else [str(general), *own])
+    return "; ".join(own if general is None else [_shown(general), *own])
+
+
+def _shown(value: object) -> str:
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
 
 
 def given_arguments(options: argparse.Namespace) -> dict[str, object]:

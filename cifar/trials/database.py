@@ -55,6 +55,14 @@ def metrics(experiment: Path) -> list[Any]:
     return _select(experiment, "MetricData", query)
 
 
+def epochs_since(experiment: Path, after: int) -> list[Any]:
+    """What trials have reported of epochs since a row of the table: row, trial, number of the epoch from 0, data."""
+    query = (
+        "select rowid, trialJobId, sequence, data from MetricData where rowid > ? and type = 'PERIODICAL' order by 1"
+    )
+    return _select(experiment, "MetricData", query, after)
+
+
 def _select(experiment: Path, table: str, query: str, *values: object) -> list[Any]:
     """Rows of NNI's database; none where its manager has not got so far as to make the table."""
     if not layout.database(experiment).exists():

@@ -9,12 +9,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from cifar.console import plain_table
+from cifar.console import as_wide_as_the_terminal, plain_table
 from cifar.data.balance import is_uneven, why_useless
 from cifar.trials.intervals import Interval
 from cifar.trials.seed_noise import SeedNoise, metric_of, seed_noise
 from cifar.trials.store import COMPARED, Trial, best_first
 from cifar.trials.ties import interval, ties
+from cifar.trials.trial_line import line_of
+
+_LEAST_IMPORTANT = ("trial", "parameters", "epochs", "seconds", "ended")  # columns that a narrow terminal does without
 
 
 def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) -> str:
@@ -32,7 +35,9 @@ def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) 
     summary = _summary(trials, ranked, len(tied), noise)
     if rows is not None and len(ranked) > rows:
         summary += f"; the best {rows} are shown"
-    return f"{table}\n{summary}" if shown else summary
+    if ranked and (line := line_of(ranked[0])):
+        summary += f"\nthe best again: {line}"
+    return f"{as_wide_as_the_terminal(table, _LEAST_IMPORTANT)}\n{summary}" if shown else summary
 
 
 def records(trials: list[Trial], experiment: Path) -> list[dict[str, Any]]:
@@ -89,6 +94,7 @@ def _record(
         "seconds": result.get("seconds"),
         "ended": trial.status,
         "reason": trial.reason,
+        "command": line_of(trial),
     }
 
 

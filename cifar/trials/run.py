@@ -155,7 +155,8 @@ def _identity(hparams: Hparams, splits: Splits) -> dict[str, object]:
 
 def _ended(status: Status, how: str, trained: Trained | None, metric: str, labels: Tensor, classes: int) -> Result:
     """The last epoch is the result; the best one stands beside it, for choosing by it would flatter."""
-    history, reason = _epochs(trained), f"{how} {len(_epochs(trained))} epochs"
+    history = _epochs(trained)
+    reason = f"{how} {len(history)} {'epoch' if len(history) == 1 else 'epochs'}"
     if trained is None:
         return Result(status, reason)
     best = max(history, key=lambda metrics: metrics.of(metric))

@@ -108,9 +108,10 @@ def find(experiment_id: str | None, parent: Path) -> Path:
     The first characters are enough where only one experiment has them. RequestError, naming the experiments that there
     are, where none fits or several do.
     """
-    known = sorted(path for path in parent.glob("*") if _is_experiment(path) and not path.is_symlink())
-    if experiment_id is None and known:
-        return max(known, key=lambda path: layout.database(path).stat().st_mtime).resolve()
+    latest_first = experiments(parent)
+    if experiment_id is None and latest_first:
+        return latest_first[0].resolve()
+    known = sorted(latest_first)
     fitting = [path for path in known if path.name.startswith(experiment_id or "\0")]
     exact = [path for path in fitting if path.name == experiment_id]
     if len(exact or fitting) == 1:
@@ -123,6 +124,12 @@ def find(experiment_id: str | None, parent: Path) -> Path:
         raise RequestError(f"{experiment_id!r} fits several experiments in {parent}: {names}")
     wanted = f"experiment {experiment_id!r}" if experiment_id is not None else "experiment"
     raise RequestError(f"no {wanted} in {parent}; there are: {names}")
+
+
+def experiments(parent: Path) -> list[Path]:
+    """The directories of all experiments below `parent`, the latest first."""
+    found = [path for path in parent.glob("*") if _is_experiment(path) and not path.is_symlink()]
+    return sorted(found, key=lambda path: layout.database(path).stat().st_mtime, reverse=True)
 
 
 def _is_experiment(directory: Path) -> bool:
@@ -184,6 +191,25 @@ class Reader:
         if trial.ended:  # all is written before a trial ends
             self._ended[trial.id] = whole
         return whole
+
+
+class EpochReader:
+    """The latest epoch of each trial of an experiment that goes on: asked again, it reads only what is new."""
+
+    def __init__(self, experiment: Path) -> None:
+        self._experiment = experiment
+        self._row = 0
+        self._latest: dict[str, tuple[int, float]] = {}
+
+    def latest(self) -> dict[str, tuple[int, float]]:
+        """Per trial id how many epochs it has trained, and its accuracy after them."""
+        with naming_damage(self._experiment):
+            for row, trial_id, number, data in database.epochs_since(self._experiment, self._row):
+                self._row = row
+                metrics = json.loads(json.loads(data))
+                if isinstance(metrics, dict):  # another program's trials may report numbers alone
+                    self._latest[str(trial_id)] = int(number) + 1, float(metrics["default"])
+        return self._latest
 
 
 def _after(known: Mapping[str, Trial], trial_id: Any, event: str, number: Any, data: Any, timestamp: Any) -> Trial:

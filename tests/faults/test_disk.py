@@ -65,7 +65,7 @@ def test_a_disk_that_is_full_to_the_last_byte_costs_no_result(
             one.wait_until_ended(ended)
             others = fill(disk)
             assert one.wait(60) == 1, one.err
-            assert "stopping the trials: the disk is full: 0 MB are left for " in one.err
+            assert "the disk is full: 0 MB are left for " in one.err
             assert nothing_is_left(tmp_path)
             others.unlink()
             one = search("--resume", one.id)
@@ -130,7 +130,7 @@ def test_a_disk_that_fills_up_ends_the_search_before_anything_is_lost(
         one.wait_until_ended(2)
         (disk / "others").write_bytes(bytes(80 * 2**20))
         assert one.wait(40) == 1, one.err
-        assert "stopping the trials: the disk is full: " in one.err
+        assert "the disk is full: " in one.err
         assert nothing_is_left(tmp_path)
         refused = search("--resume", one.id)
         assert refused.wait() == 2

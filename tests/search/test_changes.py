@@ -217,7 +217,7 @@ def test_a_database_that_is_held_for_good_is_named(project: Path, tmp_path: Path
     one.wait_until_ended(2)
     with closing(sqlite3.connect(one.directory / "db" / "nni.sqlite", timeout=30)) as connection:
         connection.execute("begin exclusive")
-        one.wait_for("stopping the trials: another program has held ")
+        one.wait_for("another program has held ")
         connection.rollback()
     assert one.wait() == 1, one.err
     assert "Traceback" not in one.err

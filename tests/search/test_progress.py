@@ -44,11 +44,11 @@ def trial(number: int, accuracy: float | None = None, status: str = "ok") -> Tri
 def lines_for(experiment: Bounded, clock: Clock, capsys: pytest.CaptureFixture[str], earlier: list[Trial]) -> list[str]:
     """What a search prints 60 seconds after its start, where output is no terminal."""
     with Progress(cast(Experiment, experiment), earlier) as shown:
-        shown.show(earlier)
+        shown.show(earlier, {})
         assert capsys.readouterr().err == ""  # earlier runs' trials have had their lines
         clock.now += 60
-        shown.show([*earlier, trial(1, 0.5), trial(2, 0.8, "stopped_early"), trial(3, status="error"), trial(4)])
-        shown.show([*earlier, trial(1, 0.5), trial(2, 0.8, "stopped_early"), trial(3, status="error"), trial(4)])
+        shown.show([*earlier, trial(1, 0.5), trial(2, 0.8, "stopped_early"), trial(3, status="error"), trial(4)], {})
+        shown.show([*earlier, trial(1, 0.5), trial(2, 0.8, "stopped_early"), trial(3, status="error"), trial(4)], {})
     return capsys.readouterr().err.splitlines()
 
 
@@ -57,19 +57,18 @@ def test_each_trial_that_ends_has_one_line_with_all_that_counts(
 ) -> None:
     lines = lines_for(Bounded(), clock, capsys, earlier=[])
     # 3 done and 1 half done in 60 s: the other 6.5 take 111 s.
-    status = "3 of 10 done, 1 running, 1 stopped early, 1 failed; about 2 min left"
-    best = "best 80.0% in trial 2 (lr 0.2)"
+    rest = "about 2 min left; best 80.0% in trial 2"
     assert lines == [
-        f"trial 1 (lr 0.1): 50.0%, ok; {status}; {best}",
-        f"trial 2 (lr 0.2): 80.0%, stopped early (see its trial.stderr); {status}; {best}",
-        f"trial 3 (lr 0.3): none, error (see its trial.stderr); {status}; {best}",
+        f"trial 1: 50.0% (lr 0.1); 1 of 10, {rest}",
+        f"trial 2: 80.0% (lr 0.2), stopped early (see its trial.stderr); 2 of 10, {rest}",
+        f"trial 3: none (lr 0.3), error (see its trial.stderr); 3 of 10, {rest}",
     ]
 
 
 def test_time_left_is_reckoned_from_this_run_alone(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     earlier = [trial(number, 0.1) for number in (10, 11, 12)]
     assert (
-        "6 of 10 done, 1 running, 1 stopped early, 1 failed; about 60 s left;"
+        "; 4 of 10, about 60 s left;"
         in (
             lines_for(Bounded(), clock, capsys, earlier)[0]  # 3.5 in 60 s, 3.5 to go
         )
@@ -81,7 +80,7 @@ def test_a_duration_bounds_the_time_left(
 ) -> None:
     monkeypatch.setattr(progress, "read_seconds", lambda _: 70.0)  # NNI's own count, over all runs
     line = lines_for(Bounded(max_trials=None, max_seconds=100), clock, capsys, [])[0]
-    assert "; 3 done, 1 running, 1 stopped early, 1 failed; about 30 s left;" in line
+    assert "; 1, about 30 s left;" in line
 
 
 def test_durations_read_as_people_say_them() -> None:
@@ -97,8 +96,8 @@ def test_durations_read_as_people_say_them() -> None:
 def test_a_repeat_says_which_trial_it_repeats() -> None:
     first, other, again = trial(0, 0.5), trial(1, 0.8), trial(2, 0.7)
     again = replace(again, params={**first.params, "seed": 5002})
-    assert progress.ended_line(again, [first, other, again]) == "trial 2 (trial 0 again, seed 5002): 70.0%, ok"
-    assert progress.ended_line(other, [first, other, again]) == "trial 1 (lr 0.1): 80.0%, ok"
+    assert progress.ended_line(again, [first, other, again]) == "trial 2: 70.0% (trial 0 again, seed 5002)"
+    assert progress.ended_line(other, [first, other, again]) == "trial 1: 80.0% (lr 0.1)"
 
 
 def test_a_trial_that_answers_one_class_is_not_just_ok() -> None:
@@ -106,5 +105,5 @@ def test_a_trial_that_answers_one_class_is_not_just_ok() -> None:
     assert constant.result is not None
     constant.result["metrics"]["predicted_classes"] = 1
     constant.result["data"] |= {"largest_class_share": 0.6, "classes": 3}
-    said = "60.0%, ok, but every image gets the same class; guessing the largest class gets 60.0%"
+    said = "60.0% (lr 0), but every image gets the same class; guessing the largest class gets 60.0%"
     assert progress.ended_line(constant, [constant]).endswith(said)

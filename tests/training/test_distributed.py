@@ -71,7 +71,7 @@ def test_the_statistics_of_all_are_those_of_a_batch() -> None:
 def test_a_trial_of_several_processes_speaks_with_one_voice() -> None:
     run = torchrun(2, "trial.py", "--data", "digits", "--batch-size", "64", "--epochs", "2")
     assert run.returncode == 0, run.stderr
-    assert [run.stdout.count(text) for text in ("epoch 1/2", "epoch 2/2", "ok: trained", "test accuracy")] == [1] * 4
+    assert [run.stdout.count(text) for text in ("epoch 1/2", "epoch 2/2", "done: trained", "test accuracy")] == [1] * 4
     wrong = torchrun(2, "trial.py", "--data", "digits", "--width", "0")
     assert wrong.returncode == 1  # torchrun's, for whatever the trial says
     assert wrong.stderr.count("error: width must be an integer from 1 to 1024, got 0") == 1

@@ -43,16 +43,21 @@ def test_alone_it_trains_and_prints_the_accuracy_of_each_class() -> None:
     lines = run.stdout.splitlines()
     assert lines[0].startswith("epoch 1/2  train loss ")
     assert lines[0].endswith(" images/s")
-    assert lines[2] == "ok: trained 2 epochs"
+    assert lines[2] == "done: trained 2 epochs"
     assert lines[3].startswith("test accuracy ")
     assert [line.split()[0] for line in lines[4:14]] == list("0123456789")
     assert lines[14].startswith("these test images were read ")
-    assert run.stderr == ""
+    said, first, second = run.stderr.splitlines()[1:]
+    assert (said, first.split(" #")[0].split()) == (
+        "next:",
+        ["python", "trial.py", "--data", "digits", "--save", "my.safetensors"],
+    )
+    assert second.startswith("  cifar fit --data digits --time-limit 30m  ")
 
 
 def test_alone_it_leaves_the_test_images_unread_where_it_is_to(tmp_path: Path) -> None:
     run = trial(*QUICK, "--no-test", CIFAR_CACHE=str(tmp_path))
-    assert run.stdout.splitlines()[-1] == "ok: trained 2 epochs"
+    assert run.stdout.splitlines()[-1] == "done: trained 2 epochs"
     assert not list(tmp_path.glob("test-readings/*"))
     trial(*QUICK, CIFAR_CACHE=str(tmp_path))
     assert len(list(tmp_path.glob("test-readings/*.jsonl"))) == 1
@@ -65,7 +70,7 @@ def test_data_comes_from_the_environment_when_not_named() -> None:
 
 def test_help_shows_every_hyperparameter() -> None:
     text = trial("--help").stdout
-    assert all(f"--{name}" in text for name in asdict(Hparams()))
+    assert all(f"--{name.replace('_', '-')}" in text for name in asdict(Hparams()))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +80,8 @@ def test_help_shows_every_hyperparameter() -> None:
         (["--data", "nowhere"], "error: data must be cifar10, digits or a folder of pictures, got 'nowhere'"),
         (["--lr", "nan"], "error: lr must be a number above 0, got nan"),
         (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
-        (["--depth", "3"], "unrecognized arguments: --depth 3"),
+        (["--momentun", "0.5"], "error: there is no option --momentun; did you mean --momentum?"),
+        (["--colour", "3"], "error: there is no option --colour; --help lists them"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], message: str) -> None:

@@ -1,0 +1,36 @@
+"""The line that trains a trial's configuration again, outside of any search."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+from cifar.errors import RequestError
+from cifar.training.hparams import Hparams, option
+from cifar.trials.store import Trial
+
+# Always named: their defaults follow from the data, or say most of the configuration.
+_NAMED = ("width", "lr", "momentum", "batch_size", "epochs")
+
+
+def trial_line(hparams: Hparams, data_name: str) -> str:
+    """`python trial.py ...` with these hyperparameters, as far as they are not the network's defaults."""
+    usual, words = Hparams.from_params({"model": hparams.model}), ["python trial.py"]
+    if data_name != "cifar10":
+        words.append(f"--data {shlex.quote(data_name)}")
+    for name, value in vars(hparams).items():
+        if name in _NAMED or value != getattr(usual, name) or (name == "model" and value != "net"):
+            words.append(option(name, value))
+    return " ".join(words)
+
+
+def line_of(trial: Trial) -> str | None:
+    """Of a trial that left a result; None where it did not, or where another version ran it."""
+    result: Mapping[str, object] = trial.result or {}
+    hparams, name = result.get("hparams"), trial.data.get("name")
+    if not isinstance(hparams, Mapping) or not isinstance(name, str):
+        return None
+    try:
+        return trial_line(Hparams.from_params(hparams), name)
+    except RequestError:
+        return None
