@@ -22,8 +22,8 @@ from cifar.system.files import refuse_to_replace
 from cifar.training import augmentation, defaults, device
 from cifar.training.evaluation import class_accuracies, evaluate
 from cifar.training.hparams import Hparams, add_arguments, given_arguments
+from cifar.training.intervals import wilson
 from cifar.training.train import EpochMetrics
-from cifar.trials.intervals import wilson
 from cifar.trials.launch import launch
 from cifar.trials.nni_trial import NniTrial
 from cifar.trials.result import Result

@@ -227,10 +227,18 @@ def run_data(options: argparse.Namespace) -> int:
 
 
 def run_predict(options: argparse.Namespace) -> int:
+    from cifar.data.preview import refuse_unfit, save
     from cifar.inference import model_file
     from cifar.inference.predict import print_predictions
+    from cifar.inference.prediction_grid import prediction_grid
 
-    return print_predictions(model_file.load(options.model), options.images, options.top, options.json)
+    if options.grid:
+        refuse_unfit(options.grid, "--grid", options.force)
+    predictions = print_predictions(model_file.load(options.model), options.images, options.top, options.json)
+    if options.grid:
+        save(prediction_grid(predictions), options.grid)
+        print(f"pictures with their classes: {options.grid}", file=sys.stderr)
+    return int(any(some.error for some in predictions))
 
 
 def run_export(options: argparse.Namespace) -> int:

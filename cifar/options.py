@@ -59,7 +59,7 @@ def overview() -> str:
     """All commands, in groups, as lines of at most 80 characters."""
     lines = ["Find the best small network for CIFAR-10 or for your own pictures, with NNI."]
     for group, commands in COMMANDS.items():
-        lines += ["", group, *(f"  {command.example:<39} {command.purpose}" for command in commands)]
+        lines += ["", group, *(f"  {command.example:<38} {command.purpose}" for command in commands)]
     return "\n".join([*lines, "", "`cifar COMMAND --help` lists its options, `cifar --version` the version."])
 
 
@@ -189,7 +189,7 @@ def _add_export(command: argparse.ArgumentParser) -> None:
 
 COMMANDS = {
     "search": [
-        Command("fit", "cifar fit --data DIR --time-limit 30m", "the best network that so much time gives", _add_fit),
+        Command("fit", "cifar fit --data DIR --time-limit 30m", "the best network for so much time", _add_fit),
         Command("search", "cifar search --max-trials 20", "run trials to the end, show the best", _add_search),
         Command("doctor", "cifar doctor", "would it fit, how long would it take", _add_plan),
     ],

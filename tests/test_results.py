@@ -27,7 +27,7 @@ from benchmarks.studies import (
 )
 from benchmarks.table import summary
 from benchmarks.yardsticks import airbench94, growth, memory, processes, scale, searches, speed, startup, warm
-from cifar.trials.intervals import wilson
+from cifar.training.intervals import wilson
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -20,8 +20,8 @@ from benchmarks.shared.report import RESULTS, Report
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.training.hparams import Hparams
+from cifar.training.intervals import dunnett
 from cifar.training.train import new_model, new_optimizer, train
-from cifar.trials.intervals import dunnett
 
 _RECIPE = Hparams(model="fast", width=16, batch_size=256, lr=0.4, epochs=5, images_per_epoch=15_000)
 _SEEDS = 3

@@ -19,8 +19,8 @@ from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
 from cifar.system.durations import duration_text
 from cifar.system.files import read_json
+from cifar.training.intervals import Interval, wilson
 from cifar.trials import layout
-from cifar.trials.intervals import Interval, wilson
 
 
 @dataclass(frozen=True)

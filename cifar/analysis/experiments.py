@@ -16,8 +16,8 @@ from cifar.errors import RequestError
 from cifar.search.facts import read_facts
 from cifar.system.durations import duration_text
 from cifar.training.hparams import command_hparams
+from cifar.training.intervals import Interval
 from cifar.trials import layout, store
-from cifar.trials.intervals import Interval
 from cifar.trials.leaderboard import param_text
 from cifar.trials.seed_noise import metric_of, seed_noise
 from cifar.trials.store import Trial, best_first

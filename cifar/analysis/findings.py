@@ -13,7 +13,7 @@ import numpy as np
 from cifar.analysis.statistics import gain_in_equal_seconds, gains, holm
 from cifar.search import search_space
 from cifar.search.algorithms import TPE_STARTUP_JOBS, is_guided, name_of
-from cifar.trials.intervals import Interval
+from cifar.training.intervals import Interval
 from cifar.trials.store import Trial, best_first
 
 Curves = Mapping[str, Sequence[Mapping[str, float]]]  # trial id -> metrics of each epoch

@@ -32,8 +32,8 @@ from cifar.inference.model_file import SavedModel
 from cifar.search.algorithms import is_guided
 from cifar.search.search_space import fits
 from cifar.system.files import new_file
+from cifar.training.intervals import Interval
 from cifar.trials import layout, store, top_models
-from cifar.trials.intervals import Interval
 from cifar.trials.leaderboard import param_text, params_text, records
 from cifar.trials.predictions import confusion_matrix, load_predictions
 from cifar.trials.seed_noise import metric_of, seed_noise

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cifar.trials.intervals import CHANCE, Interval, Sides, dunnett
+from cifar.training.intervals import CHANCE, Interval, Sides, dunnett
 from cifar.trials.predictions import Predictions
 from cifar.trials.seed_noise import interaction
 

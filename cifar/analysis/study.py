@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cifar.analysis.findings import Curves
 from cifar.search import search_space
-from cifar.trials.intervals import Interval
+from cifar.training.intervals import Interval
 from cifar.trials.store import Trial, best_first
 
 _PROBE = "a random number"

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from prettytable import PrettyTable
 from tqdm import tqdm
 
@@ -23,10 +22,8 @@ from cifar.data.folder import Folder
 from cifar.data.holdout import TEST_SHARE
 from cifar.data.images import DecodedFile, decode_files, is_deep
 from cifar.data.leaks import leaks
-from cifar.data.preview import grid
+from cifar.data.preview import grid, refuse_unfit, save
 from cifar.data.sizes import LARGE_SIZE, SIZE
-from cifar.errors import RequestError
-from cifar.system.files import new_file, refuse_to_replace
 
 _NAMED = 3  # images per finding
 _DETAILED = 4  # times as many pixels a side as networks see
@@ -46,9 +43,7 @@ class DataImage:
 def describe(data_name: str, preview: Path | None, force: bool) -> int:
     """Print counts and findings, and write the grid; returns 1 where something should be looked at, else 0."""
     if preview:
-        refuse_to_replace(preview, force)
-    if preview and Image.registered_extensions().get(preview.suffix.lower()) not in Image.SAVE:
-        raise RequestError(f"--preview must end like a picture, as in grid.png, got {str(preview)!r}")
+        refuse_unfit(preview, "--preview", force)
     train, test = datasets.load(data_name), datasets.load_test(data_name)
     folder = sources.folder_of(data_name)
     files = _examined(folder) if folder else []
@@ -64,8 +59,7 @@ def describe(data_name: str, preview: Path | None, force: bool) -> int:
     print("\n".join(findings) or "nothing is wrong with the pictures")
     if preview:
         sheet, explained = grid(train)
-        with new_file(preview) as temporary:
-            sheet.save(temporary, format=Image.registered_extensions()[preview.suffix.lower()])
+        save(sheet, preview)
         print("\n".join([f"pictures of each class: {preview}", *explained]))
     _say_next(data_name)
     return int(bool(findings))

@@ -1,14 +1,17 @@
-"""A look at a data set: some images of each class, beside the class's name."""
+"""Pictures to look at: some images of each class of a data set, beside the class's name."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 from functools import cache
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from cifar.data.datasets import Dataset
+from cifar.errors import RequestError
+from cifar.system.files import new_file, refuse_to_replace
 
 _SHOWN = 10  # images per class
 _SIDE = 64  # pixels
@@ -18,12 +21,24 @@ _NO_LETTER = "\U0010ffff"
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
+def refuse_unfit(path: Path, option: str, force: bool) -> None:
+    """RequestError where a picture cannot be written there, or would replace one unasked."""
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise RequestError(f"{option} must end like a picture, as in grid.png, got {str(path)!r}")
+    refuse_to_replace(path, force)
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    with new_file(path) as temporary:
+        picture.save(temporary, format=Image.registered_extensions()[path.suffix.lower()])
+
+
 def grid(dataset: Dataset) -> tuple[Image.Image, list[str]]:
     """A row per class with its name; where no font has its letters, with its number, which the lines beside explain."""
     labels, explained = list[tuple[str, Font]](), list[str]()
     for number, name in enumerate(dataset.classes):
         text = " ".join(name.split())
-        font = _font(text)
+        font = font_with(text)
         if font is None:
             explained.append(f"class {number}: {text}")
             text, font = f"class {number}", _default()
@@ -44,7 +59,7 @@ def _default() -> Font:
     return ImageFont.load_default(size=_LETTERS)
 
 
-def _font(text: str) -> Font | None:
+def font_with(text: str) -> Font | None:
     """Pillow's own font, which has the letters of English, or one of the system's; None where none has them all."""
     if text.isascii():
         return _default()

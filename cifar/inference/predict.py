@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from cifar.data import datasets
 from cifar.data.images import decode_files, to_pixels
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
+from cifar.training.intervals import wilson
 
 _BATCH = 256
 
@@ -33,19 +34,31 @@ class Prediction:
     path: Path
     classes: list[tuple[str, float]]
     error: str = ""
+    truth: str | None = None  # the class that the picture's folder is named after
+    pixels: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)  # as the network sees it
+
+    @property
+    def is_right(self) -> bool:
+        return bool(self.classes) and self.classes[0][0] == self.truth
+
+    @property
+    def is_wrong(self) -> bool:
+        return bool(self.classes) and self.truth is not None and not self.is_right
 
     def line(self, width: int) -> str:
-        return f"{self.path!s:<{width}}  " + "  ".join(f"{name} {share:.1%}" for name, share in self.classes)
+        text = f"{self.path!s:<{width}}  " + "  ".join(f"{name} {share:.1%}" for name, share in self.classes)
+        return f"{text}  (is {self.truth})" if self.is_wrong else text
 
     def record(self) -> dict[str, object]:
         if self.error:
             return {"image": str(self.path), "error": self.error}
         classes = [{"class": name, "probability": round(share, 6)} for name, share in self.classes]
-        return {"image": str(self.path), "predictions": classes}
+        truth = {} if self.truth is None else {"class": self.truth}
+        return {"image": str(self.path), "predictions": classes, **truth}
 
 
-def print_predictions(model: SavedModel, names: list[Path], top: int, as_json: bool) -> int:
-    """Print what is in each picture; returns 1 where one could not be read, else 0."""
+def print_predictions(model: SavedModel, names: list[Path], top: int, as_json: bool) -> list[Prediction]:
+    """Print what is in each picture, and what could not be read."""
     if top < 1:
         raise RequestError(f"--top must be at least 1, got {top}")
     paths = list(find_images(names))
@@ -55,12 +68,29 @@ def print_predictions(model: SavedModel, names: list[Path], top: int, as_json: b
     for prediction in tqdm(predict(model, paths, top), total=len(paths), unit=" pictures", leave=False, disable=None):
         predictions.append(prediction)
         if prediction.error:
-            print(f"error: {prediction.path} is no readable picture: {prediction.error}", file=sys.stderr)
+            tqdm.write(f"error: {prediction.path} is no readable picture: {prediction.error}", file=sys.stderr)
         elif not as_json:
-            print(prediction.line(width))
+            tqdm.write(prediction.line(width), file=sys.stdout)
     if as_json:
         print(json.dumps([prediction.record() for prediction in predictions], indent=2))
-    return int(any(prediction.error for prediction in predictions))
+    elif summary := how_many_right(predictions):
+        print(summary)
+    return predictions
+
+
+def how_many_right(predictions: Sequence[Prediction]) -> str:
+    """Of the pictures whose folder says what they are; "" where none does."""
+    known = [some for some in predictions if some.truth is not None and some.classes]
+    if not known:
+        return ""
+    right = sum(some.is_right for some in known)
+    share = wilson(right / len(known), len(known))
+    return f"{right} of {len(known)} are what their folder says: {share}, if the model was trained on none of them"
+
+
+def _class_in(path: Path, classes: Sequence[str]) -> str | None:
+    """The class that the innermost folder of a picture is named after, of those that are named after one."""
+    return next((folder.name for folder in path.parents if folder.name in classes), None)
 
 
 def find_images(names: list[Path]) -> Iterator[Path]:
@@ -102,7 +132,8 @@ def predict(model: SavedModel, paths: list[Path], top: int) -> Iterator[Predicti
             if file.error:
                 yield Prediction(file.path, [], _reason(file.error))
             else:
-                yield Prediction(file.path, next(labelled))
+                truth = _class_in(file.path, model.classes)
+                yield Prediction(file.path, next(labelled), truth=truth, pixels=file.pixels)
 
 
 def _reason(error: Exception) -> str:

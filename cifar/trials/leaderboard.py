@@ -11,7 +11,7 @@ from typing import Any
 
 from cifar.console import as_wide_as_the_terminal, plain_table
 from cifar.data.balance import is_uneven, why_useless
-from cifar.trials.intervals import Interval
+from cifar.training.intervals import Interval
 from cifar.trials.seed_noise import SeedNoise, metric_of, seed_noise
 from cifar.trials.store import COMPARED, Trial, best_first
 from cifar.trials.ties import interval, ties

@@ -15,9 +15,9 @@ from cifar.errors import RequestError
 from cifar.system import places
 from cifar.system.durations import seconds
 from cifar.system.files import read_json
+from cifar.training.intervals import Interval, wilson
 from cifar.trials import database, layout
 from cifar.trials.database import UNENDED, naming_damage
-from cifar.trials.intervals import Interval, wilson
 from cifar.trials.result import checked
 
 _ERROR = re.compile(

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cifar.training.intervals import Interval, dunnett
 from cifar.trials import layout
-from cifar.trials.intervals import Interval, dunnett
 from cifar.trials.predictions import load_predictions
 from cifar.trials.seed_noise import SeedNoise, metric_of, seed_noise
 from cifar.trials.store import Trial, best_first

@@ -82,7 +82,7 @@ def test_the_grid_names_classes_in_any_script(
 
 
 def test_letters_that_no_font_has_become_a_number(make_folder: MakeFolder) -> None:
-    assert preview._font("\U0010fffe") is None
+    assert preview.font_with("\U0010fffe") is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,15 @@ from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.inference.model_file import SavedModel
-from cifar.inference.predict import find_images, predict, predict_arrays, print_predictions
+from cifar.inference.predict import (
+    Prediction,
+    find_images,
+    how_many_right,
+    predict,
+    predict_arrays,
+    print_predictions,
+)
+from cifar.inference.prediction_grid import prediction_grid
 from cifar.training.hparams import Hparams
 from cifar.training.train import new_model, new_optimizer, train
 
@@ -80,7 +88,8 @@ def test_an_unreadable_file_is_named_and_the_rest_predicted(
     picture(folder / "deep" / "one.png", 0)
     (folder / "broken.jpg").write_bytes(b"no picture")
     picture(folder / ".hidden.png", 0)
-    assert print_predictions(model, [folder, tmp_path / "missing.png"], top=2, as_json=True) == 1
+    predictions = print_predictions(model, [folder, tmp_path / "missing.png"], top=2, as_json=True)
+    assert any(some.error for some in predictions)
     out, err = capsys.readouterr()
     records = json.loads(out)
     assert [Path(record["image"]).name for record in records] == ["broken.jpg", "one.png", "missing.png"]
@@ -120,7 +129,7 @@ def test_a_picture_comes_through_stdin(
     model: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(picture(tmp_path / "a.png", 160).read_bytes())))
-    assert print_predictions(model, [Path("-")], top=1, as_json=False) == 0
+    assert not print_predictions(model, [Path("-")], top=1, as_json=False)[0].error
     assert capsys.readouterr().out.startswith("-  light ")
 
 
@@ -145,3 +154,38 @@ def test_arrays_are_labelled_as_their_files_are(model: SavedModel, tmp_path: Pat
 def test_what_is_no_files_name_is_refused(model: SavedModel, name: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         print_predictions(model, [Path(name)], top=1, as_json=False)
+
+
+def test_pictures_in_folders_named_after_classes_are_checked(
+    model: SavedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, brightness in (("dark", 0), ("light", 160), ("grey", 160)):
+        (tmp_path / "test" / name / "Imgs").mkdir(parents=True)
+        picture(tmp_path / "test" / name / "Imgs" / "one.png", brightness)
+    picture(tmp_path / "test" / "unknown.png", 80)
+    predictions = print_predictions(model, [tmp_path / "test"], top=1, as_json=False)
+    *lines, summary = capsys.readouterr().out.splitlines()
+    assert summary.startswith("2 of 3 are what their folder says: 66.7% ± ")
+    assert [line.endswith("(is grey)") for line in lines] == [False, False, True, False]
+    assert [(some.truth, some.is_right, some.is_wrong) for some in predictions] == [
+        (None, False, False),
+        ("dark", True, False),
+        ("grey", False, True),
+        ("light", True, False),
+    ]
+    assert predictions[2].record()["class"] == "grey"
+    assert "class" not in predictions[0].record()
+    assert how_many_right(predictions[:1]) == ""
+
+
+def test_the_grid_begins_with_mistakes_and_survives_any_name(model: SavedModel, tmp_path: Path) -> None:
+    (tmp_path / "light").mkdir()
+    paths = [picture(tmp_path / f"{number}.png", 0) for number in range(11)]
+    paths.append(picture(tmp_path / "light" / "one.png", 0))
+    predictions = [*predict(model, [*paths, tmp_path / "missing.png"], top=1)]
+    sheet = np.asarray(prediction_grid(predictions))
+    assert sheet.shape[:2] == (8 + 2 * 140, 8 + 10 * 104)  # two rows of ten
+    assert (sheet[105:140, 8:104] == (198, 40, 40)).all(-1).any()  # the mistake is first, and its text is red
+    assert not (sheet[105:140, 112:208] == (198, 40, 40)).all(-1).any()
+    strange = Prediction(Path("x"), [("\U0010fffd猫" * 40, 1.0)], pixels=np.zeros((32, 32, 3), np.uint8))
+    assert prediction_grid([strange, *predictions[-1:]]).size == (8 + 104, 8 + 140)

@@ -12,8 +12,8 @@ import fake_experiments as fake
 import pytest
 
 from cifar.system.files import read_json
+from cifar.training.intervals import wilson
 from cifar.trials import database, store
-from cifar.trials.intervals import wilson
 from cifar.trials.layout import trial_directory
 from cifar.trials.leaderboard import leaderboard
 from cifar.trials.store import best_first, read_trials

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from cifar.training.hparams import Hparams
+from cifar.training.intervals import wilson
 from cifar.trials import layout
-from cifar.trials.intervals import wilson
 from cifar.trials.predictions import save_predictions
 from cifar.trials.seed_noise import SeedNoise, seed_noise, seed_variance
 from cifar.trials.store import Trial, best_first

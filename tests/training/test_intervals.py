@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from cifar.trials.intervals import wilson
+from cifar.training.intervals import wilson
 
 
 @given(images=st.integers(1, 10_000), data=st.data())

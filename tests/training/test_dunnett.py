@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cifar.trials.intervals import dunnett
+from cifar.training.intervals import dunnett
 
 
 @pytest.mark.parametrize(("comparisons", "freedom"), [(2, 5.0), (4, 20.0), (9, 60.0), (3, 2.5)])
