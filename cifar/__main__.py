@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from cifar import console
+from cifar.console import say_next
 from cifar.errors import RequestError
 from cifar.options import TIME_LIMIT, Run, parse
 from cifar.system import processes
@@ -74,9 +75,9 @@ def run_search(options: argparse.Namespace) -> int:
         resume_command = shlex.join(["cifar", "search", *config, "--resume", prepared.id])
         code = search(prepared, options.keep_open, resume_command)
     if code == 0:
-        from cifar.analysis.next_steps import after_search
+        from cifar.analysis import next_steps
 
-        after_search(prepared.directory, options.config)
+        say_next(next_steps.of_search(prepared.directory, store.read_trials(prepared.directory), options.config))
     return code
 
 
@@ -164,9 +165,9 @@ def run_compare(options: argparse.Namespace) -> int:
 
 
 def run_best(options: argparse.Namespace) -> int:
+    from cifar.analysis import next_steps
     from cifar.analysis.best import Budget, best
     from cifar.analysis.confirm import Rule
-    from cifar.analysis.next_steps import after_answer
     from cifar.search.facts import same_data
 
     directory = _experiment(options)
@@ -175,7 +176,7 @@ def run_best(options: argparse.Namespace) -> int:
     rule = Rule(options.prefer, options.margin / 100)
     code = best(directory, same_data(directory, None), budget, options.data, options.force, rule)
     if code == 0:
-        after_answer(directory, options.config if options.config != Path("config.yml") else None)
+        say_next(next_steps.of_answer(directory, options.config if options.config != Path("config.yml") else None))
     return code
 
 

@@ -86,5 +86,7 @@ def _width(text: str) -> int:
 
 def say_next(steps: Sequence[tuple[str, str]]) -> None:
     """Commands that come next, ready to copy, each with what it does and how long that takes."""
+    if not steps:
+        return
     width = max(len(command) for command, _ in steps)
     print("\nnext:", *(f"  {command:<{width}}  # {about}" for command, about in steps), sep="\n", file=sys.stderr)

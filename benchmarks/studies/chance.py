@@ -267,7 +267,7 @@ def false_importances() -> Iterator[Share]:
     for trials, parameters in ((20, 4), (30, 6)):
         space, above = dict(list(_SPACE.items())[:parameters]), 0
         for _ in tqdm(range(searches), f"{trials} trials", leave=False):
-            found = importances(rebuild(_noise(generator, trials, space), space, {}))
+            found = importances(rebuild(_noise(generator, trials, space), space))
             above += any(share.value > found.of_chance for share in found.shares.values())
         yield Share(f"{trials} trials, {parameters} parameters", searches, above / searches, "at most 10 % of searches")
 

@@ -6,14 +6,26 @@ import base64
 import io
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from cifar.data.datasets import Dataset, batches
 from cifar.inference.model_file import SavedModel
+from cifar.trials.predictions import Predictions, confusion_matrix
 
 _BATCH = 512
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Some images and a network's answers: drawn at random, and its mistakes, the surest first; all in a table."""
+
+    drawn: list[Example]
+    worst: list[Example]
+    confusion: NDArray[np.int64]  # true classes down, predicted across
 
 
 @dataclass(frozen=True)
@@ -26,8 +38,8 @@ class Example:
     probability: float
 
 
-def of_model(model: SavedModel, dataset: Dataset, index: Tensor, number: int) -> tuple[list[Example], list[Example]]:
-    """`number` of the images in `index`, drawn with a fixed seed, and as many wrong answers, the surest first."""
+def of_model(model: SavedModel, dataset: Dataset, index: Tensor, number: int) -> Answers:
+    """To the images in `index`; `number` of them and of the mistakes are shown, drawn with a fixed seed."""
     with torch.inference_mode():
         logits = torch.cat([model.network(images) for images, _ in batches(dataset, index, _BATCH)])
     surest, predicted = logits.softmax(1).max(1)
@@ -40,7 +52,9 @@ def of_model(model: SavedModel, dataset: Dataset, index: Tensor, number: int) ->
         names = dataset.classes[int(dataset.labels[image])], dataset.classes[int(predicted[place])]
         return Example(_data_uri(dataset.images[image]), *names, float(surest[place]))
 
-    return [example(place) for place in drawn.tolist()], [example(place) for place in worst.tolist()]
+    predictions = Predictions(predicted.numpy(), dataset.labels[index].numpy())
+    confusion = confusion_matrix([predictions], len(dataset.classes))
+    return Answers([*map(example, drawn.tolist())], [*map(example, worst.tolist())], confusion)
 
 
 def _data_uri(image: Tensor) -> str:

@@ -3,57 +3,63 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from pathlib import Path
 from statistics import fmean
 
-from cifar.console import say_next
 from cifar.system.durations import duration_text
 from cifar.trials import layout, store
 from cifar.trials.store import Trial, best_first
 from cifar.trials.ties import ties
 
+Steps = list[tuple[str, str]]
+
 _SEEDS, _MOST_LEADERS = 3, 5  # of `cifar best`, unless it is told otherwise
 
 
-def after_search(experiment: Path, config: Path | None) -> None:
+def of_search(experiment: Path, trials: list[Trial], config: Path | None) -> Steps:
     """Nothing where no trial has finished."""
-    trials = store.read_trials(experiment)
     if not best_first(trials):
-        return
-    where = f" --config {shlex.quote(str(config))}" if config else ""
-    at_once = int(store.read_config(experiment).get("trialConcurrency", 1))
-    best_takes = _time_of_best(trials, experiment, at_once)
+        return []
+    where, best_takes = _where(config), _time_of_best(trials, experiment)
     more = f"cifar search{where} --resume {experiment.name} --max-trials {2 * len(trials)}"
-    say_next(
-        [
-            (
-                f"cifar best {experiment.name}{where}",
-                f"which is best, how sure: {best_takes}",
-            ),
-            (f"cifar report {experiment.name}{where}", "all of it on one web page: seconds"),
-            (more, f"as many trials again: {duration_text(store.read_seconds(experiment))}"),
-        ]
-    )
+    return [
+        (f"cifar best {experiment.name}{where}", f"which is best, how sure: {best_takes}"),
+        (f"cifar report {experiment.name}{where}", "all of it on one web page: seconds"),
+        (more, f"as many trials again: about {duration_text(store.read_seconds(experiment))}"),
+    ]
 
 
-def _time_of_best(trials: list[Trial], experiment: Path, at_once: int) -> str:
+def of_answer(experiment: Path, config: Path | None) -> Steps:
+    """A report, and what the model is for."""
+    report = (f"cifar report {experiment.name}{_where(config)}", "all of it on one web page: seconds")
+    return [report, *uses_of(_short(layout.best_model(experiment)))]
+
+
+def uses_of(model: str) -> Steps:
+    path = shlex.quote(model)
+    return [
+        (f"cifar predict {path} PICTURE", "what is in a picture: seconds"),
+        (f"cifar export {path} best.onnx", "the model for other programs: seconds"),
+    ]
+
+
+def _where(config: Path | None) -> str:
+    return f" --config {shlex.quote(str(config))}" if config else ""
+
+
+def _short(path: Path) -> str:
+    """As seen from here where it lies below, else whole."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def _time_of_best(trials: list[Trial], experiment: Path) -> str:
     """The leaders and the defaults train with new seeds, then the winner does."""
+    at_once = int(store.read_config(experiment).get("trialConcurrency", 1))
     tied = ties(trials, experiment)
     leaders = [trial for trial in best_first(trials) if trial.id in tied][:_MOST_LEADERS] or best_first(trials)[:1]
     each = fmean(float((trial.result or {}).get("seconds", 0.0)) for trial in leaders)
     rounds = math.ceil((len(leaders) + 1) * _SEEDS / at_once) + math.ceil(_SEEDS / at_once)
     return f"about {duration_text(rounds * each)}"
-
-
-def after_answer(experiment: Path, config: Path | None) -> None:
-    """A report, and what the model is for."""
-    where = f" --config {shlex.quote(str(config))}" if config else ""
-    model = shlex.quote(str(layout.best_model(experiment)))
-    say_next(
-        [
-            (f"cifar report {experiment.name}{where}", "all of it on one web page: seconds"),
-            (f"cifar predict {model} PICTURE", "what is in a picture: seconds"),
-            (f"cifar export {model} best.onnx", "the model for other programs: seconds"),
-        ]
-    )

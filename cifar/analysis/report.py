@@ -9,36 +9,37 @@ import base64
 import gzip
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
+import plotly.graph_objects as go
 import yaml
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from cifar.analysis import answer as answers
 from cifar.analysis import examples, figures, findings
-from cifar.analysis.configurations import DEFAULTS
-from cifar.analysis.examples import Example
+from cifar.analysis.examples import Answers
 from cifar.analysis.figures import Figure
+from cifar.analysis.headline import headline
 from cifar.data import datasets, test_log
 from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.inference.model_file import SavedModel
 from cifar.search.algorithms import is_guided
 from cifar.search.search_space import fits
+from cifar.system.durations import duration_text
 from cifar.system.files import new_file
+from cifar.training.hparams import command_hparams
 from cifar.training.intervals import Interval
 from cifar.trials import layout, store, top_models
-from cifar.trials.leaderboard import param_text, params_text, records
-from cifar.trials.predictions import confusion_matrix, load_predictions
-from cifar.trials.seed_noise import metric_of, seed_noise
+from cifar.trials.leaderboard import param_text, records
+from cifar.trials.seed_noise import SeedNoise, metric_of, seed_noise
 from cifar.trials.store import Trial, best_first
-from cifar.trials.ties import interval, ties
+from cifar.trials.trial_line import line_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +62,21 @@ def report(experiment: Path, out: Path, data_name: str, running: bool) -> None:
     trials = store.read_trials(experiment)
     if not best_first(trials):
         raise RequestError(f"no trial of experiment {experiment.name} has finished: there is nothing to report")
+    answer, noise = answers.read(experiment), seed_noise(trials, experiment)
     page = _template().render(
-        _about_search(experiment, trials)
-        | _about_model(experiment, trials, data_name)
-        | {"id": experiment.name, "running": running, "when": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")}
+        _about_search(experiment, trials, noise)
+        | _about_model(experiment, trials, answer, data_name)
+        | {
+            "first": headline(experiment, trials, answer, noise, Path(data_name).name),
+            "command_of": {trial.id: line_of(trial, Path(data_name).name) for trial in trials},
+            "id": experiment.name,
+            "running": running,
+            "data_name": Path(data_name).name,
+            "seeds": answer and answer["seeds"],
+            "tests_read": f"{test_log.summary(layout.test_log(experiment)).capitalize()}.",
+            "took": duration_text(store.read_seconds(experiment)),
+            "when": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        }
     )
     with new_file(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -82,21 +94,23 @@ def _template() -> jinja2.Template:
     return environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
 
 
-def _as_json(figure: Figure) -> Markup:
-    return Markup(figure.plot.to_json().replace("<", "\\u003c"))  # nothing in it may end the script that holds it
+def _as_json(plot: go.Figure) -> Markup:
+    return Markup(plot.to_json().replace("<", "\\u003c"))  # nothing in it may end the script that holds it
 
 
 def _points(gain: Interval) -> str:
     return f"{100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
 
 
-def _about_search(experiment: Path, trials: list[Trial]) -> dict[str, Any]:
+def _about_search(experiment: Path, trials: list[Trial], noise: SeedNoise) -> dict[str, Any]:
     config, curves = store.read_config(experiment), store.read_curves(experiment)
     space, tuner = config.get("searchSpace") or {}, config.get("tuner") or {}
     ranked = best_first(trials)
     fitting = [trial for trial in trials if fits(trial.params, space)]
+    given, _ = command_hparams(str(config.get("trialCommand", "")))
     return {
         "title": config.get("experimentName") or experiment.name,
+        "model": given.get("model", "net"),
         "warnings": [*_left_out(len(trials) - len(fitting)), *findings.range_warnings(fitting, space)],
         "searched": [*figures.of_search(fitting, space, curves)],
         "begins_at_random": not is_guided(tuner),
@@ -105,7 +119,7 @@ def _about_search(experiment: Path, trials: list[Trial]) -> dict[str, Any]:
         "endings": findings.endings(trials),
         "trials": len(trials),
         "records": _configurations(records(trials, experiment)),
-        "noise": seed_noise(trials, experiment),
+        "noise": noise,
         "metric": metric_of(ranked[0]).replace("_", " "),
         "param_names": list(space),
         "versions": _versions(ranked[0]),
@@ -145,91 +159,57 @@ def _versions(trial: Trial) -> str:
     return ", ".join(f"{name} {number}" for name, number in versions.items()) or "versions that it has not noted"
 
 
-def _about_model(experiment: Path, trials: list[Trial], data_name: str) -> dict[str, Any]:
-    confirmed, model = answers.read(experiment), _best_kept(experiment)
-    return {
-        "facts": [
-            *_confirmed(trials, confirmed),
-            *_found(experiment, trials),
-            f"{test_log.summary(layout.test_log(experiment)).capitalize()}.",
-        ],
-        "seeds": confirmed and confirmed["seeds"],
-        "confusions": _of_tests(confirmed) if confirmed else _of_validation(experiment, trials, model),
-        "examples": _examples(model, data_name),
-        "data_name": Path(data_name).name,
-    }
+def _about_model(
+    experiment: Path, trials: list[Trial], answer: dict[str, Any] | None, data_name: str
+) -> dict[str, Any]:
+    """Pictures and the confusion matrix of one network, and what all tested networks confused."""
+    shown, of_which = _model_to_show(experiment, trials, answer)
+    answered = _answered(shown, data_name)
+    confusions = [*_of_validation(answered, shown, of_which), *(_of_tests(answer) if answer else [])]
+    return {"examples": answered, "of_which": of_which, "confusions": confusions}
 
 
-def _best_kept(experiment: Path) -> SavedModel | None:
-    """The best of the search's kept models that can be read."""
-    for path in top_models.best(experiment):
-        try:
-            return model_file.load(path)
-        except RequestError as error:
-            logger.warning("%s", error)
-    return None
+def _model_to_show(
+    experiment: Path, trials: list[Trial], answer: dict[str, Any] | None
+) -> tuple[SavedModel | None, str]:
+    """The answer's, where it has not been trained on validation images, else the best that the search has kept."""
+    is_fit = answer and not answer.get("trained_on_validation", True)
+    if is_fit and (model := _readable(layout.best_model(experiment))):
+        return model, "the answer's network"
+    numbers, leader = {trial.id: trial.number for trial in trials}, best_first(trials)[0]
+    for path in [*filter(None, [top_models.find(experiment, leader.id)]), *top_models.best(experiment)]:
+        if model := _readable(path):
+            known = [number for trial, number in numbers.items() if top_models.find(experiment, trial) == path]
+            return model, f"the network of trial {known[0]}" if known else "the best network of the search"
+    return None, ""
 
 
-def _found(experiment: Path, trials: list[Trial]) -> list[str]:
-    best, noise = best_first(trials)[0], seed_noise(trials, experiment)
-    tied, metric = ties(trials, experiment, noise), metric_of(best).replace("_", " ")
-    accuracy = f"validation {metric} {interval(best, noise)}"
-    facts = [
-        f"Best in the search: trial {best.number} ({params_text(best)}), {accuracy}.",
-        f"{len(tied)} configurations, this one among them, are not shown to be worse than the best.",
-    ]
-    return facts[: 1 + bool(tied)]
+def _readable(path: Path) -> SavedModel | None:
+    try:
+        return model_file.load(path)
+    except RequestError as error:
+        logger.warning("%s", error)
+        return None
 
 
-def _confirmed(trials: list[Trial], confirmed: Any) -> list[str]:
-    if confirmed is None:
-        return ["Not confirmed yet, and a search's best is partly luck: cifar best trains the leaders again."]
-    numbers, winner = {trial.id: trial.number for trial in trials}, confirmed["winner"]
-    name = "the recipe's defaults" if winner == DEFAULTS else f"trial {numbers.get(winner, winner)}"
-    tied = len(confirmed["tied"])
-    how = "better than the others" if tied == 1 else f"one of {tied} that tie for first"
-    gain = answers.gain_text(confirmed)
-    epochs = f", after {confirmed['final_epochs']} epochs" if "final_epochs" in confirmed else ""
-    if epochs and confirmed.get("trained_on_validation", True):  # all were, before cifar fit
-        epochs += " on the validation images too"
-    return [
-        f"{gain[0].upper()}{gain[1:]}.",
-        f"Confirmed with {confirmed['seeds']} new seeds: {name}, {how}; validation accuracy "
-        f"{_percent(confirmed['candidates'][winner])} (95 % interval).",
-        *(
-            f"Test accuracy {_percent(test)} (95 % interval) of {test['images']:,} images of {test['data']}{epochs}."
-            for test in confirmed["tests"]
-        ),
-    ]
-
-
-def _percent(mean: dict[str, float]) -> str:
-    return f"{mean['mean']:.1%} ± {mean['margin_95']:.1%}"
-
-
-def _of_tests(confirmed: Any) -> list[Figure]:
-    by = f"by {confirmed['seeds']} networks"
+def _of_tests(answer: dict[str, Any]) -> list[Figure]:
+    by = f"by {answer['seeds']} networks"
     return [
         figures.of_confusion(
-            np.asarray(test["confusion"]),
-            confirmed["classes"],
-            f"{test['images']:,} test images of {test['data']} {by}",
+            np.asarray(test["confusion"]), answer["classes"], f"{test['images']:,} test images of {test['data']}", by
         )
-        for test in confirmed["tests"]
+        for test in answer["tests"]
     ]
 
 
-def _of_validation(experiment: Path, trials: list[Trial], model: SavedModel | None) -> list[Figure]:
-    best = best_first(trials)[0]
-    predictions = load_predictions(layout.trial_directory(experiment, best.id))
-    if predictions is None or model is None:
+def _of_validation(answered: Answers | None, model: SavedModel | None, of_which: str) -> list[Figure]:
+    if answered is None or model is None:
         return []
-    confusion = confusion_matrix([predictions], len(model.classes))
-    return [figures.of_confusion(confusion, model.classes, f"validation images, by trial {best.number}")]
+    return [figures.of_confusion(answered.confusion, model.classes, "validation images", f"by {of_which}")]
 
 
-def _examples(model: SavedModel | None, data_name: str) -> dict[str, Sequence[Example]] | None:
-    """Of the validation images, which no kept model was trained on; None where the data or the models are gone."""
+def _answered(model: SavedModel | None, data_name: str) -> Answers | None:
+    """To the validation images, which the network was not trained on; None where the data or the model are gone."""
     if model is None:
         return None
     try:
@@ -240,5 +220,4 @@ def _examples(model: SavedModel | None, data_name: str) -> dict[str, Sequence[Ex
     if dataset.fingerprint != model.facts["data"]["fingerprint"]:
         logger.warning("no pictures in the report: %s has changed since the search", data_name)
         return None
-    drawn, worst = examples.of_model(model, dataset, datasets.split(dataset).val, _EXAMPLES)
-    return {"drawn": drawn, "worst": worst}
+    return examples.of_model(model, dataset, datasets.split(dataset).val, _EXAMPLES)

@@ -1,4 +1,4 @@
-"""An experiment as an Optuna study, so that Optuna's analyses and plots apply to it. Nothing is searched here."""
+"""An experiment as an Optuna study, so that Optuna's analyses apply to it. Nothing is searched here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from cifar.analysis.findings import Curves
 from cifar.search import search_space
 from cifar.training.intervals import Interval
 from cifar.trials.store import Trial, best_first
@@ -22,25 +21,20 @@ _TREES = 200
 _FORESTS = 40  # each grown on trials drawn anew, which shows how much the importances depend on the few there are
 
 
-def rebuild(trials: Sequence[Trial], space: Mapping[str, Any], curves: Curves, with_cost: bool = False) -> optuna.Study:
-    """The trials under their NNI numbers, their accuracy the value; with_cost: their seconds a second one.
+def rebuild(trials: Sequence[Trial], space: Mapping[str, Any]) -> optuna.Study:
+    """The trials under their NNI numbers, their accuracy the value.
 
     Those without an accuracy to compare count as failed, which Optuna leaves out.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(directions=["maximize", "minimize"] if with_cost else ["maximize"])
+    study = optuna.create_study(direction="maximize")
     ranked = best_first(list(trials))
     distributions = {name: _distribution(name, sampler, ranked) for name, sampler in space.items()}
     for trial in sorted(ranked, key=lambda trial: trial.number):
         while len(study.trials) < trial.number:
             study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
-        steps = {} if with_cost else {epoch: some["default"] for epoch, some in enumerate(curves.get(trial.id, []), 1)}
-        frozen = optuna.trial.create_trial(
-            params={name: trial.params[name] for name in distributions},
-            distributions=distributions,
-            values=[trial.accuracy or 0.0, *([_seconds(trial)] if with_cost else [])],
-            intermediate_values=steps,
-        )
+        params = {name: trial.params[name] for name in distributions}
+        frozen = optuna.trial.create_trial(params=params, distributions=distributions, value=trial.accuracy or 0.0)
         study.add_trial(frozen)
     return study
 
@@ -103,10 +97,6 @@ def _as_number(trial: FrozenTrial, name: str) -> float:
     if isinstance(distribution, CategoricalDistribution):
         return float(distribution.choices.index(trial.params[name]))
     return float(trial.params[name])
-
-
-def _seconds(trial: Trial) -> float:
-    return float((trial.result or {}).get("seconds", 0.0))
 
 
 def _distribution(name: str, sampler: Mapping[str, Any], trials: Sequence[Trial]) -> BaseDistribution:

@@ -24,10 +24,10 @@ def trial_line(hparams: Hparams, data_name: str) -> str:
     return " ".join(words)
 
 
-def line_of(trial: Trial) -> str | None:
-    """Of a trial that left a result; None where it did not, or where another version ran it."""
+def line_of(trial: Trial, data_name: str | None = None) -> str | None:
+    """Of a trial that left a result, on its own data unless others are named; None where another version ran it."""
     result: Mapping[str, object] = trial.result or {}
-    hparams, name = result.get("hparams"), trial.data.get("name")
+    hparams, name = result.get("hparams"), data_name or trial.data.get("name")
     if not isinstance(hparams, Mapping) or not isinstance(name, str):
         return None
     try:

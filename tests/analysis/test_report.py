@@ -4,14 +4,16 @@ import base64
 import html
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fake_experiments as fake
 import pytest
 import yaml
 from experiments import ROOT
+from playwright.sync_api import sync_playwright
 
 from cifar.analysis.best import Budget, best
 from cifar.analysis.report import report
@@ -24,6 +26,7 @@ from cifar.training.hparams import Hparams
 from cifar.training.train import new_model
 from cifar.trials import top_models
 
+CHROMIUM = shutil.which("chromium")
 TRIALS: list[dict[str, Any]] = [
     *({"accuracy": 0.4 + 0.02 * number} for number in range(8)),
     {"accuracy": 0.1, "status": "diverged"},
@@ -69,24 +72,33 @@ def test_the_page_fetches_nothing_and_says_each_figure_in_words(experiment: Path
     pictures = [base64.b64decode(link.split(",")[1]) for link in page.fetched]
     assert len(pictures) == 40
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
-    assert len(page.alternatives) == 7 + 40
+    assert len(page.alternatives) == 7 + 40  # figures and pictures
     assert all(page.alternatives)
-    titles = re.findall("<h2>(.*?)</h2>", page.text)
+    titles = re.findall("<h[23][^>]*>(.*?)</h[23]>", page.text)
     assert titles == [
-        "The answer",
-        "Was the search worth it?",
-        "Best so far",
+        "Use this",
+        "How good",
+        "How sure",
+        "Next",
+        "Pictures",
+        "What is taken for what",
+        "Confusion matrix of validation images",
+        "The search",
         "Learning curves",
         "Parallel coordinates",
+        "Each hyperparameter by itself",
         "Importance of each hyperparameter",
-        "Slices",
-        "Accuracy against cost",
-        "How the trials ended",
+        "Best so far",
+        "Accuracy against seconds",
         "All trials",
-        "Confusion matrix",
-        "What the best kept model says",
+        "How it was made",
+        "Was the search worth it?",
+        "How the trials ended",
         "To make it again",
     ]
+    places = set(re.findall('href="#(.*?)"', page.text))
+    assert places == {"answer", "pictures", "confusions", "search", "trials", "how"}
+    assert all(f'id="{place}"' in page.text for place in places)
 
 
 def test_the_figures_say_what_the_trials_did(experiment: Path, tmp_path: Path) -> None:
@@ -95,12 +107,14 @@ def test_the_figures_say_what_the_trials_did(experiment: Path, tmp_path: Path) -
     text = Page(tmp_path / "report.html").text
     for sentence in (
         "still running: this is what there is so",
-        "it rose 8 times, last at trial 7, to 54.0%",
+        "the first was beaten 7 times, last by trial 7, at 54.0%",
         "1 of the 9 were stopped early",
-        "Not confirmed yet",
-        "Early stopping ended 1 trials, after 1 of the",
+        "trial 7, the leader of the search, <strong>not confirmed</strong>",
+        "cifar best made",
+        "python trial.py --data digits --width 18 --lr 0.008 --momentum 0.9 --batch-size 4 --epochs 2",
+        "Early stopping ended 1 trial, after 1 of the",
         "the 5 trials that TPE proposed, beside the 5 that",
-        "validation images, by trial 7",
+        "of validation images, by the network of trial 7.",
     ):
         assert sentence in text, sentence
 
@@ -113,11 +127,15 @@ def test_after_cifar_best_the_page_has_the_test_images_verdict(tmp_path: Path) -
     best(experiment, "digits", Budget(2), None, force=False)
     report(experiment, tmp_path / "report.html", "digits", running=False)
     text = Page(tmp_path / "report.html").text
+    assert re.search(r"<strong>\+\d+\.\d points ± \d+\.\d</strong> over the defaults", text)
     assert re.search(r"Gain over the defaults: \+\d+\.\d points ± \d+\.\d \(95 % interval, 2 new seeds, valid", text)
-    assert re.search(r"Confirmed with 2 new seeds: trial 0, (better than the others|one of 2 that tie)", text)
-    assert re.search(r"Test accuracy \d+\.\d% ± \d+\.\d% \(95 % interval\) of 359 images of digits", text)
+    assert "<p>trial 0, confirmed</p>" in text
+    assert re.search(r"(Better than each of the others|One of 2 that tie for first), by 2 new seeds; \d", text)
+    assert re.search(r"\d+\.\d% ± \d+\.\d%</p><p>of 359 test images of digits", text)
     assert "Test images read in this experiment: of digits once." in text
-    assert "359 test images of digits by 2 networks" in text
+    assert "Confusion matrix of 359 test images of digits" in text
+    assert "cifar predict made/best.safetensors PICTURE" not in text
+    assert f"cifar predict {tmp_path.name}/made/best.safetensors PICTURE" in text
 
 
 def test_names_cannot_become_part_of_the_page(tmp_path: Path) -> None:
@@ -177,3 +195,72 @@ def test_a_damaged_answer_is_named(experiment: Path, tmp_path: Path, content: st
     (experiment / "best.json").write_text(content)
     with pytest.raises(RequestError, match=r"best\.json is (damaged|of another version)"):
         report(experiment, tmp_path / "report.html", "digits", running=False)
+
+
+def test_where_the_first_trial_was_never_beaten_the_page_says_that(tmp_path: Path) -> None:
+    experiment = fake.make(tmp_path / "made", [{"accuracy": 0.6}, {"accuracy": 0.5}])
+    report(experiment, tmp_path / "report.html", "digits", running=False)
+    assert "trial 0, the first, was never beaten" in Page(tmp_path / "report.html").text
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {"_type": "choice", "_value": [True, False]},
+        {"_type": "choice", "_value": ["sgd", "adam"]},
+        {"_type": "choice", "_value": [0.1]},
+        {"_type": "randint", "_value": [0, 4]},
+        {"_type": "quniform", "_value": [1, 7, 2]},
+        {"_type": "loguniform", "_value": [1e-5, 0.9]},
+        {"_type": "normal", "_value": [0, 1]},
+    ],
+)
+def test_any_sampler_can_be_drawn(tmp_path: Path, sampler: dict[str, Any]) -> None:
+    kind, values = sampler["_type"], sampler["_value"]
+    given = [values[0], values[-1]] if kind == "choice" else [values[0], 3] if kind == "randint" else [1, 3]
+    given = [1e-5, 0.3] if kind == "loguniform" else given
+    space = {"lr": fake.SPACE["lr"], "width": fake.SPACE["width"], "other": sampler}
+    trials = [
+        {"accuracy": 0.5 + 0.1 * n, "params": {"width": 8.0, "lr": 0.01, "other": given[n % 2]}} for n in range(4)
+    ]
+    experiment = fake.make(tmp_path / "made", trials, {"searchSpace": space})
+    report(experiment, tmp_path / "report.html", "digits", running=False)
+    assert "Parallel coordinates" in Page(tmp_path / "report.html").text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium)")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_in_a_browser_nothing_is_cut_and_the_table_can_be_sorted_and_searched(
+    experiment: Path, tmp_path: Path, width: int, theme: Literal["light", "dark"]
+) -> None:
+    keep_model(experiment, "trial7", 0.54)
+    report(experiment, tmp_path / "report.html", "digits", running=False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+        errors = list[str]()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto((tmp_path / "report.html").as_uri())
+        page.wait_for_function("document.querySelectorAll('.plot .main-svg').length >= 8")
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        wide = "[...document.querySelectorAll('.wide')].filter((some) => some.scrollWidth > some.clientWidth).length"
+        assert page.evaluate(wide) == (0 if width == 1280 else 1)  # the table of all trials alone is scrolled
+        colours = page.evaluate(
+            "[getComputedStyle(document.body).color, document.querySelector('.xtick text').style.fill]"
+        )
+        assert colours[0] == colours[1]
+        cells = "[...document.querySelectorAll('#records tbody tr:not([hidden]) td:nth-child(3)')]"
+        accuracies = f"{cells}.map((cell) => parseFloat(cell.textContent))"
+        page.click("#records th:nth-child(3)")
+        rising = [value for value in page.evaluate(accuracies) if value == value]
+        assert rising == sorted(rising) and len(rising) == 10
+        page.click("#records th:nth-child(3)")
+        assert [value for value in page.evaluate(accuracies) if value == value] == rising[::-1]
+        page.fill("#filter", "stopped early")
+        assert page.evaluate(accuracies) == [30.0]
+        page.click(".command button")
+        page.wait_for_function("document.querySelector('.command button').textContent === 'copied'")
+        browser.close()
+    assert errors == []

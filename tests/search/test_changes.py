@@ -19,6 +19,7 @@ from experiments import ROOT, Search, Start, free_port, nothing_is_left
 
 from cifar.analysis import report
 from cifar.trials import store
+from cifar.trials.seed_noise import seed_noise
 
 pytestmark = pytest.mark.slow
 
@@ -175,7 +176,7 @@ def test_trials_that_do_not_fit_the_space_stop_neither_report_nor_resume(project
     unfit = [trial for trial in first.trials() if trial.by_hand]
     assert len(unfit) == 2
     trials = store.read_trials(first.directory)
-    about = report._about_search(first.directory, trials)
+    about = report._about_search(first.directory, trials, seed_noise(trials, first.directory))
     assert "2 trials have parameters that the search space does not give" in about["warnings"][0]
     resumed = here.run("search", "--resume", first.id, "--max-trials", "12")
     assert resumed.wait() == 0, resumed.err

@@ -1,0 +1,112 @@
+"""What a report says first: which configuration to use, how good it is, how sure that is, and what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cifar.analysis import answer as answers
+from cifar.analysis import next_steps
+from cifar.analysis.configurations import DEFAULTS
+from cifar.errors import RequestError
+from cifar.inference import model_file
+from cifar.trials import layout
+from cifar.trials.leaderboard import param_text
+from cifar.trials.seed_noise import SeedNoise, metric_of
+from cifar.trials.store import Trial, best_first
+from cifar.trials.ties import interval, ties
+from cifar.trials.trial_line import line_of, trial_line
+
+
+@dataclass(frozen=True)
+class Headline:
+    """`accuracy` is in percent with its interval, `of_what` says of which images; `gain` is that over the defaults."""
+
+    name: str
+    is_confirmed: bool
+    params: dict[str, str]
+    command: str | None
+    accuracy: str
+    of_what: str
+    gain: str | None
+    certainty: list[str]
+    next: list[tuple[str, str]]
+
+
+def headline(
+    experiment: Path, trials: Sequence[Trial], answer: dict[str, Any] | None, noise: SeedNoise, data_name: str
+) -> Headline:
+    """From what `cifar best` or `fit` found, else from the leader of the search; commands name the data so."""
+    if answer is None:
+        return _of_leader(experiment, [*trials], noise, data_name)
+    return _of_answer(experiment, trials, answer, data_name)
+
+
+def _of_leader(experiment: Path, trials: list[Trial], noise: SeedNoise, data_name: str) -> Headline:
+    leader, tied = best_first(trials)[0], len(ties(trials, experiment, noise))
+    first = f"{tied} configurations are tied for first." if tied else "No other comes within chance of it."
+    metric = metric_of(leader).replace("_", " ")
+    return Headline(
+        f"trial {leader.number}, the leader of the search",
+        False,
+        {name: param_text(value) for name, value in leader.params.items()},
+        line_of(leader, data_name),
+        str(interval(leader, noise)),
+        f"validation {metric}, {leader.data.get('val_images', 0):,} images",
+        None,
+        [first, "Not confirmed: the best of many trials is partly luck. cifar best trains the leaders again."],
+        [step for step in next_steps.of_search(experiment, trials, None) if "cifar report" not in step[0]],
+    )
+
+
+def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any], data_name: str) -> Headline:
+    numbers, winner, test = {trial.id: trial.number for trial in trials}, answer["winner"], answer["tests"][0]
+    name = "the recipe's defaults" if winner == DEFAULTS else f"trial {numbers.get(winner, winner)}"
+    tied, images = len(answer["tied"]), f"{test['images']:,} test images of {test['data']}"
+    gain = answer.get("gain")
+    sure = "Better than each of the others" if tied == 1 else f"One of {tied} that tie for first"
+    validated = answer["candidates"][winner]
+    return Headline(
+        f"{name}, confirmed",
+        True,
+        {name: param_text(value) for name, value in answer["params"].items()},
+        _line_of_answer(experiment, data_name),
+        _percent(test),
+        f"of {images}",
+        answers.points(gain) if gain else None,
+        [
+            f"{sure}, by {answer['seeds']} new seeds; {_percent(validated)} of the validation images.",
+            f"{_upper(answers.gain_text(answer))}.",
+            _how_tested(answer),
+        ],
+        next_steps.uses_of(f"{experiment.parent.name}/{experiment.name}/{layout.best_model(experiment).name}"),
+    )
+
+
+def _how_tested(answer: dict[str, Any]) -> str:
+    epochs = f"Trained {answer['final_epochs']} epochs" if "final_epochs" in answer else "Trained"
+    also = " on the validation images too" if answer.get("trained_on_validation", True) else ""  # all were, before fit
+    others = [f"{_percent(test)} of {test['images']:,} of {test['data']}" for test in answer["tests"][1:]]
+    return f"{epochs}{also}, then tested once{'; ' if others else ''}{'; '.join(others)}."
+
+
+def _line_of_answer(experiment: Path, data_name: str) -> str | None:
+    """With the first seed; None where the model is gone, or of another version."""
+    path = layout.best_model(experiment)
+    if not path.exists():
+        return None
+    try:
+        model = model_file.load(path)
+    except RequestError:
+        return None
+    return trial_line(model.hparams, data_name)
+
+
+def _percent(mean: dict[str, float]) -> str:
+    return f"{mean['mean']:.1%} ± {mean['margin_95']:.1%}"
+
+
+def _upper(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
