@@ -12,7 +12,7 @@ from experiments import ROOT
 
 # From the top down. A room may use itself and those after it.
 ROOMS = ["", "analysis", "search", "trials", "inference", "training", "data", "system", "errors and console"]
-_COMMANDS = {"__main__", "options", "worker"}
+_COMMANDS = {"__main__", "notebook", "options", "worker"}
 _GROUND = {"__init__", "errors", "console"}
 
 
@@ -25,9 +25,11 @@ def room_of(module: str) -> str:
 
 
 def modules() -> Iterator[tuple[str, Path]]:
+    """All but the front door, cifar/__init__.py, which imports the notebook's names when they are asked for."""
     for path in sorted((ROOT / "cifar").rglob("*.py")):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        yield name.removesuffix(".__init__"), path
+        if name != "cifar.__init__":
+            yield name.removesuffix(".__init__"), path
 
 
 def imports(path: Path) -> Iterator[str]:
