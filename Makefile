@@ -17,8 +17,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[report,export,tensorboard,bench,dev]'
 	touch $@
 
-demo: install   ## a whole search on the embedded digits, with its table (about a minute)
-	$(BIN)/cifar search --data digits --max-trials 20
+demo: install   ## from pictures to an answer on the embedded digits: search, confirm, report (under a minute)
+	$(BIN)/cifar search --data digits --epochs 1 --max-trials 30
+	$(BIN)/cifar best --seeds 10
+	$(BIN)/cifar report
 
 test: install   ## the tests (about 11 minutes)
 	$(BIN)/python -m pytest -m "not slow"

@@ -85,7 +85,7 @@ def run_fit(options: argparse.Namespace) -> int:
     limit = _time_limit(options)
     with contextlib.ExitStack() as held:
         with processes.spawner("cifar.search.forecast"):  # first: it imports beside the imports here
-            from cifar.analysis import fit
+            from cifar.analysis import fit, next_steps
             from cifar.search.config import Overrides
             from cifar.search.facts import same_data
             from cifar.search.plan import Request
@@ -99,7 +99,10 @@ def run_fit(options: argparse.Namespace) -> int:
             else:
                 prepared = fit.begin(request, limit, held)
                 experiment, data = prepared.directory, prepared.facts.data
-        return fit.go_on(experiment, data, prepared)
+        code = fit.go_on(experiment, data, prepared)
+    if code == 0:
+        say_next(next_steps.of_answer(experiment, options.config)[1:])
+    return code
 
 
 def search_of(options: argparse.Namespace) -> Path:

@@ -66,23 +66,21 @@ class Answer:
 
 
 def text(answer: Answer) -> str:
-    lines = [
-        gain_text(record(answer)),
-        f"winner: {answer.winner.name} ({answer.winner.params_text}), {_how_it_won(answer)}",
-        *_one_class(answer),
-    ]
+    """The tables, and what they come to in the last lines, which a terminal still shows."""
+    lines, accuracies = list[str](), list[str]()
     for title, confirmed in zip(_titles(answer), answer.confirmed, strict=False):
         lines += [title, str(_candidates_table(confirmed))]
     also = ", trained on the validation images too" if answer.trained_on_validation else ""
     for tested in answer.test_results:
-        lines += [
+        title = f"test images of {tested.name}, true classes down, predicted across, summed over the seeds:"
+        lines += [title, str(_confusion_table(tested))]
+        accuracies += [
             f"test accuracy on {tested.name}: {tested.accuracy} (95 % interval, {len(tested.predictions)} seeds, "
             f"{tested.images:,} images){also}",
             *_unevenness(tested),
-            "true classes down, predicted across, summed over the seeds:",
-            str(_confusion_table(tested)),
         ]
-    return "\n".join(lines)
+    winner = f"winner: {answer.winner.name} ({answer.winner.params_text}), {_how_it_won(answer)}"
+    return "\n".join([*lines, "", winner, *_one_class(answer), *accuracies, gain_text(record(answer))])
 
 
 def _unevenness(tested: FinalTest) -> list[str]:

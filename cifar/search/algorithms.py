@@ -204,6 +204,18 @@ def shortened(tuner: Mapping[str, Any], max_trials: int) -> Any:
     return {**(arguments or {}), "tpe_args": {**tpe_args, "n_startup_jobs": fewer}}
 
 
+def beginning_text(tuner: Mapping[str, Any], max_trials: int | None) -> str:
+    """What a tuner does before it has learned something, as a sentence; "" where that is all it does."""
+    if name_of(tuner) != "TPE":
+        return ""
+    arguments = (tuner.get("classArgs") or {}).get("tpe_args") or {}
+    number = arguments.get("n_startup_jobs", _startup_jobs(tuner))
+    begins = "the defaults, points near them and random ones" if is_guided(tuner) else "random points"
+    usual = _startup_jobs(tuner)
+    fewer = f" instead of {usual}, since there are {max_trials} in all" if max_trials and number < usual else ""
+    return f"TPE begins with {begins}, until it knows {number} trials{fewer}"
+
+
 def _startup_jobs(tuner: Mapping[str, Any]) -> int:
     """How many random proposals a TPE makes that is not told how many."""
     return GUIDED_STARTUP_JOBS if is_guided(tuner) else TPE_STARTUP_JOBS

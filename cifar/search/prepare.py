@@ -19,6 +19,7 @@ from cifar.data.leaks import leaks
 from cifar.data.sources import folder_of
 from cifar.errors import RequestError
 from cifar.search import budget, config, search_space, start
+from cifar.search.algorithms import beginning_text, described
 from cifar.search.concurrency import choose_concurrency, tell
 from cifar.search.experiment import Action, new_id
 from cifar.search.facts import SearchFacts, read_facts
@@ -65,6 +66,7 @@ def prepare_new(request: Request, held: ExitStack) -> Prepared:
     command, variables = _equip(planned, images)
     name = config.name_of_search(planned.config, planned.data)
     ready = config.changed(planned.config, trial_command=command, name=name)
+    _tell_of_search(ready)
     choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, held)
     ready = config.changed(ready, trial_concurrency=choice.concurrency)
     to_train_on = len(datasets.split(datasets.load(planned.data, planned.size)).train)
@@ -102,6 +104,14 @@ def _tell_of_data(planned: Plan) -> None:
     with contextlib.suppress(RequestError):  # without test images there can be no leak
         for leak in leaks(train, datasets.load_test(planned.data, planned.size)):
             print(f"warning: {leak}", file=sys.stderr)
+
+
+def _tell_of_search(ready: Any) -> None:
+    """Something to read while the machine is measured."""
+    space = ", ".join(f"{name} {search_space.range_text(sampler)}" for name, sampler in ready.search_space.items())
+    begins = beginning_text(described(ready.tuner), ready.max_trial_number)
+    lines = [f"searching {space}", f"each trial: {ready.trial_command}", begins]
+    print(*filter(None, lines), sep="\n", file=sys.stderr)
 
 
 def _relative(path: Path | None, loaded: Any) -> str | None:

@@ -97,6 +97,16 @@ def sampled_values(sampler: Mapping[str, Any]) -> list[Any]:
     return [low, low + (high - low) / math.pi, high]
 
 
+def range_text(sampler: Mapping[str, Any]) -> str:
+    """What a sampler gives, for people: 4 to 32, or sgd or adam."""
+    if sampler["_type"] == "choice":
+        return " or ".join(map(str, sampler["_value"]))
+    if sampler["_type"].endswith("normal"):
+        return f"around {sampler['_value'][0]:g}"
+    low, *_, high = sampled_values(sampler)
+    return f"{low:g} to {high:g}"
+
+
 def points(sampler: Mapping[str, Any]) -> float:
     """How many values a sampler can give, infinity included."""
     kind, values = sampler["_type"], sampler["_value"]

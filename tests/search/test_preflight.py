@@ -14,7 +14,7 @@ from experiments import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar.search.algorithms import custom_problem
+from cifar.search.algorithms import beginning_text, custom_problem
 from cifar.search.config import Overrides, load
 from cifar.search.preflight import problems
 
@@ -290,3 +290,24 @@ def test_a_space_may_use_the_names_of_version_0_1() -> None:
     assert problems(config) == []
     config.search_space = {"shift": {"_type": "randint", "_value": [0, 99]}}
     assert problems(config) == ["search space: translate must be an integer from 0 to 31, got 98"]
+
+
+@pytest.mark.parametrize(
+    ("tuner", "trials", "text"),
+    [
+        ({"name": "Random"}, 10, ""),
+        ({"name": "TPE"}, 100, "TPE begins with random points, until it knows 20 trials"),
+        (
+            {"name": "TPE", "classArgs": {"tpe_args": {"n_startup_jobs": 2}}},
+            8,
+            "TPE begins with random points, until it knows 2 trials instead of 20, since there are 8 in all",
+        ),
+        (
+            {"className": "cifar.search.guided_tpe.GuidedTpe"},
+            40,
+            "TPE begins with the defaults, points near them and random ones, until it knows 6 trials",
+        ),
+    ],
+)
+def test_a_search_says_how_its_tuner_begins(tuner: dict[str, Any], trials: int, text: str) -> None:
+    assert beginning_text(tuner, trials) == text
