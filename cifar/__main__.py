@@ -148,7 +148,8 @@ def run_trials(options: argparse.Namespace) -> int:
     directory = _experiment(options)
     _runs(directory)
     trials = store.read_trials(directory)
-    print({"table": leaderboard, "csv": as_csv, "json": as_json}[options.format](trials, directory))
+    text = {"table": leaderboard, "csv": as_csv, "json": as_json}[options.format](trials, directory)
+    print(console.wrapped(text, sys.stdout) if options.format == "table" else text)
     return 0
 
 

@@ -9,8 +9,9 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from prettytable import PrettyTable, TableStyle
 
@@ -84,9 +85,22 @@ def _width(text: str) -> int:
     return max(len(line.rstrip()) for line in text.splitlines())
 
 
+def wrapped(text: str, stream: TextIO) -> str:
+    """The text; where the stream is a terminal, its long lines broken between words."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    how = {"width": width, "subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
+    lines = [textwrap.fill(line, **how) if len(line) > width else line for line in text.splitlines()]  # type: ignore[arg-type]
+    return "\n".join(lines)
+
+
 def say_next(steps: Sequence[tuple[str, str]]) -> None:
     """Commands that come next, ready to copy, each with what it does and how long that takes."""
     if not steps:
         return
-    width = max(len(command) for command, _ in steps)
-    print("\nnext:", *(f"  {command:<{width}}  # {about}" for command, about in steps), sep="\n", file=sys.stderr)
+    longest = max(len(command) for command, _ in steps)
+    lines = [f"  {command:<{longest}}  # {about}" for command, about in steps]
+    if sys.stderr.isatty() and max(map(len, lines)) > shutil.get_terminal_size().columns:
+        lines = [line for command, about in steps for line in (f"  # {about}", f"  {command}")]
+    print("\nnext:", *lines, sep="\n", file=sys.stderr)

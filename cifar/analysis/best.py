@@ -24,6 +24,7 @@ from cifar.analysis.confirm import MOST_ACCURATE, Confirmed, Rule, decide, final
 from cifar.analysis.final_test import read_test_images, refuse_known, refuse_unfit
 from cifar.analysis.kept_trainings import Stage
 from cifar.analysis.retrain import Failed, Trainer
+from cifar.console import wrapped
 from cifar.data import datasets, test_log
 from cifar.data.datasets import Dataset
 from cifar.data.leaks import leaks
@@ -31,7 +32,7 @@ from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.inference.model_file import SavedModel
 from cifar.system import mps
-from cifar.system.files import read_json, write_json
+from cifar.system.files import read_json, short, write_json
 from cifar.system.gpus import list_gpus
 from cifar.training.hparams import Hparams
 from cifar.trials import layout, store
@@ -238,9 +239,13 @@ def _keep(experiment: Path, dataset: Dataset, answer: Answer, tests: Sequence[Da
     }
     model_file.save(path, model.network, model.hparams, dataset, accuracy)
     write_json(layout.answer(experiment), answers.record(answer))
-    print(answers.text(answer))
-    print(f"model: {path}, the first seed's, which alone has a test accuracy of {answer.of_the_model}")
-    print("\n".join([test_log.summary(layout.test_log(experiment)), *map(test_log.count, tests)]))
+    lines = [
+        answers.text(answer),
+        f"model: {short(path)}, the first seed's, which alone has a test accuracy of {answer.of_the_model}",
+        test_log.summary(layout.test_log(experiment)),
+        *map(test_log.count, tests),
+    ]
+    print(wrapped("\n".join(lines), sys.stdout))
     return 0
 
 

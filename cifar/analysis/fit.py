@@ -27,7 +27,7 @@ from cifar.errors import RequestError
 from cifar.search.plan import Request
 from cifar.search.prepare import Prepared, claim_stopped, prepare_new, prepare_resumed
 from cifar.search.run import search
-from cifar.system.files import read_json, write_json
+from cifar.system.files import read_json, short, write_json
 from cifar.training.hparams import command_size
 from cifar.trials import layout, store
 from cifar.trials.store import Trial, best_first
@@ -156,7 +156,7 @@ def _report(experiment: Path, data_name: str) -> None:
     out = experiment / "report.html"
     report(experiment, out, data_name, running=False)
     used, limit = Clock.read(experiment).used + _seconds_here(), Clock.read(experiment).limit
-    print(f"report: {out}\ntook {used:,.0f} of {limit:,.0f} seconds")
+    print(f"report: {short(out)}\ntook {used:,.0f} of {limit:,.0f} seconds")
 
 
 def _planned(experiment: Path, trials: Sequence[Trial], images: int, seconds: float) -> Final:

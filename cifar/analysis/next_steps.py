@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from pathlib import Path
 from statistics import fmean
 
 from cifar.system.durations import duration_text
+from cifar.system.files import short
 from cifar.trials import layout, store
 from cifar.trials.store import Trial, best_first
 from cifar.trials.ties import ties
@@ -34,7 +34,7 @@ def of_search(experiment: Path, trials: list[Trial], config: Path | None) -> Ste
 def of_answer(experiment: Path, config: Path | None) -> Steps:
     """A report, and what the model is for."""
     report = (f"cifar report {experiment.name}{_where(config)}", "all of it on one web page: seconds")
-    return [report, *uses_of(_short(layout.best_model(experiment)))]
+    return [report, *uses_of(short(layout.best_model(experiment)))]
 
 
 def uses_of(model: str) -> Steps:
@@ -47,12 +47,6 @@ def uses_of(model: str) -> Steps:
 
 def _where(config: Path | None) -> str:
     return f" --config {shlex.quote(str(config))}" if config else ""
-
-
-def _short(path: Path) -> str:
-    """As seen from here where it lies below, else whole."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
 
 
 def _time_of_best(trials: list[Trial], experiment: Path) -> str:

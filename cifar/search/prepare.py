@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import BaseFileLock
 
+from cifar.console import wrapped
 from cifar.data import datasets
 from cifar.data.datasets import PreparedImages
 from cifar.data.inspection import kept_together, mirrored, telling_apart, understood
@@ -111,7 +112,7 @@ def _tell_of_search(ready: Any) -> None:
     space = ", ".join(f"{name} {search_space.range_text(sampler)}" for name, sampler in ready.search_space.items())
     begins = beginning_text(described(ready.tuner), ready.max_trial_number)
     lines = [f"searching {space}", f"each trial: {ready.trial_command}", begins]
-    print(*filter(None, lines), sep="\n", file=sys.stderr)
+    print(wrapped("\n".join(filter(None, lines)), sys.stderr), file=sys.stderr)
 
 
 def _relative(path: Path | None, loaded: Any) -> str | None:

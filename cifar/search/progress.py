@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cifar.console import wrapped
 from cifar.search.experiment import Experiment
 from cifar.system.durations import duration_text
 from cifar.trials.leaderboard import accuracy_text, params_text, why_no_better
@@ -58,7 +59,7 @@ class Progress:
 
     def tell(self, line: str) -> None:
         """A line above what changes."""
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(wrapped(line, sys.stderr), file=sys.stderr)
 
     def _show_below(self, texts: Sequence[str]) -> None:
         while len(self._below) < len(texts):

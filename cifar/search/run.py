@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from cifar.console import wrapped
 from cifar.search.algorithms import resume_problem
 from cifar.search.experiment import Experiment, running
 from cifar.search.facts import write_facts
 from cifar.search.prepare import Prepared
 from cifar.search.progress import Progress, ending
 from cifar.search.watchdog import Watch
+from cifar.system.files import short
 from cifar.system.ports import LOOPBACK
 from cifar.system.signals import noting_interrupt
 from cifar.trials.database import DatabaseHeld
@@ -97,7 +99,8 @@ def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> str | Non
 
 
 def _print_summary(experiment: Experiment, trials: list[Trial]) -> None:
-    print(f"{leaderboard(trials, experiment.directory, rows=10)}\nsaved in {experiment.directory}", flush=True)
+    text = f"{leaderboard(trials, experiment.directory, rows=10)}\nsaved in {short(experiment.directory)}"
+    print(wrapped(text, sys.stdout), flush=True)
 
 
 def _print_how_to_resume(prepared: Prepared, resume_command: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import secrets
 import shutil
 import tempfile
@@ -114,3 +115,9 @@ def refuse_to_replace(path: Path, force: bool) -> None:
         raise RequestError(f"{path} is a folder; a file's name is needed")
     if path.exists() and not force:
         raise RequestError(f"{path} exists; --force replaces it")
+
+
+def short(path: Path) -> str:
+    """A path as seen from here where it lies below, else whole."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
