@@ -96,9 +96,9 @@ def gain_text(record: Mapping[str, Any]) -> str:
         return "gain over the defaults: not measured by the version that made this answer"
     gain = record["gain"]
     if gain is None and record["winner"] == DEFAULTS:
-        return "gain over the defaults: none, since nothing else leads and trains: use the defaults"
+        return "gain over the defaults: none, as no other configuration leads: use the defaults"
     if gain is None:
-        return "gain over the defaults: not known, since they do not train"
+        return "gain over the defaults: not known, as the defaults cannot be trained"
     known = f"gain over the defaults: {points(gain)} (95 % interval, {record['seeds']} new seeds, validation images)"
     search, best = (duration_text(record[name]) for name in ("seconds_of_search", "seconds_of_best"))
     known += f", for {search} of search and {best} of confirming and training"
@@ -127,7 +127,7 @@ def _how_it_won(answer: Answer) -> str:
         return f"since nothing is better by more than luck; {certainty}"
     if answer.rule.prefer == "speed":
         shown = f"not to be worse than the highest mean by more than {100 * answer.rule.margin:g} points"
-        return f"the quickest of those that these trainings show {shown}: more seeds may show it of quicker ones"
+        return f"the quickest one that is shown {shown}; more seeds may show this of quicker ones"
     return f"the highest mean; {certainty}"
 
 

@@ -75,7 +75,7 @@ def best(
     """Confirm the leading trials with new seeds, and test the winner; returns 1 where training fails."""
     if (layout.answer(experiment)).exists() and not force:
         raise RequestError(
-            f"experiment {experiment.name} has its answer, {layout.answer(experiment)}; --force replaces it, "
+            f"experiment {experiment.name} already has an answer, {layout.answer(experiment)}; --force replaces it, "
             "and reads the test images once more"
         )
     test_log.read(layout.test_log(experiment))  # damaged, it is to be mended before anything is added
@@ -167,7 +167,7 @@ def _with_defaults(
             longer = of_defaults(experiment, dataset.name, images, epochs=budget.final_epochs, images_per_epoch=0)
             defaults = replace(defaults, longer=longer)
     except RequestError as error:
-        _say(f"the defaults are no candidate: {error}")
+        _say(f"the defaults are left out: {error}")
         return [*leaders]
     same = [leader for leader in leaders if leader.unseeded == defaults.unseeded]
     found = same[0].found if same else None
@@ -175,7 +175,7 @@ def _with_defaults(
 
 
 def _say_what_follows(leaders: int, configurations: Sequence[Configuration], budget: Budget) -> None:
-    who = "one trial leads" if leaders == 1 else f"{leaders} trials lead and cannot be told apart"
+    who = "one trial leads" if leaders == 1 else f"{leaders} trials are tied for first"
     searched = [some for some in configurations if some.id != DEFAULTS]
     best = [_which_of(len(searched), leaders)] if searched else []
     trained = " and ".join([*best, *(some.name for some in configurations if some.id == DEFAULTS)])
@@ -225,7 +225,7 @@ def hold_round(
         else:
             candidates.append(trained)
     if not candidates:
-        raise Failed("no leading trial trains again")
+        raise Failed("no leading trial could be trained again")
     return decide(candidates, rule)
 
 

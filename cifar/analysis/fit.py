@@ -65,7 +65,7 @@ class Clock:
     def read(experiment: Path) -> Clock:
         content = read_json(layout.fit(experiment))
         if content is None:
-            raise RequestError(f"experiment {experiment.name} was begun without a time limit: cifar best ends it")
+            raise RequestError(f"experiment {experiment.name} was not begun by cifar fit: use cifar best")
         final = content["final"]
         return Clock(content["limit"], content["used"], content["searched"], Final(**final) if final else None)
 
@@ -95,7 +95,7 @@ def resume(request: Request, experiment_id: str, held: ExitStack) -> tuple[Path,
 def go_on(experiment: Path, data_name: str, prepared: Prepared | None = None) -> int:
     """What is left to do; `prepared` is the search, None where that is over. RequestError where nothing is."""
     if layout.answer(experiment).exists():
-        raise RequestError(f"experiment {experiment.name} has its answer, {layout.answer(experiment)}")
+        raise RequestError(f"experiment {experiment.name} already has an answer, {layout.answer(experiment)}")
     with _counted(experiment):
         if prepared is not None:
             code = search(prepared, keep_open=False, resume_command=f"cifar fit --resume {experiment.name}")
@@ -151,7 +151,7 @@ def _report(experiment: Path, data_name: str) -> None:
     try:
         from cifar.analysis.report import report
     except ModuleNotFoundError as error:
-        print(f"no report, for want of the package {error.name}: pip install -e '.[report]'", file=sys.stderr)
+        print(f"no report: it needs the package {error.name}: pip install -e '.[report]'", file=sys.stderr)
         return
     out = experiment / "report.html"
     report(experiment, out, data_name, running=False)

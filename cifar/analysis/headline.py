@@ -64,7 +64,7 @@ def _of_leader(experiment: Path, trials: list[Trial], noise: SeedNoise, data_nam
 def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any], data_name: str) -> Headline:
     numbers, winner, test = {trial.id: trial.number for trial in trials}, answer["winner"], answer["tests"][0]
     name = "the recipe's defaults" if winner == DEFAULTS else f"trial {numbers.get(winner, winner)}"
-    tied, images = len(answer["tied"]), f"{test['images']:,} test images of {test['data']}"
+    tied, images = len(answer["tied"]), f"{test['images']:,} test images ({test['data']})"
     gain = answer.get("gain")
     sure = "Better than each of the others" if tied == 1 else f"One of {tied} that tie for first"
     validated = answer["candidates"][winner]
@@ -88,7 +88,7 @@ def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any]
 def _how_tested(answer: dict[str, Any]) -> str:
     epochs = f"Trained {answer['final_epochs']} epochs" if "final_epochs" in answer else "Trained"
     also = " on the validation images too" if answer.get("trained_on_validation", True) else ""  # all were, before fit
-    others = [f"{_percent(test)} of {test['images']:,} of {test['data']}" for test in answer["tests"][1:]]
+    others = [f"{_percent(test)} of {test['images']:,} images ({test['data']})" for test in answer["tests"][1:]]
     return f"{epochs}{also}, then tested once{'; ' if others else ''}{'; '.join(others)}."
 
 

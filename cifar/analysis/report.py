@@ -196,7 +196,7 @@ def _of_tests(answer: dict[str, Any]) -> list[Figure]:
     by = f"by {answer['seeds']} networks"
     return [
         figures.of_confusion(
-            np.asarray(test["confusion"]), answer["classes"], f"{test['images']:,} test images of {test['data']}", by
+            np.asarray(test["confusion"]), answer["classes"], f"{test['images']:,} test images ({test['data']})", by
         )
         for test in answer["tests"]
     ]

@@ -111,14 +111,14 @@ def telling_apart(train: Dataset) -> str:
     """How many points apart two trials must be, at least: few pictures cannot rank them."""
     images = len(datasets.split(train).val)
     points = 100 * _NINETY_FIVE * math.sqrt(2 * _TYPICAL * (1 - _TYPICAL) / images)
-    return f"on {images:,} images to validate on, two networks of {_TYPICAL:.0%} are alike within {points:.1f} points"
+    return f"{images:,} images to validate on tell two networks near {_TYPICAL:.0%} apart from {points:.1f} points on"
 
 
 def mirrored(train: Dataset) -> str | None:
     """A hint where mirror images are likely to be of no class; None where they are not."""
     if train.name == "digits" or not all(len(name) == 1 or name.isdecimal() for name in train.classes):
         return None
-    return "the classes look like letters or numbers, whose mirror images are none: train with --no-flip"
+    return "the classes look like letters or numbers, which mirror images are not: train with --no-flip"
 
 
 def understood(folder: Folder) -> str:

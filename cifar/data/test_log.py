@@ -76,7 +76,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def summary(experiment_log: Path) -> str:
     """How often an experiment has read which test images."""
     times = Counter(str(reading["data"]["name"]) for reading in read(experiment_log))
-    said = [f"of {name} {_times(number)}" for name, number in times.items()]
+    said = [f"{name} {_times(number)}" for name, number in times.items()]
     return f"test images read in this experiment: {', '.join(said) or 'never'}"
 
 

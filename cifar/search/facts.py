@@ -42,5 +42,5 @@ def same_data(experiment: Path, asked: str | None) -> str:
     if known and Path(known).is_absolute() and (beside := moved(experiment, known)).is_dir():
         known = str(beside)  # also of a folder that was moved or copied together with the experiment
     if known is not None and asked is not None and absolute(asked) != absolute(known):
-        raise RequestError(f"experiment {experiment.name} is about --data {known}; on {asked} it would not compare")
+        raise RequestError(f"experiment {experiment.name} is about --data {known}: trials on {asked} would not compare")
     return absolute(known or default_data(asked))

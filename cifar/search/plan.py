@@ -135,11 +135,12 @@ def _refuse_to_repeat(experiment: Path, loaded: Any) -> None:
         raise RequestError(problem)
     trials = store.read_trials(experiment)
     if trials and count_remaining(loaded, trials) == 0:
-        raise RequestError(f"experiment {experiment.name} has ended its {len(trials)} trials; more need --max-trials")
+        more = f"--max-trials {2 * len(trials)} would add as many"
+        raise RequestError(f"experiment {experiment.name} has finished its {len(trials)} trials; {more}")
     most, used = durations.seconds(loaded.max_experiment_duration), store.read_seconds(experiment)
     if most is not None and used >= most:
         ran = f"it has run for {duration_text(used)} of {duration_text(most)}"
-        raise RequestError(f"experiment {experiment.name} has no time left: {ran}; more needs --duration")
+        raise RequestError(f"experiment {experiment.name} has used its time: {ran}; --duration gives it more")
 
 
 def count_remaining(loaded: Any, trials: list[Trial]) -> int | None:

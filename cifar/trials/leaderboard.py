@@ -124,7 +124,7 @@ def _summary(trials: list[Trial], ranked: list[Trial], tied: int, noise: SeedNoi
     if any(trial.repeats for trial in ranked):
         lines.insert(0, "several numbers: one configuration with as many seeds, and their mean")
     if tied:
-        lines.insert(0, f"=: these {tied} configurations are not shown to be worse than the best")
+        lines.insert(0, f"=: {tied} configurations are tied for first: not shown to be worse than the best")
     if ranked:
         lines.insert(0, _guessing(trials))
         lines.insert(0, f"±: the 95 % interval of a configuration, over images and seeds ({noise})")

@@ -93,7 +93,7 @@ def test_the_leaders_and_the_defaults_are_trained_again_and_the_winner_is_tested
         "configuration_test_accuracy": test["mean"],
         "test_accuracy": reading["accuracies"][0],
     }
-    assert "test images read in this experiment: of digits once" in capsys.readouterr().out
+    assert "test images read in this experiment: digits once" in capsys.readouterr().out
 
 
 def test_what_is_trained_is_not_trained_again_and_each_reading_counts(experiment: Path, trainings: list[int]) -> None:
@@ -221,7 +221,7 @@ def test_a_training_that_fails_ends_it_with_its_reason(
 ) -> None:
     monkeypatch.setattr(retrain, "run_trial", lambda *_: (Result("diverged", "training loss is nan"), None))
     assert best(experiment, "digits", BUDGET, None, force=False) == 1
-    assert "error: no leading trial trains again" in capsys.readouterr().err
+    assert "error: no leading trial could be trained again" in capsys.readouterr().err
 
 
 def test_what_cannot_be_confirmed_is_refused_before_training(
@@ -323,7 +323,7 @@ def test_a_leader_that_is_the_defaults_is_not_trained_twice(
     assert len(trainings) == 4
     record = json.loads((experiment / "best.json").read_text())
     assert (record["winner"], record["gain"]) == ("defaults", None)
-    assert "\ngain over the defaults: none, since nothing else leads" in capsys.readouterr().out
+    assert "\ngain over the defaults: none, as no other configuration leads" in capsys.readouterr().out
 
 
 def test_the_gain_of_others_is_told_where_one_of_the_leaders_is_the_defaults(

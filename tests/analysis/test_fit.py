@@ -143,12 +143,12 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
     assert "this tuner begins with the defaults and near them" in page
     assert "took 26 of 30 seconds" in said.out
     assert len(answer["tests"]) == 1
-    with pytest.raises(RequestError, match="experiment made has its answer"):  # nor are test images read again
+    with pytest.raises(RequestError, match="experiment made already has an answer"):  # nor are test images read again
         fit.go_on(experiment, "digits")
 
 
 def test_what_was_begun_without_a_time_limit_is_not_resumed_by_fit(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="experiment made was begun without a time limit: cifar best ends it"):
+    with pytest.raises(RequestError, match="experiment made was not begun by cifar fit: use cifar best"):
         Clock.read(made(tmp_path / "made", (0.5, 0.01, 6)))
 
 

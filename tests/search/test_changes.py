@@ -276,5 +276,5 @@ def test_a_search_without_time_is_not_resumed(project: Path, tmp_path: Path, sea
     assert first.wait() == 0, first.err
     refused = here.run("search", "--resume", first.id)
     assert refused.wait() == 2
-    assert f"error: experiment {first.id} has no time left: it has run for " in refused.err
+    assert f"error: experiment {first.id} has used its time: it has run for " in refused.err
     assert refused.err.rstrip().endswith("more needs --duration")

@@ -67,7 +67,7 @@ def test_an_experiment_goes_on_with_the_data_it_is_about(search: Start, quick_co
     assert refused.wait() == 2
     assert refused.err.splitlines() == [
         "error: --epochs cannot change in a resumed experiment: its trials would not compare",
-        f"error: experiment {first.id} is about --data digits; on cifar10 it would not compare",
+        f"error: experiment {first.id} is about --data digits: trials on cifar10 would not compare",
     ]
     refused = search("--resume", first.id)
     assert refused.wait() == 2
@@ -118,7 +118,7 @@ def test_the_web_page_stays_open_on_request_and_shows_a_stopped_experiment(
     assert nothing_is_left(tmp_path)
     refused = search("--resume", one.id)
     assert refused.wait() == 2
-    assert f"error: experiment {one.id} has ended its 3 trials; more need --max-trials" in refused.err
+    assert f"error: experiment {one.id} has finished its 3 trials; --max-trials 6 would add as many" in refused.err
 
     shown = search("--ui-only", one.id, "--port", str(port), "--host", "0.0.0.0")
     shown.wait_for("the web page stays open until you press Ctrl-C")

@@ -36,7 +36,7 @@ def test_ties_are_those_that_images_and_seeds_do_not_tell_apart(experiment: Path
     assert lines[4].split()[-5:] == ["diverged:", "diverged", "after", "2", "epochs"]
     assert lines[5].split()[-1] == "running"
     assert "over images and seeds (a standard deviation of 1.6 points, as of recipes like this one)" in lines[6]
-    assert lines[7] == "=: these 2 configurations are not shown to be worse than the best"
+    assert lines[7] == "=: 2 configurations are tied for first: not shown to be worse than the best"
 
 
 def test_without_a_trials_answers_intervals_tell_it_apart(experiment: Path) -> None:
