@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from cifar.analysis import answer as answers
 from cifar.analysis.answer import Answer, Cost
@@ -114,10 +115,8 @@ def training(experiment: Path, dataset: Dataset, trainings: int) -> Iterator[Tra
         raise RequestError(f"another cifar best or fit is at work on experiment {experiment.name}") from None
     with held, mps.started(gpus if at_once > len(gpus) else []) as shared:
         os.environ.update(shared)
-        with _clock(experiment):
-            trainer = Trainer(directory, dataset, at_once, trainings)
+        with _clock(experiment), contextlib.closing(Trainer(directory, dataset, at_once, trainings)) as trainer:
             yield trainer
-            trainer.progress.close()
 
 
 def conclude(
@@ -267,4 +266,4 @@ def _seconds(experiment: Path) -> float:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    tqdm.write(wrapped(line, sys.stderr), file=sys.stderr)  # above a bar, where there is one

@@ -43,6 +43,10 @@ class Trainer:
         self.tells = self.progress.disable  # line by line, where no terminal shows a bar
         self._shown = set[str]()
 
+    def close(self) -> None:
+        """End the bar, so that nothing is printed behind it."""
+        self.progress.close()
+
     def expect(self, trainings: int) -> None:
         """More trainings than was known so far."""
         self.progress.total = (self.progress.total or 0) + trainings
