@@ -140,7 +140,7 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
     assert f"Trained {clock.final.epochs} epochs, then tested once." in page
     assert "on the validation images too" not in page
     assert "network net, 2 trials in " in page
-    assert "this tuner begins with the defaults and near them" in page
+    assert "its tuner begins with the defaults and near them" in page
     assert "took 26 of 30 seconds" in said.out
     assert len(answer["tests"]) == 1
     with pytest.raises(RequestError, match="experiment made already has an answer"):  # nor are test images read again

@@ -21,7 +21,7 @@ def test_a_rate_that_falls_is_twice_as_high_and_of_fewer_images_each_moves_the_n
 
 def test_where_batches_are_few_they_become_smaller_and_an_image_moves_the_network_as_far() -> None:
     whole, few = (for_budget({"model": "fast", "epochs": 10}, images) for images in (45_000, 2_250))
-    assert (whole.batch_size, few.batch_size) == (1024, 128)
+    assert (whole.batch_size, few.batch_size) == (1024, 32)
     assert few.lr / few.batch_size == pytest.approx(whole.lr / whole.batch_size * 20**0.5, rel=0.05)
 
 
