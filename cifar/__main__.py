@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from cifar import console
 from cifar.console import say_next
 from cifar.errors import RequestError
-from cifar.options import TIME_LIMIT, Run, parse
+from cifar.options import FIT_MODEL, TIME_LIMIT, Run, parse
 from cifar.system import processes
 from cifar.system.files import refuse_to_replace
 from cifar.system.ports import LOOPBACK
@@ -83,6 +83,8 @@ def run_search(options: argparse.Namespace) -> int:
 
 def run_fit(options: argparse.Namespace) -> int:
     limit = _time_limit(options)
+    if not (options.config or options.resume or hasattr(options, "model")):
+        options.model = FIT_MODEL
     with contextlib.ExitStack() as held:
         with processes.spawner("cifar.search.forecast"):  # first: it imports beside the imports here
             from cifar.analysis import fit, next_steps

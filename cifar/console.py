@@ -81,6 +81,13 @@ def as_wide_as_the_terminal(table: PrettyTable, least_important: Sequence[str]) 
     return text
 
 
+def first_that_fits(*texts: str) -> str:
+    """The first of these texts, on a terminal the first whose lines it shows whole; the last where none is."""
+    width = shutil.get_terminal_size().columns
+    fitting = (text for text in texts if not sys.stdout.isatty() or _width(text) <= width)
+    return next(fitting, texts[-1])
+
+
 def _width(text: str) -> int:
     return max(len(line.rstrip()) for line in text.splitlines())
 

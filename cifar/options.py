@@ -15,7 +15,7 @@ from cifar.training.hparams import add_arguments
 
 Run = Callable[[argparse.Namespace], int]
 
-TIME_LIMIT = "30m"  # of `cifar fit`
+TIME_LIMIT, FIT_MODEL = "30m", "fast"  # of `cifar fit`, unless it is told otherwise
 _DATA = "cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)"
 _PORT = "port of NNI's web page (default: the first free one from 8080 up)"
 _NAME = "the experiment's name in NNI's web page (default: data, network and tuner)"
@@ -118,6 +118,7 @@ def _add_fit(command: argparse.ArgumentParser) -> None:
     add("--name", metavar="NAME", help=_NAME)
     add("--port", type=int, metavar="N", help=_PORT)
     add("--resume", metavar="ID", help="go on with one that was interrupted, for the time that it has left")
+    command.epilog = f"Without --model and --config it searches the network {FIT_MODEL}; --model net is the tutorial's."
     _add_hparams(command, without=("epochs", "images_per_epoch"))  # they follow from the time
 
 

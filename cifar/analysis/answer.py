@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ from cifar.analysis.configurations import DEFAULTS, Configuration
 from cifar.analysis.confirm import Confirmed, Rule
 from cifar.analysis.final_test import FinalTest
 from cifar.analysis.statistics import Mean
-from cifar.console import plain_table
+from cifar.console import first_that_fits, plain_table
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
 from cifar.system.durations import duration_text
 from cifar.system.files import read_json
 from cifar.training.intervals import Interval, wilson
 from cifar.trials import layout
+
+_BEGINNING = 4  # letters of a class's name above a narrow table
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def text(answer: Answer) -> str:
     also = ", trained on the validation images too" if answer.trained_on_validation else ""
     for tested in answer.test_results:
         title = f"test images of {tested.name}, true classes down, predicted across, summed over the seeds:"
-        lines += [title, str(_confusion_table(tested))]
+        lines += [title, first_that_fits(*map(str, _confusion_tables(tested)))]
         accuracies += [
             f"test accuracy on {tested.name}: {tested.accuracy} (95 % interval, {len(tested.predictions)} seeds, "
             f"{tested.images:,} images){also}",
@@ -157,13 +159,16 @@ def _is_tied(candidate: str, confirmed: Confirmed) -> bool:
     return len(confirmed.tied) > 1 and candidate in [some.id for some in confirmed.tied]
 
 
-def _confusion_table(tested: FinalTest) -> PrettyTable:
-    confusion = tested.confusion
-    table = plain_table(["", *tested.classes, "accuracy"])
-    for label, name in enumerate(tested.classes):
-        row = confusion[label]
-        table.add_row([name, *row, f"{row[label] / row.sum():.1%}" if row.sum() else "no image"])
-    return table
+def _confusion_tables(tested: FinalTest) -> Iterator[PrettyTable]:
+    """Narrower and narrower: with whole names above, with their beginnings, and without what is taken for what."""
+    short = [name[:_BEGINNING] for name in tested.classes]
+    for heads in (tested.classes, short if len({*short}) == len(short) else tested.classes, ()):
+        table = plain_table(["", *heads, "accuracy"])
+        for label, name in enumerate(tested.classes):
+            row = tested.confusion[label]
+            share = f"{row[label] / row.sum():.1%}" if row.sum() else "no image"
+            table.add_row([name, *row[: len(heads)], share])
+        yield table
 
 
 def record(answer: Answer) -> dict[str, Any]:

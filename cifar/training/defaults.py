@@ -10,8 +10,8 @@ from cifar.training.hparams import Hparams
 
 _RECIPES_IMAGES = 45_000  # CIFAR-10's without those to validate on: for them the recipes were made
 _EPOCHS_POWER = 0.5  # of how many times fewer the images are, by which there are more epochs
-# Of fast on 2,000 images: 400 steps are worth 6 points more than 100 (results/table.md), and epochs beyond what the root
-# gives are worth less than the steps (results/recipes/2000.md).
+# Of fast on 2,000 images: 400 steps are worth 6 points more than 100 (results/table.md), and epochs beyond what the
+# root gives are worth less than the steps (results/recipes/2000.md).
 _FEWEST_STEPS, _SMALLEST_BATCH = 400, 4
 _FALLING = 2.0  # a rate that falls is half as high in the mean as at its peak
 

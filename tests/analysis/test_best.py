@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import fake_experiments as fake
+import numpy as np
 import pytest
 from conftest import MakeFolder
 from filelock import FileLock
 from PIL import Image
 
+from cifar import console
 from cifar.analysis import answer, retrain
 from cifar.analysis.best import Budget, best
+from cifar.analysis.final_test import FinalTest
 from cifar.analysis.retrain import Trainer
 from cifar.data import datasets, test_log
 from cifar.errors import RequestError
@@ -26,6 +29,7 @@ from cifar.inference import model_file
 from cifar.training.defaults import for_budget
 from cifar.training.hparams import Hparams
 from cifar.trials import layout
+from cifar.trials.predictions import Predictions
 from cifar.trials.result import Result
 from cifar.trials.run import run_trial
 
@@ -416,3 +420,19 @@ def test_a_winner_that_learned_nothing_is_called_that(
     monkeypatch.setattr(retrain, "run_trial", constant)
     assert best(experiment, "digits", BUDGET, None, force=False) == 0
     assert "the winner gives every image the same class" in capsys.readouterr().out
+
+
+def test_on_a_narrow_terminal_a_confusion_matrix_is_narrower(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("airplane", "automobile", "bird")
+    predictions = [Predictions(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 2]))]
+    tested = FinalTest("photos", names, predictions)
+    wide, narrow, narrowest = map(str, answer._confusion_tables(tested))
+    assert wide.split()[:4] == [*names, "accuracy"]
+    assert narrow.split()[:4] == ["airp", "auto", "bird", "accuracy"]
+    assert narrowest.split()[:3] == ["accuracy", "airplane", "100.0%"]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    for columns, shown in ((80, wide), (45, narrow), (25, narrowest), (5, narrowest)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert console.first_that_fits(wide, narrow, narrowest) == shown
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False, raising=False)
+    assert console.first_that_fits(wide, narrow, narrowest) == wide
