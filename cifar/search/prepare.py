@@ -75,13 +75,25 @@ def prepare_new(request: Request, held: ExitStack) -> Prepared:
         ready = budget.fitted(ready, choice, request.search_seconds, to_train_on)
     else:
         tell(ready, choice, ready.max_trial_number)
+    space_file = _fit_space(ready, config.space_file(request.config_path), to_train_on)
     ready = config.changed(ready, tuner_arguments=_beginning(ready, planned, to_train_on))
     experiment_id = new_id()
     claim = locks.try_claim(f"experiment-{experiment_id}")
     assert claim is not None  # nobody else knows the id
-    facts = SearchFacts(planned.data, _relative(config.space_file(request.config_path), ready))
+    facts = SearchFacts(planned.data, _relative(space_file, ready))
     claims = (claim, planned.port_claim, images_claim)
     return Prepared(ready, "create", experiment_id, variables | choice.mps, planned.port, request.host, claims, facts)
+
+
+def _fit_space(ready: Any, space_file: Path | None, images: int) -> Path | None:
+    """Give a search of few images the batch sizes that fit; returns the file that its space is from, None if moved."""
+    fitting = start.fitting_space(ready.search_space, ready.trial_command, images)
+    if fitting == ready.search_space:
+        return space_file
+    usual, now = (search_space.range_text(space["batch_size"]) for space in (ready.search_space, fitting))
+    print(f"{images:,} images to train on are few: batch_size {now} instead of {usual}", file=sys.stderr)
+    ready.search_space = fitting
+    return None
 
 
 def _beginning(ready: Any, planned: Plan, images: int) -> dict[str, object]:

@@ -16,12 +16,38 @@ from cifar.trials import store
 Params = dict[str, Any]
 
 _LEADERS = 3  # of an earlier experiment
+SHIPPED_BATCH_SIZES = ([4, 128, 4], [64, 1024, 64], [256, 2048, 256])  # low end, high end and step
+_SMALLEST_STEP, _FEWEST_STEPS = 4, 25  # of batch sizes; of a trial's optimizer with the largest
 
 
 def defaults_of(space: Space, command: str, images: int, data_name: str) -> Params:
     """The defaults of a trial command that trains on so many images, as the nearest point of the space."""
     given, _ = command_hparams(command)
     return nearest(augmentation.fitting(defaults.for_budget(given, images), data_name), space)
+
+
+def fitting_space(space: Space, command: str, images: int) -> Space:
+    """The space for trials on so many images: where a shipped range of batch sizes is for more of them, a lower one.
+
+    It moves as the default batch size does, and its upper end leaves a trial some steps. A range of one's own stays.
+    """
+    low, high, step = _batch_sizes(space)
+    if [low, high, step] not in SHIPPED_BATCH_SIZES:
+        return space
+    given, _ = command_hparams(command)
+    usual, here = (defaults.for_budget(given, number) for number in (defaults.RECIPES_IMAGES, images))
+    moved = min(1.0, here.batch_size / usual.batch_size)
+    smallest = min(low, defaults.smallest_batch(here.model))
+    step, low = max(_SMALLEST_STEP, round(step * moved)), max(smallest, round(low * moved))
+    most = here.epochs * here.epoch_images(images) // _FEWEST_STEPS
+    high = max(2 * low, int(min(high * moved, most) // step * step))
+    return {**space, "batch_size": {**space["batch_size"], "_value": [low, high, step]}}
+
+
+def _batch_sizes(space: Space) -> list[Any]:
+    """Ends and step of a quantised range; zeros where there is none."""
+    sampler = space.get("batch_size", {"_type": "", "_value": []})
+    return list(sampler["_value"]) if sampler["_type"] == "qloguniform" else [0, 0, 0]
 
 
 def nearest(hparams: Hparams, space: Space) -> Params:

@@ -8,17 +8,23 @@ from dataclasses import replace
 
 from cifar.training.hparams import Hparams
 
-_RECIPES_IMAGES = 45_000  # CIFAR-10's without those to validate on: for them the recipes were made
+RECIPES_IMAGES = 45_000  # CIFAR-10's without those to validate on: for them the recipes were made
 _EPOCHS_POWER = 0.5  # of how many times fewer the images are, by which there are more epochs
 # Of fast on 2,000 images: 400 steps are worth 6 points more than 100 (results/table.md), and epochs beyond what the
 # root gives are worth less than the steps (results/recipes/2000.md).
-_FEWEST_STEPS, _SMALLEST_BATCH = 400, 4
+_FEWEST_STEPS = 400
+_SMALLEST_BATCH = {"fast": 16}  # which normalises by the images of a batch; of other networks 4
 _FALLING = 2.0  # a rate that falls is half as high in the mean as at its peak
+
+
+def smallest_batch(model: str) -> int:
+    """The smallest batch size that fewer images give a network."""
+    return _SMALLEST_BATCH.get(model, 4)
 
 
 def for_data(given: Mapping[str, object], images: int) -> Hparams:
     """What `trial.py` trains that is given no more than this: on as many images as CIFAR-10's, the recipe itself."""
-    return Hparams.from_params(given) if images >= _RECIPES_IMAGES else for_budget(given, images)
+    return Hparams.from_params(given) if images >= RECIPES_IMAGES else for_budget(given, images)
 
 
 def for_budget(given: Mapping[str, object], images: int) -> Hparams:
@@ -30,15 +36,15 @@ def for_budget(given: Mapping[str, object], images: int) -> Hparams:
     """
     recipe, asked = Hparams.from_params({"model": given.get("model", "net")}), Hparams.from_params(given)
     if "epochs" not in given:
-        asked = replace(asked, epochs=round(asked.epochs * max(1.0, _RECIPES_IMAGES / images) ** _EPOCHS_POWER))
+        asked = replace(asked, epochs=round(asked.epochs * max(1.0, RECIPES_IMAGES / images) ** _EPOCHS_POWER))
     seen = asked.epochs * asked.epoch_images(images)
-    batch_size, least = asked.batch_size, 2 * max(_SMALLEST_BATCH, asked.gradient_accumulation_steps)
+    batch_size, least = asked.batch_size, 2 * max(smallest_batch(asked.model), asked.gradient_accumulation_steps)
     while "batch_size" not in given and batch_size >= least and seen < _FEWEST_STEPS * batch_size:
         batch_size //= 2
     lr = asked.lr
     if "lr" not in given and asked.optimizer == "sgd":
         lr *= batch_size / recipe.batch_size * (1 - asked.momentum) / (1 - recipe.momentum)
-        lr *= math.sqrt(max(1.0, recipe.epochs * _RECIPES_IMAGES / seen))
+        lr *= math.sqrt(max(1.0, recipe.epochs * RECIPES_IMAGES / seen))
         lr *= _FALLING if asked.schedule == "triangular" != recipe.schedule else 1.0
         lr = float(f"{lr:.2g}")
     return Hparams.from_params({**given, "epochs": asked.epochs, "batch_size": batch_size, "lr": lr})

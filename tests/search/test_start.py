@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import fake_experiments as fake
 import pytest
+from experiments import ROOT
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cifar.errors import RequestError
-from cifar.search import start
+from cifar.search import search_space, start
 from cifar.search.algorithms import shortened
 from cifar.search.search_space import fits, nearest_value
+from cifar.training import defaults
 
 SPACE: dict[str, dict[str, Any]] = {
     "width": {"_type": "qloguniform", "_value": [4, 32, 2]},
@@ -106,3 +109,42 @@ def test_a_short_search_has_a_short_random_phase() -> None:
     assert shortened({"name": "TPE"}, 20) == {"tpe_args": {"n_startup_jobs": 5}}
     assert shortened({"name": "Random", "classArgs": {"seed": 1}}, 4) == {"seed": 1}
     assert shortened({"name": "TPE", "classArgs": [1]}, 4) == [1]  # the checks say what is wrong
+
+
+SHIPPED = {
+    name: json.loads((ROOT / name / "search_space.json").read_text())
+    for name in (".", "searches/fast", "searches/fast-gpu")
+}
+
+
+def test_the_batch_sizes_that_move_with_a_folder_are_those_of_the_shipped_spaces() -> None:
+    shipped = {tuple(space["batch_size"]["_value"]) for space in SHIPPED.values()}
+    assert shipped == {tuple(values) for values in start.SHIPPED_BATCH_SIZES}
+
+
+@given(st.sampled_from([*SHIPPED]), st.integers(10, 100_000), st.integers(1, 30))
+def test_a_folder_gets_batch_sizes_that_it_can_fill(name: str, images: int, epochs: int) -> None:
+    space, model = SHIPPED[name], "net" if name == "." else "fast"
+    command = f"python trial.py --model {model} --epochs {epochs}"
+    sampler = start.fitting_space(space, command, images)["batch_size"]
+    assert search_space.sampler_problem(sampler) is None
+    assert search_space.end_problem(sampler) is None
+    low, high, _ = sampler["_value"]
+    usual_low, usual_high, _ = space["batch_size"]["_value"]
+    assert low <= usual_low and high <= usual_high
+    by_default = defaults.for_budget({"model": model, "epochs": epochs}, images).batch_size
+    assert low <= max(by_default, defaults.smallest_batch(model)) or by_default < usual_low
+    assert by_default <= max(high, 2 * low)
+    if images >= 45_000 and epochs >= 10:
+        assert sampler == space["batch_size"]
+
+
+def test_a_range_of_ones_own_stays_as_it_is() -> None:
+    command = "python trial.py --model fast --epochs 5"
+    for sampler in (
+        {"_type": "choice", "_value": [4, 128, 4]},
+        {"_type": "qloguniform", "_value": [64, 512, 64]},
+        {"_type": "loguniform", "_value": [64, 1024]},
+    ):
+        assert start.fitting_space({"batch_size": sampler}, command, 100) == {"batch_size": sampler}
+    assert start.fitting_space({"lr": SPACE["lr"]}, command, 100) == {"lr": SPACE["lr"]}
