@@ -29,6 +29,7 @@ from cifar.training.intervals import Interval, wilson
 from cifar.trials import store
 
 ROOT = Path(__file__).parents[2]
+_PATIENCE = 5  # the tutorial trains for a fifth of the time of cifar fit
 HEADER = [
     "folder",
     "as read",
@@ -89,7 +90,7 @@ def measure(data: str, limit: str) -> Line:
         layout,
         images,
         guessing,
-        str(tutorial(data, seconds / 2)),
+        str(tutorial(data, seconds / _PATIENCE)),
         trained(data, "net"),
         trained(data, "fast"),
         fitted,
