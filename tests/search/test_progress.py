@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -107,3 +108,38 @@ def test_a_trial_that_answers_one_class_is_not_just_ok() -> None:
     constant.result["data"] |= {"largest_class_share": 0.6, "classes": 3}
     said = "60.0% (lr 0), but every image gets the same class; guessing the largest class gets 60.0%"
     assert progress.ended_line(constant, [constant]).endswith(said)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_a_bar_the_best_and_how_far_each_running_trial_is(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "80")
+    trials = [trial(0, 0.5), trial(1, 0.8), trial(2), trial(3)]
+    with Progress(cast(Experiment, Bounded(4)), trials[:1]) as shown:
+        clock.now += 60
+        shown.show(trials, {"t0": (2, 0.5), "t2": (3, 0.442)})
+        bar = shown._bar.format_meter(shown._bar.n, 1.0, 0, ncols=80, bar_format=progress._BAR, prefix="")
+        assert bar.count("█") == 10  # half of twenty: two of four trials
+    text = terminal.getvalue()
+    assert "trial 1: 80.0% (lr 0.1)\n" in text
+    assert "2 of 4 trials; about 30 s left" in text
+    for line in (
+        "best: trial 1, 80.0% (lr 0.1)",
+        "  trial 2: epoch 3, 44.2%  lr 0.2",
+        "  trial 3: starting        lr 0.3",
+    ):
+        assert line in text
+    assert "trial 0:" not in text  # an earlier run's
+
+
+def test_of_many_running_trials_some_have_lines() -> None:
+    lines = [*progress.running_lines([trial(number) for number in range(9)], {})]
+    assert len(lines) == 7
+    assert lines[-1] == "  and 3 more are running"

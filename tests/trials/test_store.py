@@ -187,3 +187,14 @@ def test_a_trial_that_somebody_started_with_anything_is_a_trial(experiment: Path
     *_, trial = read_trials(experiment)
     assert (trial.params, trial.by_hand, trial.failed) == ({}, True, True)
     assert "5 trials" not in leaderboard(read_trials(experiment), experiment)
+
+
+def test_the_latest_epoch_of_each_trial_is_read_once(tmp_path: Path) -> None:
+    experiment = fake.make(tmp_path / "made", [{"accuracy": 0.8, "epochs": 4}, {"accuracy": 0.5, "epochs": 1}])
+    reader = store.EpochReader(experiment)
+    assert reader.latest() == {"trial0": (4, 0.8), "trial1": (1, 0.5)}
+    with closing(sqlite3.connect(experiment / "db" / "nni.sqlite")) as connection, connection:
+        fake.add_trial(connection, experiment, 2, accuracy=0.6, epochs=2)
+        connection.execute("update MetricData set data = 'gone' where trialJobId = 'trial0'")
+        connection.execute("insert into MetricData values (1, 'other', 'x', 'PERIODICAL', 0, '\"0.5\"')")
+    assert reader.latest() == {"trial0": (4, 0.8), "trial1": (1, 0.5), "trial2": (2, 0.6)}
