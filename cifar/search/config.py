@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -319,9 +319,16 @@ def _apply_hparams(hparams: Mapping[str, object], config: Any) -> None:
         name = min(searched)
         raise RequestError(f"{option(name, hparams[name])}: the search space has {name}, so each trial gets its own")
     known, _ = command_hparams(config.trial_command)
-    for name, value in hparams.items():  # where an option is given twice, trial.py takes the last
+    for name, value in hparams.items():
         if known.get(name) != value:
-            config.trial_command += f" {option(name, value)}"
+            config.trial_command = f"{_without(config.trial_command, name)} {option(name, value)}"
+
+
+def _without(command: str, name: str) -> str:
+    """A trial command without an option of that name; one that is left all the same loses to a later one."""
+    spelt = name.replace("_", "[-_]")
+    flag = {spec.name: spec.type for spec in fields(Hparams)}[name] == "bool"
+    return re.sub(rf"\s--(no-)?{spelt}(?=\s|$)" if flag else rf"\s--{spelt}[=\s]\s*[^\s-]\S*", "", command)
 
 
 def _in_processes(command: str, number: int) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 from typing import Any
 
 import fake_experiments
@@ -23,9 +25,10 @@ from benchmarks.studies import tpe
 from cifar.errors import RequestError
 from cifar.search import search_space, start
 from cifar.search.algorithms import EARLY_DISCARD, GUIDED_STARTUP_JOBS, is_guided, name_of
-from cifar.search.config import Overrides, _stored, experiments_directory, load, load_stored
+from cifar.search.config import Overrides, _apply_hparams, _stored, experiments_directory, load, load_stored
 from cifar.search.guided_tpe import GuidedTpe
 from cifar.search.plan import disk_bytes
+from cifar.training.hparams import command_hparams
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yml").read_text())
 
@@ -165,10 +168,18 @@ COMMAND = "python trial.py --epochs 8 --schedule triangular --flip --translate 2
         (Overrides(duration="90m"), "max_experiment_duration", "90m"),
         (Overrides(concurrency=3), "trial_concurrency", 3),
         (Overrides(name="Mine"), "experiment_name", "Mine"),
-        (Overrides(hparams={"epochs": 3}), "trial_command", f"{COMMAND} --epochs 3"),
+        (
+            Overrides(hparams={"epochs": 3}),
+            "trial_command",
+            "python trial.py --schedule triangular --flip --translate 2 --epochs 3",
+        ),
         (Overrides(hparams={"size": 64, "flip": True}), "trial_command", f"{COMMAND} --size 64"),
         (Overrides(hparams={"metric": "balanced_accuracy"}), "trial_command", f"{COMMAND} --metric balanced_accuracy"),
-        (Overrides(hparams={"flip": False, "balanced": True}), "trial_command", f"{COMMAND} --no-flip --balanced"),
+        (
+            Overrides(hparams={"flip": False, "balanced": True}),
+            "trial_command",
+            "python trial.py --epochs 8 --schedule triangular --translate 2 --no-flip --balanced",
+        ),
     ],
 )
 def test_an_option_changes_what_it_names_and_nothing_else(overrides: Overrides, name: str, value: object) -> None:
@@ -294,3 +305,20 @@ def test_an_experiment_of_which_nni_kept_no_config_is_refused_in_a_sentence(tmp_
         connection.execute("delete from ExperimentProfile")
     with pytest.raises(RequestError, match="cannot go on: NNI has kept no whole config of it"):
         load_stored(experiment, Overrides())
+
+
+@given(
+    st.sampled_from(
+        ["--epochs 8", "--epochs=8", "--no-flip", "--flip", "--batch_size 4", "--batch-size  4", "--lr 1e-3"]
+    ),
+    st.sampled_from([{"epochs": 3}, {"flip": True}, {"flip": False}, {"batch_size": 16}, {"lr": 0.5}, {"seed": 2}]),
+)
+def test_an_option_of_the_command_is_replaced_and_no_other_is_touched(written: str, given_now: dict[str, Any]) -> None:
+    config = SimpleNamespace(search_space={}, trial_command=f"python trial.py {written} --translate 2")
+    before, _ = command_hparams(config.trial_command)
+    _apply_hparams(given_now, config)
+    after, others = command_hparams(config.trial_command)
+    assert after == {**before, **given_now}
+    assert others == ["python", "trial.py"]
+    (name,) = given_now
+    assert len(re.findall(rf"--(?:no-)?{name.replace('_', '[-_]')}", config.trial_command)) == 1
