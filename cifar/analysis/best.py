@@ -148,7 +148,7 @@ def load_tests(dataset: Dataset, second: str | None = None) -> list[Dataset]:
 
 
 def _distinct(configurations: Sequence[Configuration]) -> list[Configuration]:
-    """Without those that repeat an earlier one with another seed."""
+    """Each configuration once, whatever its seeds."""
     found = dict[Hparams, Configuration]()
     for some in configurations:
         found.setdefault(some.unseeded, some)
@@ -216,7 +216,7 @@ def _at_final_budget(configuration: Configuration, budget: Budget) -> Configurat
 def hold_round(
     trainer: Trainer, configurations: Sequence[Configuration], seeds: Sequence[int], stage: Stage, rule: Rule
 ) -> Confirmed:
-    """Of those that train with each of the seeds: one that diverges with another seed than its own is no winner."""
+    """Train all with each of the seeds. A configuration that diverges with one of them is out."""
     candidates = []
     for configuration, trained in trainer.candidates(configurations, seeds, stage):
         if isinstance(trained, Failed):

@@ -1,4 +1,4 @@
-"""The configurations that `cifar best` trains again: those that lead a search, and the recipe's defaults."""
+"""The configurations that `cifar best` trains again: the leaders of a search, and the recipe's defaults."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Configuration:
     id: str
     name: str  # for people: "trial 17"
     hparams: Hparams
-    params: dict[str, Any]  # those of them that were searched
+    params: dict[str, Any]  # the searched ones
     found: float | None = None  # validation accuracy in the search
     longer: Configuration | None = None  # at the final networks' budget, where that changes more than the budget
 
@@ -37,7 +37,7 @@ class Configuration:
 
     @property
     def unseeded(self) -> Hparams:
-        """What it has in common with those that differ in the seed alone."""
+        """Its hyperparameters with seed 0: equal for all trainings of one configuration."""
         return replace(self.hparams, seed=0)
 
     def with_seeds(self, seeds: Sequence[int]) -> Iterator[Hparams]:

@@ -23,7 +23,7 @@ Prefer = Literal["accuracy", "speed"]
 
 @dataclass(frozen=True)
 class Rule:
-    """What wins: the highest mean, or the quickest of those that are not worse by `margin`, a fraction."""
+    """What wins: the highest mean, or the quickest that is not worse by `margin`, a fraction."""
 
     prefer: Prefer = "accuracy"
     margin: float = 0.005

@@ -211,7 +211,7 @@ def importance(found: study.Importances) -> Figure:
 
 
 def accuracy_against_seconds(ranked: Sequence[Trial]) -> Figure:
-    """The trials that ran to their end; those that no quicker one beats in red."""
+    """The trials that ran to their end, in red where no quicker one is as good."""
     finished = [trial for trial in ranked if trial.status == "ok"] or [*ranked]
     quickest_first = sorted(finished, key=lambda trial: (_seconds(trial), -(trial.accuracy or 0.0)))
     front, best = list[Trial](), -1.0

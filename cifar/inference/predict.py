@@ -89,7 +89,7 @@ def how_many_right(predictions: Sequence[Prediction]) -> str:
 
 
 def _class_in(path: Path, classes: Sequence[str]) -> str | None:
-    """The class that the innermost folder of a picture is named after, of those that are named after one."""
+    """The class that a picture's folder is named after; of several such folders the innermost."""
     return next((folder.name for folder in path.parents if folder.name in classes), None)
 
 

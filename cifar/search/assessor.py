@@ -12,7 +12,7 @@ from cifar.search.tuner import FIRST_SEED
 
 
 class EarlyDiscard(Assessor):  # type: ignore[misc]  # NNI has no types
-    """Ends a trial that would not be among the best `keep` of those that ran to their end, gain as it may.
+    """Ends a trial that would not come among the best `keep` of the finished ones, however much it gained.
 
     From its epoch on a trial may gain as much as the luckiest of `warm_up` or more that ran to their end; where early
     epochs say little of the last, that is so much that hardly any trial is ended. `keep` is a share, `slack` a

@@ -134,7 +134,7 @@ def pays(new: Throughput, old: Throughput) -> bool:
 
 
 def best(throughputs: list[Throughput]) -> Throughput:
-    """The throughput with the fewest trials at once of those that hardly miss the most trials per hour."""
+    """The fewest trials at once that come near the most trials per hour."""
     most = max(throughput.trials_per_hour for throughput in throughputs)
     return next(throughput for throughput in throughputs if throughput.trials_per_hour * _LEAST_GAIN >= most)
 

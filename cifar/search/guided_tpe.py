@@ -91,7 +91,7 @@ class GuidedTpe(RepeatingTpe):
         return self._coordinates.around(start, _START_WIDTH)
 
     def _most_promising(self) -> Params:
-        """Of some candidates the one where good configurations are densest beside all others, those that run too."""
+        """The candidate at which good configurations are densest beside all others, running ones included."""
         ranked = [point.params for point in self._ranked()]
         good = ranked[: max(2, math.ceil(self.args.gamma * math.sqrt(len(ranked))))]
         others = [

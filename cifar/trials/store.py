@@ -244,7 +244,7 @@ def read_result_times(experiment: Path) -> dict[str, int]:
 
 
 def refuse_other_data(trials: Sequence[Trial], fingerprint: str) -> None:
-    """RequestError where the data are no longer those that a trial was about."""
+    """RequestError where the data have changed since a trial."""
     for trial in trials:
         if trial.data.get("fingerprint", fingerprint) != fingerprint:
             raise RequestError(f"the data have changed since trial {trial.number}: results on them would not compare")
