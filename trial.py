@@ -57,7 +57,7 @@ def main(nni: NniTrial) -> Result:
     result = nni.final_status(result)
     nni.report_final(result)
     nni.save_artifacts(result, trained, hparams, dataset, splits)
-    nni.say(f"{'done' if result.status == 'ok' else result.status}: {result.reason}")
+    nni.say(ended_line(result))
     if nni.is_absent and nni.processes.is_main and trained:
         if options.save:
             model_file.save(options.save, trained.model, hparams, dataset, {"validation": trained.history[-1].accuracy})
@@ -66,6 +66,12 @@ def main(nni: NniTrial) -> Result:
             nni.say(test_accuracy(trained.model, hparams, options.data, claim.device))
         say_next(next_steps(options.save, options.data))
     return result
+
+
+def ended_line(result: Result) -> str:
+    if result.status == "interrupted":
+        return result.reason  # which says that
+    return f"{'done' if result.status == 'ok' else result.status}: {result.reason}"
 
 
 def next_steps(saved: Path | None, data_name: str) -> list[tuple[str, str]]:
@@ -96,7 +102,8 @@ def parse_arguments() -> argparse.Namespace:
         "--save", type=Path, metavar="FILE", help="alone: keep the network, for cifar predict and export"
     )
     parser.add_argument("--force", action="store_true", help="replace FILE if it is there")
-    add_arguments(parser)
+    about = "defaults for CIFAR-10's 45,000 training images; on fewer, epochs, batch size and learning rate fit them"
+    add_arguments(parser, about)
     return parser.parse()
 
 

@@ -166,7 +166,8 @@ def run_compare(options: argparse.Namespace) -> int:
     from cifar.analysis.experiments import comparison
 
     parent = _parent(options)
-    print(comparison(store.find(options.first, parent), store.find(options.second, parent)))
+    text = comparison(store.find(options.first, parent), store.find(options.second, parent))
+    print(console.wrapped(text, sys.stdout))
     return 0
 
 

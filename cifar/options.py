@@ -74,14 +74,15 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
     config_help = "the search (default: config.yml, with --model fast that of searches/); the options below override it"
     add("--config", type=Path, metavar="CONFIG.yml", help=config_help)
     add("--data", metavar="DATA", help=_DATA)
-    add("--max-trials", type=int, metavar="N", help="trials in all")
-    add("--duration", metavar="TIME", help="start no trial after this time: 90s, 30m, 2h, 1d")
-    add("--tuner", metavar="NAME", help="TPE, Random, GridSearch or Evolution")
+    add("--max-trials", type=int, metavar="N", help="trials in all (default: the config's, else without an end)")
+    add("--duration", metavar="TIME", help="start no trial after this time: 90s, 30m, 2h, 1d (default: the config's)")
+    add("--tuner", metavar="NAME", help="TPE, Random, GridSearch or Evolution (default: the config's)")
     add("--start-from", action="append", metavar="ID|NAME=X,...", help=_START_FROM)
     add("--no-early-stopping", action="store_true", default=None, help="let every trial run to its end")
     add("--name", metavar="NAME", help=_NAME)
     add = command.add_argument_group("where it runs").add_argument
-    add("--concurrency", type=_concurrency, metavar="N|auto", help="trials at once; auto: as many as pay, measured")
+    at_once = "trials at once; auto: as many as pay, measured (default: the config's)"
+    add("--concurrency", type=_concurrency, metavar="N|auto", help=at_once)
     add("--gpus-per-trial", type=int, metavar="N", help="train each network by N processes, on a GPU each")
     add("--hosts", type=Path, metavar="HOSTS.yml", help="run the trials on these machines, over SSH")
     add("--port", type=int, metavar="N", help=_PORT)
@@ -89,7 +90,8 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
 
 
 def _add_hparams(command: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
-    add_arguments(command, "the same for each trial, unless it is searched", without)
+    about = "the same for each trial; by default what the config's trial command says"
+    add_arguments(command, about, without, defaults=False)
 
 
 def _concurrency(text: str) -> int | str:
@@ -147,7 +149,10 @@ def _add_trials(command: argparse.ArgumentParser) -> None:
 def _add_best(command: argparse.ArgumentParser) -> None:
     _add_experiment(command)
     add = command.add_argument
-    final_epochs = "epochs of all images for the final networks; the two best and the defaults meet again after so many"
+    final_epochs = (
+        "train the final networks for so many epochs of all images, after the two best and the defaults have "
+        "(default: as in the search)"
+    )
     add("--seeds", type=int, default=3, metavar="N", help="train each leading trial so many times (default: 3)")
     add("--final-epochs", type=int, metavar="N", help=final_epochs)
     add("--prefer", choices=["accuracy", "speed"], default="accuracy", help="what decides (default: accuracy)")

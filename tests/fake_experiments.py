@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def add_trial(
     fingerprints: dict[str, str] | None = None,
 ) -> None:
     """A trial that rises evenly to its accuracy; of 1,000 validation images it has the first ones wrong."""
-    trial, began = f"trial{number}", 1000 * number
+    trial, began = f"trial{number}", time.time_ns() // 10**6 + 1000 * number
     params = params or {"width": 4.0 + 2 * (number % 8), "lr": 0.001 * (1 + number)}
     nni_params = json.dumps({"parameter_id": number, "parameters": params})
     event = "insert into TrialJobEvent values (?, ?, ?, ?, '', ?, '', '')"

@@ -260,7 +260,7 @@ def test_two_experiments_stand_side_by_side(cifar: Cifar, experiments: Path) -> 
     code, out, _ = cifar("compare", "abc1", "low3")
     assert code == 0
     assert out.split()[:2] == ["abc1", "low3"]
-    assert "best trial 0 0" in " ".join(out.split())
+    assert "leads the search trial 0 trial 0" in " ".join(out.split())
     assert out.splitlines()[-1].startswith("the best of abc1 is better, by 30.0 points ± ")
     same = cifar("compare", "abc1", "abd2")[1].splitlines()[-1]
     assert same.startswith("neither is shown to be better: they are 0.0 points ± ")

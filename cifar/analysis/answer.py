@@ -15,6 +15,7 @@ from cifar.analysis.confirm import Confirmed, Rule
 from cifar.analysis.final_test import FinalTest
 from cifar.analysis.statistics import Mean
 from cifar.console import first_that_fits, plain_table
+from cifar.data.balance import why_useless
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
 from cifar.system.durations import duration_text
@@ -22,6 +23,7 @@ from cifar.system.files import read_json
 from cifar.training.intervals import Interval, wilson
 from cifar.trials import layout
 
+USELESS = "no network was found that beats guessing; give it more time, more pictures or another network"
 _BEGINNING = 4  # letters of a class's name above a narrow table
 
 
@@ -82,7 +84,8 @@ def text(answer: Answer) -> str:
             *_unevenness(tested),
         ]
     winner = f"winner: {answer.winner.name} ({answer.winner.params_text}), {_how_it_won(answer)}"
-    return "\n".join([*lines, "", winner, *_one_class(answer), *accuracies, gain_text(record(answer))])
+    useless = [f"warning: {USELESS}: {why}"] if (why := why_no_answer(answer)) else []
+    return "\n".join([*lines, "", winner, *useless, *accuracies, gain_text(record(answer))])
 
 
 def _unevenness(tested: FinalTest) -> list[str]:
@@ -124,6 +127,8 @@ def _titles(answer: Answer) -> list[str]:
 def _how_it_won(answer: Answer) -> str:
     number = len(answer.decisive.tied)
     certainty = "better than each of the others" if number == 1 else f"{number} tie for first"
+    if len(answer.decisive.candidates) == 1:
+        return "the only one that trains"
     highest = answer.decisive.ranked[0].id
     if answer.winner.id == DEFAULTS != highest and answer.rule.prefer == "accuracy":
         return f"since nothing is better by more than luck; {certainty}"
@@ -133,10 +138,13 @@ def _how_it_won(answer: Answer) -> str:
     return f"the highest mean; {certainty}"
 
 
-def _one_class(answer: Answer) -> list[str]:
-    """A winner that learned nothing would otherwise look like one."""
-    classes = [len(np.unique(some.predicted)) for some in answer.decisive.winner.predictions]
-    return ["the winner gives every image the same class"] if max(classes) == 1 else []
+def why_no_answer(answer: Answer) -> str:
+    """Why the winner is no better than guessing; "" where it is. It would otherwise look like an answer."""
+    predictions, metric = answer.decisive.winner.predictions, answer.winner.hparams.metric
+    labels = predictions[0].labels
+    given = max(len(np.unique(some.predicted)) for some in predictions)
+    share = float(np.bincount(labels).max() / len(labels))
+    return why_useless(given, answer.validation.value, metric, share, len(np.unique(labels)))
 
 
 def _candidates_table(confirmed: Confirmed) -> PrettyTable:
@@ -176,6 +184,7 @@ def record(answer: Answer) -> dict[str, Any]:
     return {
         "winner": answer.winner.id,
         "params": answer.winner.params,
+        "useless": why_no_answer(answer),
         "gain": decisive.gain and _mean_record(decisive.gain),
         "seconds_of_search": answer.cost.search,
         "seconds_of_best": answer.cost.best,

@@ -11,13 +11,14 @@ from typing import Any
 from prettytable import PrettyTable
 
 from cifar.analysis import answer as answers
+from cifar.analysis.configurations import DEFAULTS
 from cifar.console import as_wide_as_the_terminal, plain_table
 from cifar.errors import RequestError
 from cifar.search.facts import read_facts
 from cifar.system.durations import duration_text
 from cifar.training.hparams import command_hparams
 from cifar.training.intervals import Interval
-from cifar.trials import layout, store
+from cifar.trials import database, store
 from cifar.trials.leaderboard import param_text
 from cifar.trials.seed_noise import metric_of, seed_noise
 from cifar.trials.store import Trial, best_first
@@ -56,8 +57,7 @@ class Summary:
 
     @property
     def when(self) -> str:
-        changed = layout.database(self.experiment).stat().st_mtime
-        return datetime.fromtimestamp(changed).strftime("%Y-%m-%d %H:%M")
+        return datetime.fromtimestamp(database.last_change(self.experiment)).strftime("%y-%m-%d %H:%M")
 
 
 def listing(parent: Path) -> str:
@@ -75,12 +75,17 @@ def listing(parent: Path) -> str:
         table.add_row([experiment.name, some.data, some.model, *row])
     if not table.rows and not damaged:
         return f"no experiments in {parent}; cifar search begins one"
-    shown = as_wide_as_the_terminal(table, ("when", "network", "data"))
+    shown = as_wide_as_the_terminal(table, ("network", "data", "when"))
     return "\n".join([*([shown] if table.rows else []), *damaged])
 
 
 def comparison(first: Path, second: Path) -> str:
-    """Two experiments side by side, and whether the best of one is shown to be better than that of the other."""
+    """Two experiments side by side, and whether the best of one is shown to be better than that of the other.
+
+    RequestError where they are one.
+    """
+    if first == second:
+        raise RequestError(f"compare needs two experiments, got {first.name} twice")
     both = Summary.read(first), Summary.read(second)
     table = plain_table(["", *(some.experiment.name for some in both)])
     table.align = "l"
@@ -101,11 +106,12 @@ def _compared(*both: Summary) -> list[tuple[str, list[str]]]:
         ("trials", [str(len(some.trials)) for some in both]),
         ("search took", [duration_text(store.read_seconds(some.experiment)) for some in both]),
         ("a trial's budget", [_budget(some.best) for some in both]),
-        ("best trial", [str(some.best.number) if some.best else "" for some in both]),
+        ("leads the search", [f"trial {some.best.number}" if some.best else "" for some in both]),
         *((f"  {name}", [_param(some.best, name) for some in both]) for name in names),
         ("validation ± 95%", [str(some.accuracy or "") for some in both]),
-        ("test ± 95%", [some.tested or "not read: cifar best" for some in both]),
-        ("gain", [_gain(some.answer) for some in both]),
+        ("cifar best", [_winner(some) for some in both]),
+        ("  test ± 95%", [some.tested for some in both]),
+        ("  gain", [_gain(some.answer) for some in both]),
     ]
 
 
@@ -118,6 +124,15 @@ def _budget(trial: Trial | None) -> str:
 
 def _param(trial: Trial | None, name: str) -> str:
     return param_text(trial.params.get(name, "")) if trial else ""
+
+
+def _winner(some: Summary) -> str:
+    """Which configuration `cifar best` or `cifar fit` has named."""
+    if some.answer is None:
+        return "not run yet"
+    numbers = {trial.id: trial.number for trial in some.trials}
+    winner = some.answer["winner"]
+    return "the defaults" if winner == DEFAULTS else f"trial {numbers.get(winner, winner)}"
 
 
 def _gain(answer: dict[str, Any] | None) -> str:

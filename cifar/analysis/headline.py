@@ -13,7 +13,7 @@ from cifar.analysis.configurations import DEFAULTS
 from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.trials import layout
-from cifar.trials.leaderboard import param_text
+from cifar.trials.leaderboard import param_text, why_no_better
 from cifar.trials.seed_noise import SeedNoise, metric_of
 from cifar.trials.store import Trial, best_first
 from cifar.trials.ties import interval, ties
@@ -48,8 +48,9 @@ def _of_leader(experiment: Path, trials: list[Trial], noise: SeedNoise, data_nam
     leader, tied = best_first(trials)[0], len(ties(trials, experiment, noise))
     first = f"{tied} configurations are tied for first." if tied else "No other comes within chance of it."
     metric = metric_of(leader).replace("_", " ")
+    useless = why_no_better(leader)
     return Headline(
-        f"trial {leader.number}, the leader of the search",
+        f"nothing yet: {useless}" if useless else f"trial {leader.number}, the leader of the search",
         False,
         {name: param_text(value) for name, value in leader.params.items()},
         line_of(leader, data_name),
@@ -65,20 +66,21 @@ def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any]
     numbers, winner, test = {trial.id: trial.number for trial in trials}, answer["winner"], answer["tests"][0]
     name = "the recipe's defaults" if winner == DEFAULTS else f"trial {numbers.get(winner, winner)}"
     tied, images = len(answer["tied"]), f"{test['images']:,} test images ({test['data']})"
-    gain = answer.get("gain")
     sure = "Better than each of the others" if tied == 1 else f"One of {tied} that tie for first"
+    if len(answer["candidates"]) == 1:
+        sure = "The only one that trains"
+    useless = answer.get("useless")
     validated = answer["candidates"][winner]
     return Headline(
-        f"{name}, confirmed",
+        f"nothing: {answers.USELESS} ({useless})" if useless else f"{name}, confirmed",
         True,
         {name: param_text(value) for name, value in answer["params"].items()},
         _line_of_answer(experiment, data_name),
         _percent(test),
         f"of {images}",
-        answers.points(gain) if gain else None,
+        answers.gain_text(answer),
         [
             f"{sure}, by {answer['seeds']} new seeds; {_percent(validated)} of the validation images.",
-            f"{_upper(answers.gain_text(answer))}.",
             _how_tested(answer),
         ],
         next_steps.uses_of(f"{experiment.parent.name}/{experiment.name}/{layout.best_model(experiment).name}"),
@@ -86,7 +88,8 @@ def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any]
 
 
 def _how_tested(answer: dict[str, Any]) -> str:
-    epochs = f"Trained {answer['final_epochs']} epochs" if "final_epochs" in answer else "Trained"
+    number = answer.get("final_epochs")
+    epochs = f"Trained {number} {'epoch' if number == 1 else 'epochs'}" if number else "Trained"
     also = " on the validation images too" if answer.get("trained_on_validation", True) else ""  # all were, before fit
     others = [f"{_percent(test)} of {test['images']:,} images ({test['data']})" for test in answer["tests"][1:]]
     return f"{epochs}{also}, then tested once{'; ' if others else ''}{'; '.join(others)}."
@@ -106,7 +109,3 @@ def _line_of_answer(experiment: Path, data_name: str) -> str | None:
 
 def _percent(mean: dict[str, float]) -> str:
     return f"{mean['mean']:.1%} ± {mean['margin_95']:.1%}"
-
-
-def _upper(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}"

@@ -39,7 +39,7 @@ class Trainer:
         self.kept = KeptTrainings(directory, dataset, self.splits)
         self.at_once = at_once
         self.claim = device.claim(at_once, f"best-{directory.parent.name}")
-        self.progress = tqdm(total=trainings, unit=" trainings", disable=None)
+        self.progress = tqdm(total=trainings, unit=" trainings", leave=False, disable=None)
         self.tells = self.progress.disable  # line by line, where no terminal shows a bar
         self._shown = set[str]()
 

@@ -111,7 +111,7 @@ def telling_apart(train: Dataset) -> str:
     """How many points apart two trials must be, at least: few pictures cannot rank them."""
     images = len(datasets.split(train).val)
     points = 100 * _NINETY_FIVE * math.sqrt(2 * _TYPICAL * (1 - _TYPICAL) / images)
-    return f"{images:,} images to validate on tell two networks near {_TYPICAL:.0%} apart from {points:.1f} points on"
+    return f"with {images:,} images to validate on, a difference below {points:.1f} points may be luck"
 
 
 def mirrored(train: Dataset) -> str | None:

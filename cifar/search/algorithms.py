@@ -98,7 +98,7 @@ _ARGUMENTS: dict[str, dict[str, Rule]] = {
     },
     "Curvefitting": {"epoch_num": _COUNT, "start_step": _COUNT, "threshold": _ABOVE_0, "gap": _COUNT},
 }
-_GUIDED_ARGUMENTS: dict[str, Rule] = {"defaults": _MAPPING, "start_from": _MAPPINGS}
+_GUIDED_ARGUMENTS: dict[str, Rule] = {"defaults": _MAPPING, "start_from": _MAPPINGS, "begun": _MAPPINGS}
 _TPE_ARGUMENTS: dict[str, Rule] = {
     "constant_liar_type": _LIAR,
     "n_startup_jobs": _COUNT,
@@ -226,9 +226,10 @@ def _tpe_problems(arguments: Mapping[str, Any], max_trials: int | None, startup_
     yield from found
     startup = arguments.get("n_startup_jobs", startup_jobs) if not found else 0
     if max_trials is not None and max_trials <= startup:
+        few = "1 trial is" if max_trials == 1 else f"{max_trials} trials are"
         yield (
-            f"tuner: with {max_trials} trials TPE never leaves its random phase of {startup}; "
-            f"run more trials, set tpe_args n_startup_jobs below {max_trials}, or choose the Random tuner"
+            f"tuner: {few} too few for TPE, which learns after {startup}: "
+            f"run more, set tpe_args n_startup_jobs below {max_trials}, or choose the Random tuner"
         )
 
 

@@ -29,10 +29,6 @@ class TrialBudget:
     epochs: int
     images_per_epoch: int
 
-    @property
-    def options(self) -> str:
-        return f"--epochs {self.epochs} --images-per-epoch {self.images_per_epoch}"
-
     def text(self, images: int) -> str:
         return f"{self.epochs} epochs of {self.images_per_epoch or images:,} images"
 
@@ -54,7 +50,7 @@ def fitted(ready: Any, choice: Choice, seconds: float, images: int) -> Any:
         f"{choice.concurrency} at once",
         file=sys.stderr,
     )
-    ready = config.changed(ready, trial_command=f"{ready.trial_command} {trial.options}")
+    ready = config.changed(ready, trial_command=config.with_options(ready.trial_command, vars(trial)))
     ready.max_trial_number, ready.max_experiment_duration = None, f"{seconds:.0f}s"
     return ready
 

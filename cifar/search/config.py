@@ -317,11 +317,19 @@ def _apply_hparams(hparams: Mapping[str, object], config: Any) -> None:
     searched = {present_name(name) for name in space} & hparams.keys() - set(SAME_FOR_ALL)
     if searched:
         name = min(searched)
-        raise RequestError(f"{option(name, hparams[name])}: the search space has {name}, so each trial gets its own")
-    known, _ = command_hparams(config.trial_command)
+        given = option(name, hparams[name])
+        how = f"begin with it by --start-from {name}={hparams[name]}, or take {name} out of the search space"
+        raise RequestError(f"{given}: {name} is searched; {how}")
+    config.trial_command = with_options(config.trial_command, hparams)
+
+
+def with_options(command: str, hparams: Mapping[str, object]) -> str:
+    """A trial command with these hyperparameters, in place of what it said of them."""
+    known, _ = command_hparams(command)
     for name, value in hparams.items():
         if known.get(name) != value:
-            config.trial_command = f"{_without(config.trial_command, name)} {option(name, value)}"
+            command = f"{_without(command, name)} {option(name, value)}"
+    return command
 
 
 def _without(command: str, name: str) -> str:

@@ -35,6 +35,7 @@ class GuidedTpe(RepeatingTpe):
 
     What a point leaves open is as in the defaults. Of `tpe_args` it takes n_startup_jobs: so many proposals are drawn;
     gamma: good are so many times the root of all trials; n_ei_candidates: of so many the most promising is proposed.
+    `begun` are trials of an earlier run that go on without being proposed.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class GuidedTpe(RepeatingTpe):
         tpe_args: dict[str, Any] | None = None,
         defaults: Mapping[str, Any] | None = None,
         start_from: Sequence[Mapping[str, Any]] = (),
+        begun: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(optimize_mode, seed, {**_TPE_ARGS, **(tpe_args or {})})
+        self._begun = {point_key(dict(params)) for params in begun}
         known = dict(defaults or {})
         self._known = [point for point in (known, *({**known, **some} for some in start_from)) if point]
 
@@ -76,7 +79,7 @@ class GuidedTpe(RepeatingTpe):
             point, drawn = self._left.pop(0), self._coordinates.anywhere()
             start = {name: nearest_value(point.get(name, drawn[name]), some) for name, some in self._space.items()}
             self._start_from.append(start)
-            if point_key(start) not in self._points:
+            if point_key(start) not in {*self._points, *self._begun}:
                 return start
         return None
 

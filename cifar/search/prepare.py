@@ -67,15 +67,19 @@ def prepare_new(request: Request, held: ExitStack) -> Prepared:
     command, variables = _equip(planned, images)
     name = config.name_of_search(planned.config, planned.data)
     ready = config.changed(planned.config, trial_command=command, name=name)
-    _tell_of_search(ready)
+    to_train_on = len(datasets.split(datasets.load(planned.data, planned.size)).train)
+    space_file = config.space_file(request.config_path)
+    if request.search_seconds is None:
+        space_file = _fit_space(ready, space_file, to_train_on)
+        _tell_of_search(ready)
     choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, held)
     ready = config.changed(ready, trial_concurrency=choice.concurrency)
-    to_train_on = len(datasets.split(datasets.load(planned.data, planned.size)).train)
     if request.search_seconds is not None:
         ready = budget.fitted(ready, choice, request.search_seconds, to_train_on)
+        space_file = _fit_space(ready, space_file, to_train_on)
+        _tell_of_search(ready)
     else:
         tell(ready, choice, ready.max_trial_number)
-    space_file = _fit_space(ready, config.space_file(request.config_path), to_train_on)
     ready = config.changed(ready, tuner_arguments=_beginning(ready, planned, to_train_on))
     experiment_id = new_id()
     claim = locks.try_claim(f"experiment-{experiment_id}")
@@ -153,7 +157,11 @@ def prepare_resumed(request: Request, held: ExitStack, experiment_id: str) -> Pr
     remaining, used = count_remaining(ready, trials), store.read_seconds(directory)
     choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, held)
     tell(ready, choice, remaining, used)
-    ready = config.changed(ready, trial_concurrency=choice.concurrency, seed_moved_by=len(trials))
+    begun = [trial.params for trial in trials if not trial.ended or trial.result is None]
+    arguments = {"begun": begun} if config.begins_with_defaults(ready) else {}
+    ready = config.changed(
+        ready, trial_concurrency=choice.concurrency, seed_moved_by=len(trials), tuner_arguments=arguments
+    )
     database.write_config(directory, ready.json())
     claims = (claim, planned.port_claim, images_claim)
     return Prepared(ready, "resume", directory.name, variables | choice.mps, planned.port, request.host, claims, facts)

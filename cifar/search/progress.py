@@ -48,10 +48,10 @@ class Progress:
         for trial in trials:
             if trial.ended and trial.id not in self._shown:
                 self._shown.add(trial.id)
-                line = ended_line(trial, trials)
                 if self._bar.disable:
-                    line += f"; {len(self._shown)}{self._total()}, {left}; {_best_short(trials)}"
-                self.tell(line)
+                    self.tell(f"{_short_line(trial)}; {len(self._shown)}{self._total()}, {left}; {_best_short(trials)}")
+                else:
+                    self.tell(ended_line(trial, trials))
         if not self._bar.disable:
             self._bar.n = self._share(trials)
             self._bar.set_description_str(f"{self._counts(trials)}; {left}")
@@ -67,7 +67,7 @@ class Progress:
             self._below.append(tqdm(position=place, bar_format="{desc}", leave=False, file=sys.stderr))
         width = shutil.get_terminal_size().columns - 1  # a wrapped line would stay where it is
         for number, line in enumerate(self._below):
-            line.set_description_str(texts[number][:width] if number < len(texts) else "")
+            line.set_description_str(_cut(texts[number], width) if number < len(texts) else "")
 
     def _total(self) -> str:
         wanted = self._experiment.max_trials
@@ -101,6 +101,11 @@ class Progress:
         return f"about {duration_text(min(estimates))} left" if estimates else "time left not known yet"
 
 
+def _cut(text: str, width: int) -> str:
+    """As much of it as fits, without a part of a value."""
+    return text if len(text) <= width else f"{text[: width - 4].rpartition(', ')[0]}, ..."
+
+
 def running_lines(trials: Sequence[Trial], epochs: Epochs) -> Iterator[str]:
     """A line for each trial that runs: how far it is, how well, and what it tries."""
     running = [trial for trial in trials if not trial.ended]
@@ -118,6 +123,12 @@ def ended_line(trial: Trial, trials: list[Trial]) -> str:
     what = params_text(trial) if repeated is None else f"trial {repeated.number} again, seed {trial.params['seed']}"
     end = ending(trial)
     return f"trial {trial.number}: {accuracy_text(trial)} ({what}){'' if end == 'ok' else f', {end}'}"
+
+
+def _short_line(trial: Trial) -> str:
+    """For a pipe: how well, and whether it failed or was stopped; `cifar trials` says what it tried."""
+    end = "" if trial.status == "ok" else f", {trial.status.replace('_', ' ')}"
+    return f"trial {trial.number}: {accuracy_text(trial)}{end}"
 
 
 def _repeated(trial: Trial, trials: list[Trial]) -> Trial | None:

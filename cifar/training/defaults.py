@@ -14,6 +14,7 @@ _EPOCHS_POWER = 0.5  # of how many times fewer the images are, by which there ar
 # root gives are worth less than the steps (results/recipes/2000.md).
 _FEWEST_STEPS = 400
 _SMALLEST_BATCH = {"fast": 16}  # which normalises by the images of a batch; of other networks 4
+_MOST_GROWN = 10.0  # how much further an image may move the parameters than by the recipe: beyond it trainings diverge
 _FALLING = 2.0  # a rate that falls is half as high in the mean as at its peak
 
 
@@ -44,7 +45,7 @@ def for_budget(given: Mapping[str, object], images: int) -> Hparams:
     lr = asked.lr
     if "lr" not in given and asked.optimizer == "sgd":
         lr *= batch_size / recipe.batch_size * (1 - asked.momentum) / (1 - recipe.momentum)
-        lr *= math.sqrt(max(1.0, recipe.epochs * RECIPES_IMAGES / seen))
+        lr *= min(_MOST_GROWN, math.sqrt(max(1.0, recipe.epochs * RECIPES_IMAGES / seen)))
         lr *= _FALLING if asked.schedule == "triangular" != recipe.schedule else 1.0
         lr = float(f"{lr:.2g}")
     return Hparams.from_params({**given, "epochs": asked.epochs, "batch_size": batch_size, "lr": lr})

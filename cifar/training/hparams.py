@@ -236,14 +236,19 @@ def _default(spec: Field[Any], model: object) -> object:
     return recipe.get(spec.name, spec.metadata["default"])
 
 
-def add_arguments(parser: argparse.ArgumentParser, about: str | None = None, without: Sequence[str] = ()) -> None:
-    """An option for each hyperparameter, in groups; options not given stay out of the parsed namespace."""
+def add_arguments(
+    parser: argparse.ArgumentParser, about: str | None = None, without: Sequence[str] = (), defaults: bool = True
+) -> None:
+    """An option for each hyperparameter, in groups; options not given stay out of the parsed namespace.
+
+    Help says the defaults where they are the command's own.
+    """
     groups: dict[str, argparse._ArgumentGroup] = {}
     for spec in (some for some in fields(Hparams) if some.name not in without):
         name = spec.metadata["group"]
         if name not in groups:
             groups[name] = parser.add_argument_group(name, None if groups else about)
-        _add_argument(groups[name], spec)
+        _add_argument(groups[name], spec, f" (default: {_defaults(spec)})" if defaults else "")
 
 
 def command_size(command: str) -> int:
@@ -252,11 +257,11 @@ def command_size(command: str) -> int:
     return Hparams.from_params({"size": given["size"]} if "size" in given else {}).size
 
 
-def _add_argument(group: argparse._ArgumentGroup, spec: Field[Any]) -> None:
+def _add_argument(group: argparse._ArgumentGroup, spec: Field[Any], default: str) -> None:
     name, former = spec.name, [name for name, now in _FORMER_NAMES.items() if now == spec.name]
     dashed = f"--{name.replace('_', '-')}"
     hidden = [f"--{some}" for some in [name, *former] if f"--{some}" != dashed]
-    meaning = f"{spec.metadata['meaning']} (default: {_defaults(spec)})"
+    meaning = f"{spec.metadata['meaning']}{default}"
     for names, text in (([dashed], meaning), (hidden, argparse.SUPPRESS)):
         how: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
         if names and spec.type == "bool":

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import current_process
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +124,8 @@ class _Training:
         """Train for one epoch; returns the mean loss of its images."""
         total = torch.zeros((), device=self.index.device)
         epoch_batches = train_batches(self.hparams, self.dataset, self.index, epoch)
-        hidden = None if self.processes.is_main else True  # None: shown on a terminal
+        # None: shown on a terminal. Beside another bar, or in a process that another one started, it would spoil that.
+        hidden = None if self.processes.is_main and not _among_other_bars() else True
         with tqdm(total=self.images, unit=" images", leave=False, disable=hidden) as bar:
             for number, (images, labels) in enumerate(epoch_batches, start=1):
                 progress = (epoch - 1 + number / self.steps) / self.hparams.epochs
@@ -136,6 +138,10 @@ class _Training:
         total = self.processes.all_reduce(total)
         _refuse_divergence(total, self.steps)
         return total.item() / self.images
+
+
+def _among_other_bars() -> bool:
+    return current_process().name != "MainProcess" or bool(getattr(tqdm, "_instances", ()))
 
 
 def train_batches(hparams: Hparams, dataset: Dataset, index: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -49,6 +49,16 @@ def events(experiment: Path, after: int) -> list[Any]:
     return [event for event in found if event[2] in STATUSES]  # others say what users and resumes did
 
 
+def last_change(experiment: Path) -> float:
+    """When a trial last began or ended, in seconds since 1970; where none has, when the database was changed."""
+    try:
+        ((last,),) = _select(experiment, "TrialJobEvent", "select max(timestamp) from TrialJobEvent")
+    except (RequestError, DatabaseHeld, ValueError):
+        last = None
+    changed = layout.database(experiment).stat().st_mtime
+    return min(changed, float(last) / 1000) if isinstance(last, (int, float)) else changed
+
+
 def metrics(experiment: Path) -> list[Any]:
     """What trials have reported: trial, PERIODICAL or FINAL, number, data, time."""
     query = "select trialJobId, type, sequence, data, timestamp from MetricData order by rowid"

@@ -36,7 +36,7 @@ def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) 
     if rows is not None and len(ranked) > rows:
         summary += f"; the best {rows} are shown"
     if ranked and (line := line_of(ranked[0])):
-        summary += f"\nthe best again: {line}"
+        summary += f"\nto train the leader again: {line}"
     return f"{as_wide_as_the_terminal(table, _LEAST_IMPORTANT)}\n{summary}" if shown else summary
 
 

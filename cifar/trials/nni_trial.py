@@ -12,12 +12,14 @@ import logging
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cifar.console import wrapped
 from cifar.data.datasets import Dataset, Splits
 from cifar.errors import RequestError
 from cifar.system import environment
@@ -63,7 +65,7 @@ class NniTrial:
 
     def say(self, text: str) -> None:
         if self.processes.is_main:
-            print(text, flush=True)
+            print(wrapped(text, sys.stdout), flush=True)
 
     def next_params(self) -> dict[str, object]:
         """This trial's parameters as the manager recorded them, also written to params.json; {} outside NNI."""

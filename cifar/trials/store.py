@@ -129,7 +129,7 @@ def find(experiment_id: str | None, parent: Path) -> Path:
 def experiments(parent: Path) -> list[Path]:
     """The directories of all experiments below `parent`, the latest first."""
     found = [path for path in parent.glob("*") if _is_experiment(path) and not path.is_symlink()]
-    return sorted(found, key=lambda path: layout.database(path).stat().st_mtime, reverse=True)
+    return sorted(found, key=database.last_change, reverse=True)  # to look at one changes its database
 
 
 def _is_experiment(directory: Path) -> bool:

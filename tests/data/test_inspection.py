@@ -31,7 +31,7 @@ def test_counts_are_told_per_class(folder: Path, capsys: pytest.CaptureFixture[s
     ]
     assert lines[0].startswith("2 classes, each a folder in train (to train on), test (to test on); held out: 10% of")
     assert lines[1] == "pictures of 50 x 40 pixels"
-    assert lines[7] == "2 images to validate on tell two networks near 70% apart from 89.8 points on"
+    assert lines[7] == "with 2 images to validate on, a difference below 89.8 points may be luck"
     assert lines[-1] == "nothing is wrong with the pictures"
 
 

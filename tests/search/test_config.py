@@ -246,7 +246,10 @@ def test_what_is_wrong_with_the_space_file_is_listed_beside_the_rest(tmp_path: P
 
 
 def test_what_is_searched_is_no_option() -> None:
-    with pytest.raises(RequestError, match=r"^--lr 0\.1: the search space has lr, so each trial gets its own$"):
+    with pytest.raises(
+        RequestError,
+        match=r"^--lr 0\.1: lr is searched; begin with it by --start-from lr=0\.1, or take lr out",
+    ):
         load(ROOT / "config.yml", Overrides(hparams={"lr": 0.1}))
 
 

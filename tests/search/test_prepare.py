@@ -59,5 +59,5 @@ def test_a_search_says_how_it_reads_a_folder(make_folder: MakeFolder, capsys: py
     err = capsys.readouterr().err
     assert "2 classes, each a folder in train; held out: 10% of each class to validate on and 20%" in err
     assert "left out, not in the folders train, val or test: 3 files in extra\n" in err
-    assert "tell two networks near 70% apart from" in err
+    assert "images to validate on, a difference below" in err
     assert "--no-flip" in err

@@ -60,9 +60,9 @@ def test_each_trial_that_ends_has_one_line_with_all_that_counts(
     # 3 done and 1 half done in 60 s: the other 6.5 take 111 s.
     rest = "about 2 min left; best 80.0% in trial 2"
     assert lines == [
-        f"trial 1: 50.0% (lr 0.1); 1 of 10, {rest}",
-        f"trial 2: 80.0% (lr 0.2), stopped early (see its trial.stderr); 2 of 10, {rest}",
-        f"trial 3: none (lr 0.3), error (see its trial.stderr); 3 of 10, {rest}",
+        f"trial 1: 50.0%; 1 of 10, {rest}",
+        f"trial 2: 80.0%, stopped early; 2 of 10, {rest}",
+        f"trial 3: none, error; 3 of 10, {rest}",
     ]
 
 
@@ -137,6 +137,11 @@ def test_a_terminal_shows_a_bar_the_best_and_how_far_each_running_trial_is(
     ):
         assert line in text
     assert "trial 0:" not in text  # an earlier run's
+
+
+def test_a_line_that_is_too_long_ends_between_two_values() -> None:
+    assert progress._cut("width 6, lr 0.1, batch_size 16", 30) == "width 6, lr 0.1, batch_size 16"
+    assert progress._cut("width 6, lr 0.1, batch_size 16", 29) == "width 6, lr 0.1, ..."
 
 
 def test_of_many_running_trials_some_have_lines() -> None:

@@ -97,7 +97,8 @@ def test_the_command_line_knows_every_hyperparameter_and_keeps_only_those_given(
     help_text = " ".join(parser.format_help().split())
     for name, default in asdict(Hparams()).items():
         assert f"--{name.replace('_', '-')}" in help_text
-        assert name == "width" or f"(default: {default}" in help_text
+        shown = {True: "yes", False: "no"}[default] if isinstance(default, bool) else default
+        assert name == "width" or f"(default: {shown}" in help_text
     assert "(default: net: 6; wide: 64; lenet: 16; fast: 64)" in help_text
     assert "(default: 0.001; fast: 1.5)" in help_text
 
