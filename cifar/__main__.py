@@ -231,6 +231,11 @@ def _runs(experiment: Path) -> bool:
 def run_data(options: argparse.Namespace) -> int:
     from cifar.data.inspection import describe
 
+    if Path(options.data).is_file():
+        from cifar.inference import model_file
+
+        print(console.wrapped(model_file.description(model_file.load(Path(options.data))), sys.stdout))
+        return 0
     return describe(options.data, options.preview, options.force)
 
 

@@ -70,9 +70,13 @@ def plain_table(names: Sequence[str]) -> PrettyTable:
 
 
 def as_wide_as_the_terminal(table: PrettyTable, least_important: Sequence[str]) -> str:
-    """The table, on a terminal without as many of these columns, from the first on, as must go for a line to fit."""
+    """The table; on a narrow terminal with names in several lines, and without these columns, from the first on."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     text = str(table)
+    if width is not None and _width(text) > width:
+        table.field_names = [re.sub("[_ ]", "\n", name) for name in table.field_names]
+        least_important = [re.sub("[_ ]", "\n", name) for name in least_important]
+        text = str(table)
     for name in (name for name in least_important if name in table.field_names):
         if width is None or _width(text) <= width:
             return text

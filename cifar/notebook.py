@@ -28,6 +28,7 @@ from cifar.inference.predict import find_images, predict, predict_arrays
 from cifar.search.config import experiments_directory
 from cifar.training import augmentation, defaults, device
 from cifar.training.device import Claim
+from cifar.training.hparams import Hparams
 from cifar.training.train import EpochMetrics
 from cifar.trials import layout, store, top_models
 from cifar.trials.leaderboard import records
@@ -37,7 +38,7 @@ from cifar.trials.store import best_first
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-Picture = str | Path | NDArray[Any] | Image.Image
+Picture = str | Path | NDArray[Any] | Image.Image | torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -50,24 +51,33 @@ class Data:
     dataset: Dataset
     splits: Splits
 
+    def __repr__(self) -> str:
+        parts = f"{len(self.train):,} images to train on, {len(self.validation):,} to validate on"
+        return f"Data({Path(self.dataset.name).name!r}: {parts}, {len(self.classes)} classes)"
+
     @property
     def images(self) -> torch.Tensor:
+        """N x 3 x size x size uint8, red, green and blue."""
         return self.dataset.images
 
     @property
     def labels(self) -> torch.Tensor:
+        """N int64, places in `classes`."""
         return self.dataset.labels
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
         return self.dataset.classes
 
     @property
     def train(self) -> torch.Tensor:
+        """Places of the images to train on, int64."""
         return self.splits.train
 
     @property
     def validation(self) -> torch.Tensor:
+        """Places of the images to validate on, int64."""
         return self.splits.val
 
     def counts(self) -> pd.DataFrame:
@@ -88,33 +98,51 @@ class Model:
 
     saved: SavedModel
 
+    def __repr__(self) -> str:
+        measured = ", ".join(f"{name} {value:.1%}" for name, value in self.accuracy.items())
+        return f"Model({self.saved.hparams.model}, {len(self.classes)} classes: {measured})"
+
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
         return self.saved.classes
 
     @property
     def hparams(self) -> dict[str, Any]:
+        """All hyperparameters that it was trained with."""
         return asdict(self.saved.hparams)
 
     @property
     def accuracy(self) -> dict[str, float]:
+        """What was measured of it, as fractions."""
         return self.saved.accuracy
 
     def predict(self, pictures: Picture | Sequence[Picture], top: int = 3) -> pd.DataFrame:
         """A row for each picture: its most probable classes, and their probabilities as fractions.
 
-        A picture is the path of a file or of a folder of files, an opened image, or an array: height x width x 3 (RGB)
-        or 4 (with transparency) uint8, or height x width of any number.
+        A picture is the path of a file or of a folder of files, an opened image, an array (height x width x 3 (RGB) or
+        4 (with transparency) uint8, or height x width of any number), or a tensor of `Data.images`, 3 x size x size.
+        RequestError where one cannot be read.
         """
-        if isinstance(pictures, (str, Path, np.ndarray, Image.Image)):
+        if isinstance(pictures, torch.Tensor):
+            pictures = [*pictures] if pictures.ndim == 4 else [pictures]
+        elif isinstance(pictures, (str, Path, np.ndarray, Image.Image)):
             pictures = [pictures]
-        rows = [row for picture in pictures for row in self._rows(picture, top)]
-        return pd.DataFrame(rows)
+        return pd.DataFrame([row for picture in pictures for row in self._rows(picture, top)])
 
     def _rows(self, picture: Picture, top: int) -> list[dict[str, Any]]:
+        if isinstance(picture, torch.Tensor):
+            picture = picture.permute(1, 2, 0).numpy()
         if isinstance(picture, (np.ndarray, Image.Image)):
-            return [_row("array", predict_arrays(self.saved, [np.asarray(picture)], top)[0])]
-        found = [*predict(self.saved, [*find_images([Path(picture)])], top)]
+            try:
+                return [_row("array", predict_arrays(self.saved, [np.asarray(picture)], top)[0])]
+            except (TypeError, ValueError) as error:
+                shape = np.asarray(picture).shape
+                raise RequestError(f"an array of shape {shape} is no picture: {error}") from None
+        paths = [*find_images([Path(picture)])]
+        if not paths:
+            raise RequestError(f"no pictures in {picture}")
+        found = [*predict(self.saved, paths, top)]
         for one in found:
             if one.error:
                 raise RequestError(f"{one.path} is no readable picture: {one.error}")
@@ -133,6 +161,9 @@ class Experiment:
     """An experiment that NNI has run, or runs: asked again, it has what there is by then."""
 
     directory: Path
+
+    def __repr__(self) -> str:
+        return f"Experiment({self.directory.name!r}: {len(store.read_trials(self.directory))} trials)"
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -188,8 +219,12 @@ class Training:
     history: pd.DataFrame
     data: Data
 
+    def __repr__(self) -> str:
+        return f"Training({len(self.history)} epochs: {self.accuracy:.1%} of the validation images)"
+
     @property
     def accuracy(self) -> float:
+        """Of the validation images after the last epoch, as a fraction: what `metric` names."""
         return float(self.history[self.model.saved.hparams.metric].iloc[-1])
 
     def save(self, path: str | Path) -> None:
@@ -200,13 +235,19 @@ class Training:
 
 
 def load_data(name: str | Path = "cifar10", size: int = SIZE) -> Data:
-    """`cifar10`, `digits` or a folder of pictures, as `size` x `size` pixels; decoded once, then cached."""
+    """`cifar10`, `digits` or a folder of pictures, as `size` x `size` pixels; decoded once, then cached.
+
+    RequestError where they cannot be had or read.
+    """
     dataset = datasets.load(str(name), size)
     return Data(dataset, datasets.split(dataset))
 
 
 def load_experiment(experiment_id: str | None = None, config: str | Path = "config.yml") -> Experiment:
-    """The experiment whose ID begins so, or the latest, of those that `config` has run."""
+    """The experiment whose ID begins so, or the latest, of those that `config` has run.
+
+    RequestError where there is none, or no trial of it has finished.
+    """
     experiment = Experiment(store.find(experiment_id, experiments_directory(Path(config))))
     if not best_first(store.read_trials(experiment.directory)):
         raise RequestError(f"no trial of experiment {experiment.directory.name} has finished")
@@ -214,15 +255,16 @@ def load_experiment(experiment_id: str | None = None, config: str | Path = "conf
 
 
 def load_model(path: str | Path) -> Model:
-    """A model file of `python trial.py --save`, of a search, or of `cifar best`."""
+    """A model file of `python trial.py --save`, of a search, or of `cifar best`. RequestError for any other."""
     return Model(model_file.load(Path(path)))
 
 
-def train(data: Data, progress: bool = True, **hparams: object) -> Training:
+def train(data: Data | str | Path, progress: bool = True, **hparams: object) -> Training:
     """One network by these hyperparameters, and by the defaults for so many images, which `python trial.py` has too.
 
     RequestError where it diverges, or where the network does not fit into memory.
     """
+    data = data if isinstance(data, Data) else load_data(data, Hparams.from_params(hparams).size)
     whole = augmentation.fitting(defaults.for_data(hparams, len(data.train)), data.dataset.name)
     claim = _claimed()
     torch.set_num_threads(claim.threads(whole))

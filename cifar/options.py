@@ -170,7 +170,7 @@ def _add_report(command: argparse.ArgumentParser) -> None:
 
 def _add_data(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("data", metavar="DATA", help="cifar10, digits or a folder of pictures")
+    add("data", metavar="DATA", help="cifar10, digits or a folder of pictures; or a model file, to see what it is")
     add("--preview", type=Path, metavar="GRID.png", help="also write some images of each class")
     add("--force", action="store_true", help="replace GRID.png if it is there")
 

@@ -48,11 +48,22 @@ def test_a_training_has_its_curve_its_accuracy_and_a_model_that_can_be_kept(trai
     assert kept.accuracy == {"validation_accuracy": training.accuracy}
     assert kept.hparams["epochs"] == 2
     Image.fromarray(image).save(tmp_path / "five.png")
+    tensor = training.data.images[5]
+    assert kept.predict(tensor).equals(kept.predict([tensor])) and kept.predict(tensor).equals(kept.predict(image))
     found = kept.predict([image, tmp_path / "five.png", Image.fromarray(image)], top=2)
     assert found["picture"].to_list() == ["array", str(tmp_path / "five.png"), "array"]
     assert found.columns.to_list() == ["picture", "class 1", "probability 1", "class 2", "probability 2"]
     assert found["class 1"].nunique() == found["probability 1"].nunique() == 1
     assert found.equals(kept.predict([image, str(tmp_path / "five.png"), Image.fromarray(image)], top=2))
+
+
+def test_what_a_cell_shows_of_them_is_one_line(training: Training, config_path: Path, tmp_path: Path) -> None:
+    fake.make(tmp_path / "experiments" / "abc1", [{"accuracy": 0.6}])
+    accuracy = f"{training.accuracy:.1%}"
+    assert repr(training) == f"Training(2 epochs: {accuracy} of the validation images)"
+    assert repr(training.model) == f"Model(net, 10 classes: validation_accuracy {accuracy})"
+    assert repr(training.data) == "Data('digits': 1,295 images to train on, 143 to validate on, 10 classes)"
+    assert repr(load_experiment("abc", config_path)) == "Experiment('abc1': 1 trials)"
 
 
 def test_data_are_counted_and_shown() -> None:
@@ -87,6 +98,13 @@ def test_mistakes_are_sentences(training: Training, config_path: Path, tmp_path:
         train(training.data, epoch=2)
     with pytest.raises(RequestError, match="diverged: "):
         train(training.data, progress=False, lr=1e6)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RequestError, match="no pictures in"):
+        training.model.predict(tmp_path / "empty")
+    with pytest.raises(RequestError, match=r"an array of shape \(4, 4, 5\) is no picture"):
+        training.model.predict(np.zeros((4, 4, 5), np.uint8))
+    with pytest.raises(RequestError, match="data must be cifar10, digits or a folder of pictures"):
+        train("nowhere")
     with pytest.raises(RequestError, match="is no readable picture"):
         training.model.predict(tmp_path / "missing.png")
     with pytest.raises(AttributeError, match="module 'cifar' has no attribute 'fit'"):

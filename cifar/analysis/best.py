@@ -37,6 +37,7 @@ from cifar.system.files import read_json, short, write_json
 from cifar.system.gpus import list_gpus
 from cifar.training.hparams import Hparams
 from cifar.trials import layout, store
+from cifar.trials.trial_line import trial_line
 
 _MOST_LEADERS = 5
 _FINAL_LEADERS = 2  # at the budget of the final networks each training is dear
@@ -240,7 +241,8 @@ def _keep(experiment: Path, dataset: Dataset, answer: Answer, tests: Sequence[Da
     write_json(layout.answer(experiment), answers.record(answer))
     lines = [
         answers.text(answer),
-        f"model: {short(path)}, the first seed's, which alone has a test accuracy of {answer.of_the_model}",
+        f"model: {short(path)}, one of {len(answer.finals)} networks, alone {answer.of_the_model} of the test images",
+        f"to train such a network again: {trial_line(model.hparams, dataset.name)}",
         test_log.summary(layout.test_log(experiment)),
         *map(test_log.count, tests),
     ]

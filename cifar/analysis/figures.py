@@ -79,7 +79,7 @@ def learning_curves(ranked: Sequence[Trial], curves: Curves) -> Figure:
         plot.add_scatter(
             x=[*range(1, len(accuracies) + 1)],
             y=accuracies,
-            mode="lines+markers" if place < len(_TOP) else "lines",
+            mode="lines+markers" if place < len(_TOP) or len(accuracies) == 1 else "lines",
             line=line,
             name=f"trial {trial.number}",
             showlegend=place < len(_TOP),
@@ -182,12 +182,12 @@ def importance(found: study.Importances) -> Figure:
     shares, chance = found.shares, found.of_chance
     parts = [f"{name} {share.value:.0%} ({share.low:.0%} to {share.high:.0%})" for name, share in shares.items()]
     idle = [name for name, share in shares.items() if share.value <= chance]
+    beside = f", no less than {', '.join(idle)}" if idle else ""
     text = (
-        f"The share of the differences in accuracy that each explains (fANOVA): "
+        f"The share of the differences in accuracy that each explains: "
         f"{', '.join(parts) or 'nothing, as all accuracies are equal'}; in brackets 95 % of the values over resampled "
-        f"trials. A random number in its place would have up to {chance:.0%}"
-        f"{', no less than ' + ', '.join(idle) if idle else ''}. A forest that has not seen a trial explains "
-        f"{found.explained:.0%} of its variance{', less than the mean does' if found.explained < 0 else ''}."
+        f"trials. A made-up one would have up to {chance:.0%}{beside}. "
+        f"{_how_far(found.explained)}"
     )
     values = list(shares.values())
     bars = go.Bar(
@@ -203,11 +203,17 @@ def importance(found: study.Importances) -> Figure:
             "arrayminus": [share.value - share.low for share in values],
         },
     )
-    plot = _styled(go.Figure(bars), "importance; dashed: of a random number", "", height=120 + 45 * len(values))
+    plot = _styled(go.Figure(bars), "dashed: a made-up one", "", height=120 + 45 * len(values))
     plot.update_xaxes(tickformat=_PERCENT, dtick=None)
     plot.update_yaxes(autorange="reversed", tickformat=None)
     plot.add_vline(x=chance, line_dash="dash", line_color=_GREY)
     return Figure("Importance of each hyperparameter", text, (plot,))
+
+
+def _how_far(explained: float) -> str:
+    if explained <= 0:
+        return "These trials are too few, or too much alike, to say which hyperparameter matters."
+    return f"Together they explain {explained:.0%} of the accuracy of a trial that was left out."
 
 
 def accuracy_against_seconds(ranked: Sequence[Trial]) -> Figure:
@@ -250,7 +256,7 @@ def of_confusion(confusion: NDArray[np.int64], classes: Sequence[str], images: s
         f"True class down, predicted class across, of {images}, {by}. Best recognised: {best}, {right[best]:.0%}; "
         f"worst: {worst}, {right[worst]:.0%}. {mistake}"
     )
-    names, said = list(classes), "%{z} of %{y} are taken for %{x}<extra></extra>"
+    names, said = list(classes), "%{y}, taken for %{x}: %{z} images<extra></extra>"
     heat = go.Heatmap(
         z=confusion, x=names, y=names, texttemplate="%{z}", colorscale="Blues", showscale=False, hovertemplate=said
     )

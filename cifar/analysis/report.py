@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import gzip
 import logging
+import shlex
 from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
@@ -29,10 +30,10 @@ from cifar.data import datasets, test_log
 from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.inference.model_file import SavedModel
-from cifar.search.algorithms import is_guided
+from cifar.search.algorithms import is_guided, name_of
 from cifar.search.search_space import fits
 from cifar.system.durations import duration_text
-from cifar.system.files import new_file
+from cifar.system.files import new_file, read_json, short
 from cifar.training.hparams import command_hparams
 from cifar.training.intervals import Interval
 from cifar.trials import layout, store, top_models
@@ -67,12 +68,12 @@ def report(experiment: Path, out: Path, data_name: str, running: bool) -> None:
         _about_search(experiment, trials, noise)
         | _about_model(experiment, trials, answer, data_name)
         | {
-            "first": headline(experiment, trials, answer, noise, Path(data_name).name),
-            "command_of": {trial.id: line_of(trial, Path(data_name).name) for trial in trials},
+            "first": headline(experiment, trials, answer, noise, _place(data_name)),
+            "command_of": {trial.id: line_of(trial, _place(data_name)) for trial in trials},
+            "again": _again(experiment, _place(data_name), answer),
             "id": experiment.name,
             "running": running,
             "data_name": Path(data_name).name,
-            "seeds": answer and answer["seeds"],
             "tests_read": f"{test_log.summary(layout.test_log(experiment)).capitalize()}.",
             "took": duration_text(store.read_seconds(experiment)),
             "when": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -102,6 +103,21 @@ def _points(gain: Interval) -> str:
     return f"{100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
 
 
+def _place(data_name: str) -> str:
+    """The data as commands name them: a folder as seen from here, or the mere name of one that is gone."""
+    return short(Path(data_name)) if Path(data_name).is_dir() else Path(data_name).name
+
+
+def _again(experiment: Path, data_name: str, answer: dict[str, Any] | None) -> list[str]:
+    """What makes it again, from the configuration that the report ends with."""
+    data, limit = shlex.quote(data_name), read_json(layout.fit(experiment))
+    if limit:
+        return [f"cifar fit --config again.yml --data {data} --time-limit {limit['limit']:.0f}s"]
+    seeds = f" --seeds {answer['seeds']}" if answer else ""
+    search = f"cifar search --config again.yml --data {data}"
+    return [search, f"cifar best --config again.yml{seeds}", "cifar report --config again.yml"]
+
+
 def _about_search(experiment: Path, trials: list[Trial], noise: SeedNoise) -> dict[str, Any]:
     config, curves = store.read_config(experiment), store.read_curves(experiment)
     space, tuner = config.get("searchSpace") or {}, config.get("tuner") or {}
@@ -109,7 +125,7 @@ def _about_search(experiment: Path, trials: list[Trial], noise: SeedNoise) -> di
     fitting = [trial for trial in trials if fits(trial.params, space)]
     given, _ = command_hparams(str(config.get("trialCommand", "")))
     return {
-        "title": config.get("experimentName") or experiment.name,
+        "title": config.get("experimentName") or f"{given.get('model', 'net')}, {name_of(tuner)}",
         "model": given.get("model", "net"),
         "warnings": [*_left_out(len(trials) - len(fitting)), *findings.range_warnings(fitting, space)],
         "searched": [*figures.of_search(fitting, space, curves)],
@@ -123,7 +139,7 @@ def _about_search(experiment: Path, trials: list[Trial], noise: SeedNoise) -> di
         "metric": metric_of(ranked[0]).replace("_", " "),
         "param_names": list(space),
         "versions": _versions(ranked[0]),
-        "config": yaml.safe_dump(_reproducing(config), sort_keys=False),
+        "config": yaml.safe_dump(_reproducing(config), sort_keys=False, allow_unicode=True),
     }
 
 

@@ -61,6 +61,20 @@ def save(path: Path, network: nn.Module, hparams: Hparams, dataset: Dataset, acc
         save_file(tensors, temporary, {"format": "pt", "cifar": text, "checksum": _checksum(text, tensors)})
 
 
+def description(model: SavedModel) -> str:
+    """What it is, what it was trained on and how good it was, in lines."""
+    hparams, data = model.hparams, model.facts["data"]["name"]
+    measured = (f"{name.replace('_', ' ')} {value:.1%}" for name, value in model.accuracy.items())
+    return "\n".join(
+        [
+            f"a model: network {hparams.model} of width {hparams.width}, {len(model.classes)} classes: "
+            f"{', '.join(model.classes)}",
+            f"trained on {data}, {hparams.epochs} epochs; {hparams.size} x {hparams.size} pixels",
+            *measured,
+        ]
+    )
+
+
 def load(path: Path) -> SavedModel:
     """The model in a file, on the CPU; RequestError where the file is damaged or foreign. It can hold no code."""
     content = _read(path)

@@ -37,7 +37,8 @@ def leaderboard(trials: list[Trial], experiment: Path, rows: int | None = None) 
         summary += f"; the best {rows} are shown"
     if ranked and (line := line_of(ranked[0])):
         summary += f"\nto train the leader again: {line}"
-    return f"{as_wide_as_the_terminal(table, _LEAST_IMPORTANT)}\n{summary}" if shown else summary
+    least_important = [*_LEAST_IMPORTANT, *reversed(names)]
+    return f"{as_wide_as_the_terminal(table, least_important)}\n{summary}" if shown else summary
 
 
 def records(trials: list[Trial], experiment: Path) -> list[dict[str, Any]]:
