@@ -189,7 +189,7 @@ def run_best(options: argparse.Namespace) -> int:
 
 def run_report(options: argparse.Namespace) -> int:
     try:
-        from cifar.analysis.report import report
+        from cifar.analysis.report import report, summary
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] == "cifar":
             raise
@@ -200,7 +200,7 @@ def run_report(options: argparse.Namespace) -> int:
     out = options.out or Path(f"report-{directory.name}.html")
     refuse_to_replace(out, options.force)
     report(directory, out, same_data(directory, None), _runs(directory))
-    print(f"report: {out}")
+    print(console.wrapped(f"{summary(directory)}\nreport: {out}", sys.stdout))
     return 0
 
 

@@ -22,6 +22,7 @@ from cifar.system.durations import duration_text
 from cifar.system.files import read_json
 from cifar.training.intervals import Interval, wilson
 from cifar.trials import layout
+from cifar.trials.leaderboard import param_text
 
 USELESS = "no network was found that beats guessing; give it more time, more pictures or another network"
 _BEGINNING = 4  # letters of a class's name above a narrow table
@@ -85,7 +86,8 @@ def text(answer: Answer) -> str:
         ]
     winner = f"winner: {answer.winner.name} ({answer.winner.params_text}), {_how_it_won(answer)}"
     useless = [f"warning: {USELESS}: {why}"] if (why := why_no_answer(answer)) else []
-    return "\n".join([*lines, "", winner, *useless, *accuracies, gain_text(record(answer))])
+    found = record(answer)
+    return "\n".join([*lines, "", winner, *useless, *accuracies, gain_text(found), *defaults_text(found)])
 
 
 def _unevenness(tested: FinalTest) -> list[str]:
@@ -110,6 +112,14 @@ def gain_text(record: Mapping[str, Any]) -> str:
     if record["winner"] == DEFAULTS:
         return f"{known}: use the defaults" + (", which are quicker" if gain["mean"] > 0 else "")
     return known if gain["mean"] > gain["margin_95"] else f"{known}: it may be chance"
+
+
+def defaults_text(record: Mapping[str, Any]) -> list[str]:
+    """What the defaults are here; nothing where they are the winner, or an earlier version does not say."""
+    params = record.get("defaults")
+    if not params or record["winner"] == DEFAULTS:
+        return []
+    return [f"the defaults, here: {', '.join(f'{name} {param_text(value)}' for name, value in params.items())}"]
 
 
 def points(difference: Mapping[str, float]) -> str:
@@ -184,6 +194,7 @@ def record(answer: Answer) -> dict[str, Any]:
     return {
         "winner": answer.winner.id,
         "params": answer.winner.params,
+        "defaults": next((some.configuration.params for some in decisive.candidates if some.id == DEFAULTS), None),
         "useless": why_no_answer(answer),
         "gain": decisive.gain and _mean_record(decisive.gain),
         "seconds_of_search": answer.cost.search,

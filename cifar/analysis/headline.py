@@ -55,7 +55,7 @@ def _of_leader(experiment: Path, trials: list[Trial], noise: SeedNoise, data_nam
         {name: param_text(value) for name, value in leader.params.items()},
         line_of(leader, data_name),
         str(interval(leader, noise)),
-        f"validation {metric}, {leader.data.get('val_images', 0):,} images",
+        f"of {leader.data.get('val_images', 0):,} validation images ({metric})",
         None,
         [first, "Not confirmed: the best of many trials is partly luck. cifar best trains the leaders again."],
         [step for step in next_steps.of_search(experiment, trials, None) if "cifar report" not in step[0]],
@@ -81,6 +81,7 @@ def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any]
         answers.gain_text(answer),
         [
             f"{sure}, by {answer['seeds']} new seeds; {_percent(validated)} of the validation images.",
+            *(f"{text[0].upper()}{text[1:]}." for text in answers.defaults_text(answer)),
             _how_tested(answer),
         ],
         next_steps.uses_of(f"{experiment.parent.name}/{experiment.name}/{layout.best_model(experiment).name}"),

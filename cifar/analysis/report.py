@@ -83,6 +83,14 @@ def report(experiment: Path, out: Path, data_name: str, running: bool) -> None:
         temporary.write_text(page, encoding="utf-8")
 
 
+def summary(experiment: Path) -> str:
+    """The first screen in two lines: what to use, and how good it is."""
+    trials = store.read_trials(experiment)
+    first = headline(experiment, trials, answers.read(experiment), seed_noise(trials, experiment), "")
+    params = ", ".join(f"{name} {value}" for name, value in first.params.items())
+    return "\n".join([f"use {first.name} ({params})", f"{first.accuracy} {first.of_what}", *filter(None, [first.gain])])
+
+
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {

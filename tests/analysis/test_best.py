@@ -280,6 +280,7 @@ def test_the_final_networks_may_train_longer_than_the_searchs(
     assert saved.accuracy["configuration_validation_accuracy"] == record["candidates"][record["winner"]]["mean"]
     printed = capsys.readouterr().out
     assert "\ngain over the defaults: " in printed
+    assert "\nthe defaults, here: width 6, lr " in printed or record["winner"] == "defaults"
     assert "at the search's budget:" in printed
     assert "at the final budget, 9 epochs of all images:" in printed
 
