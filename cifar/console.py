@@ -56,8 +56,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def _meant(given: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(given, known, n=1)
-    return f"; did you mean {near[0]}?" if near else "; --help lists them" if given.startswith("-") else ""
+    bare = {name.lstrip("-"): name for name in known}
+    near = difflib.get_close_matches(given.lstrip("-"), bare, n=1)
+    return f"; did you mean {bare[near[0]]}?" if near else "; --help lists them" if given.startswith("-") else ""
 
 
 def plain_table(names: Sequence[str]) -> PrettyTable:

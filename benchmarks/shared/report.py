@@ -20,7 +20,7 @@ class _Line(Protocol):
 
 
 class Report:
-    """Tables, printed line by line and kept, each as soon as it is whole, as Markdown and JSON."""
+    """Tables, printed and kept line by line, as Markdown and JSON."""
 
     def __init__(self, stem: Path, title: str, facts: dict[str, str]) -> None:
         self.stem = stem
@@ -33,7 +33,7 @@ class Report:
         for line in lines:
             self._write(_row(line.cells()))
             self.figures[name].append(asdict(line))  # type: ignore[call-overload]
-        self._save()
+            self._save()
 
     def _save(self) -> None:
         for suffix, content in ((".md", "\n".join(self.text)), (".json", json.dumps(self.figures, indent=1))):
