@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import closing
@@ -18,8 +19,12 @@ import yaml
 
 from cifar import __version__
 from cifar.__main__ import main, search_of
+from cifar.data import datasets
+from cifar.inference import model_file
 from cifar.options import COMMANDS
 from cifar.system.gpus import Gpu
+from cifar.training.hparams import Hparams
+from cifar.training.train import new_model
 
 Cifar = Callable[..., tuple[int, str, str]]
 TRIALS = [{"accuracy": 0.8}, {"accuracy": 0.5}]
@@ -271,3 +276,29 @@ def test_experiments_of_other_data_are_not_compared(cifar: Cifar, experiments: P
     assert "their accuracies do not compare" in cifar("compare", "abc1", "new3")[1]
     fake.make(experiments / "run4", [{"accuracy": 0.0, "status": "running"}])
     assert "nothing to compare" in cifar("compare", "abc1", "run4")[1]
+
+
+def test_one_experiment_is_not_compared_with_itself(cifar: Cifar, experiments: Path) -> None:
+    code, out, err = cifar("compare", "abc1", "abc")
+    assert (code, out, err) == (2, "", "error: compare needs two experiments, got abc1 twice\n")
+
+
+def test_to_look_at_an_experiment_does_not_make_it_the_latest(cifar: Cifar, experiments: Path) -> None:
+    time.sleep(0.01)
+    fake.make(experiments / "new3", [{"accuracy": 0.3}, {"accuracy": 0.2}])
+    later = time.time() + 10_000
+    for name in ("new3", "abc1"):  # whose database NNI's page has changed
+        os.utime(experiments / name / "db" / "nni.sqlite", (later, later))
+    assert cifar("trials")[2] == "experiment new3\n"
+    assert cifar("list")[1].splitlines()[1].startswith("new3")
+
+
+def test_a_model_file_is_described(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digits, hparams = datasets.load("digits"), Hparams(width=4, epochs=3)
+    model_file.save(tmp_path / "my.pt", new_model(hparams, digits), hparams, digits, {"validation": 0.5})
+    assert run_cifar(monkeypatch, "data", str(tmp_path / "my.pt")) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "a model: network net of width 4, 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert out[1:] == ["trained on digits, 3 epochs; 32 x 32 pixels", "validation 50.0%"]

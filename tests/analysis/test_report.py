@@ -16,7 +16,7 @@ from experiments import ROOT
 from playwright.sync_api import sync_playwright
 
 from cifar.analysis.best import Budget, best
-from cifar.analysis.report import report
+from cifar.analysis.report import report, summary
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
@@ -263,3 +263,27 @@ def test_in_a_browser_nothing_is_cut_and_the_table_can_be_sorted_and_searched(
         page.wait_for_function("document.querySelector('.command button').textContent === 'copied'")
         browser.close()
     assert errors == []
+
+
+def test_a_network_that_is_no_better_than_guessing_is_no_answer(tmp_path: Path) -> None:
+    trials = [{"accuracy": 0.1, "params": {"width": 4.0, "lr": 0.01}}]
+    experiment = fake.make(tmp_path / "made", trials)
+    mean = {"mean": 0.1, "margin_95": 0.02}
+    answer = {
+        "winner": "trial0",
+        "params": {"width": 4.0},
+        "useless": "every image gets the same class; guessing the largest class gets 10.0%",
+        "gain": None,
+        "candidates": {"trial0": mean},
+        "tied": ["trial0"],
+        "seeds": 2,
+        "classes": ["a", "b"],
+        "tests": [{"data": "digits", "images": 10, "confusion": [[5, 0], [5, 0]], **mean}],
+    }
+    (experiment / "best.json").write_text(json.dumps(answer))
+    report(experiment, tmp_path / "report.html", "digits", running=False)
+    text = " ".join(Page(tmp_path / "report.html").text.split())
+    assert "<p>nothing: no network was found that beats guessing;" in text
+    assert "trial 0, confirmed" not in text
+    assert "The only one that trains" in text
+    assert summary(experiment).startswith("use nothing: no network was found that beats guessing")

@@ -59,6 +59,13 @@ def test_it_begins_with_what_it_is_told_and_stays_inside_the_space() -> None:
     assert all(fits(params, SPACE) for params in proposed)
 
 
+def test_what_an_earlier_run_began_and_goes_on_with_is_not_proposed_again() -> None:
+    known, begun = DEFAULTS | {"width": 20.0}, {"width": 6, "lr": 0.001, "momentum": 0.9, "batch_size": 4}
+    proposed = searched(made(SPACE, start_from=[DEFAULTS, known], begun=[begun]), 2)
+    assert proposed[0] == known
+    assert DEFAULTS not in proposed
+
+
 def test_choices_and_whole_numbers_are_searched_too() -> None:
     proposed = searched(made(SPACE | OTHERS), 40)
     assert all(fits(params, SPACE | OTHERS) for params in proposed)
