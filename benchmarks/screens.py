@@ -35,6 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.screens", description=__doc__)
     parser.add_argument("--data", default="cifar10", help="cifar10, digits or a folder of pictures (default: cifar10)")
     parser.add_argument("--time-limit", default="10m", metavar="TIME", help="of the search (default: 10m)")
+    parser.add_argument("--model", default="fast", help="the network that it searches (default: fast)")
     options = parser.parse_args()
     chromium = shutil.which("chromium")
     if chromium is None or shutil.which("tmux") is None:
@@ -46,7 +47,8 @@ def main() -> int:
         with terminal("cifar") as show:
             time.sleep(2)
             shoot_terminal(browser, show(), "commands")
-        with terminal(f"cifar fit --data {options.data} --time-limit {options.time_limit}") as show:
+        fit = f"cifar fit --data {options.data} --time-limit {options.time_limit} --model {options.model}"
+        with terminal(fit) as show:
             time.sleep(0.3 * seconds)
             shoot_terminal(browser, show(), "search")
             while "cifar export" not in show():

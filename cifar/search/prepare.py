@@ -95,7 +95,7 @@ def _fit_space(ready: Any, space_file: Path | None, images: int) -> Path | None:
     if fitting == ready.search_space:
         return space_file
     usual, now = (search_space.range_text(space["batch_size"]) for space in (ready.search_space, fitting))
-    print(f"{images:,} images to train on are few: batch_size {now} instead of {usual}", file=sys.stderr)
+    print(f"trials show few images: they get batch_size {now} instead of {usual}", file=sys.stderr)
     ready.search_space = fitting
     return None
 
