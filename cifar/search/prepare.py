@@ -113,14 +113,14 @@ def _tell_of_data(planned: Plan) -> None:
     """A search goes on with all of it: it validates on training images, and `cifar best` alone reads test images."""
     train = datasets.load(planned.data, planned.size)
     if folder := folder_of(planned.data):
-        print(understood(folder), *folder.why_left_out(), telling_apart(train), sep="\n", file=sys.stderr)
+        _say("\n".join([understood(folder), *folder.why_left_out(), telling_apart(train)]))
     given, _ = command_hparams(planned.config.trial_command)
     hints = [kept_together(train), mirrored(train) if Hparams.from_params(given).flip else None]
     for hint in filter(None, hints):
-        print(hint, file=sys.stderr)
+        _say(hint)
     with contextlib.suppress(RequestError):  # without test images there can be no leak
         for leak in leaks(train, datasets.load_test(planned.data, planned.size)):
-            print(f"warning: {leak}", file=sys.stderr)
+            _say(f"warning: {leak}")
 
 
 def _tell_of_search(ready: Any) -> None:
@@ -128,7 +128,11 @@ def _tell_of_search(ready: Any) -> None:
     space = ", ".join(f"{name} {search_space.range_text(sampler)}" for name, sampler in ready.search_space.items())
     begins = beginning_text(described(ready.tuner), ready.max_trial_number)
     lines = [f"searching {space}", f"each trial: {ready.trial_command}", begins]
-    print(wrapped("\n".join(filter(None, lines)), sys.stderr), file=sys.stderr)
+    _say("\n".join(filter(None, lines)))
+
+
+def _say(text: str) -> None:
+    print(wrapped(text, sys.stderr), file=sys.stderr)
 
 
 def _relative(path: Path | None, loaded: Any) -> str | None:

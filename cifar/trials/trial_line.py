@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 from cifar.errors import RequestError
+from cifar.system.files import short
 from cifar.training.hparams import Hparams, option
 from cifar.trials.store import Trial
 
@@ -17,7 +19,8 @@ def trial_line(hparams: Hparams, data_name: str) -> str:
     """`python trial.py ...` with these hyperparameters, as far as they are not the network's defaults."""
     usual, words = Hparams.from_params({"model": hparams.model}), ["python trial.py"]
     if data_name != "cifar10":
-        words.append(f"--data {shlex.quote(data_name)}")
+        place = short(Path(data_name)) if Path(data_name).is_absolute() else data_name
+        words.append(f"--data {shlex.quote(place)}")
     for name, value in vars(hparams).items():
         if name in _NAMED or value != getattr(usual, name) or (name == "model" and value != "net"):
             words.append(option(name, value))
