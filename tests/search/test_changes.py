@@ -277,4 +277,4 @@ def test_a_search_without_time_is_not_resumed(project: Path, tmp_path: Path, sea
     refused = here.run("search", "--resume", first.id)
     assert refused.wait() == 2
     assert f"error: experiment {first.id} has used its time: it has run for " in refused.err
-    assert refused.err.rstrip().endswith("more needs --duration")
+    assert refused.err.rstrip().endswith("--duration gives it more")
