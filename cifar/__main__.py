@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from cifar import console
-from cifar.console import say_next
+from cifar.console import say_next, show
 from cifar.errors import RequestError
 from cifar.options import FIT_MODEL, TIME_LIMIT, Run, parse
 from cifar.system import processes
@@ -20,7 +20,7 @@ from cifar.system.files import refuse_to_replace
 from cifar.system.ports import LOOPBACK
 from cifar.system.signals import listen
 from cifar.training.hparams import given_arguments
-from cifar.trials import store
+from cifar.trials import layout, store
 
 # Each command imports what it needs when it runs: PyTorch and NNI take seconds, a leaderboard needs neither.
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def run_search(options: argparse.Namespace) -> int:
     if code == 0:
         from cifar.analysis import next_steps
 
-        say_next(next_steps.of_search(prepared.directory, store.read_trials(prepared.directory), options.config))
+        say_next(next_steps.after_search(prepared.directory, store.read_trials(prepared.directory), options.config))
     return code
 
 
@@ -103,7 +103,7 @@ def run_fit(options: argparse.Namespace) -> int:
                 experiment, data = prepared.directory, prepared.facts.data
         code = fit.go_on(experiment, data, prepared)
     if code == 0:
-        say_next(next_steps.of_answer(experiment, options.config)[1:])
+        say_next(next_steps.uses_of(layout.best_model(experiment)))
     return code
 
 
@@ -151,7 +151,7 @@ def run_trials(options: argparse.Namespace) -> int:
     _runs(directory)
     trials = store.read_trials(directory)
     text = {"table": leaderboard, "csv": as_csv, "json": as_json}[options.format](trials, directory)
-    print(console.wrapped(text, sys.stdout) if options.format == "table" else text)
+    show(text) if options.format == "table" else print(text)
     return 0
 
 
@@ -167,7 +167,7 @@ def run_compare(options: argparse.Namespace) -> int:
 
     parent = _parent(options)
     text = comparison(store.find(options.first, parent), store.find(options.second, parent))
-    print(console.wrapped(text, sys.stdout))
+    show(text)
     return 0
 
 
@@ -183,13 +183,13 @@ def run_best(options: argparse.Namespace) -> int:
     rule = Rule(options.prefer, options.margin / 100)
     code = best(directory, same_data(directory, None), budget, options.data, options.force, rule)
     if code == 0:
-        say_next(next_steps.of_answer(directory, options.config if options.config != Path("config.yml") else None))
+        say_next(next_steps.after_best(directory, options.config if options.config != Path("config.yml") else None))
     return code
 
 
 def run_report(options: argparse.Namespace) -> int:
     try:
-        from cifar.analysis.report import report, summary
+        from cifar.analysis.report import report
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] == "cifar":
             raise
@@ -199,8 +199,8 @@ def run_report(options: argparse.Namespace) -> int:
     directory = _experiment(options)
     out = options.out or Path(f"report-{directory.name}.html")
     refuse_to_replace(out, options.force)
-    report(directory, out, same_data(directory, None), _runs(directory))
-    print(console.wrapped(f"{summary(directory)}\nreport: {out}", sys.stdout))
+    first = report(directory, out, same_data(directory, None), _runs(directory))
+    show(f"{first.text}\nreport: {out}")
     return 0
 
 
@@ -234,7 +234,7 @@ def run_data(options: argparse.Namespace) -> int:
     if Path(options.data).is_file():
         from cifar.inference import model_file
 
-        print(console.wrapped(model_file.description(model_file.load(Path(options.data))), sys.stdout))
+        show(model_file.description(model_file.load(Path(options.data))))
         return 0
     return describe(options.data, options.preview, options.force)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn, TextIO
 
 from prettytable import PrettyTable, TableStyle
+from tqdm import tqdm
 
 
 def run(main: Callable[[], int]) -> int:
@@ -95,6 +96,16 @@ def first_that_fits(*texts: str) -> str:
 
 def _width(text: str) -> int:
     return max(len(line.rstrip()) for line in text.splitlines())
+
+
+def show(text: str) -> None:
+    """Print what a command is asked for."""
+    print(wrapped(text, sys.stdout), flush=True)
+
+
+def say(text: str) -> None:
+    """Print what is told beside it, above a bar where there is one."""
+    tqdm.write(wrapped(text, sys.stderr), file=sys.stderr)
 
 
 def wrapped(text: str, stream: TextIO) -> str:

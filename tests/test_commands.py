@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +20,8 @@ import yaml
 
 from cifar import __version__
 from cifar.__main__ import main, search_of
+from cifar.analysis import next_steps
+from cifar.console import Parser
 from cifar.data import datasets
 from cifar.inference import model_file
 from cifar.options import COMMANDS
@@ -254,6 +257,20 @@ def test_the_list_has_all_experiments_the_latest_first_and_names_a_damaged_one(c
     assert [line.split()[0] for line in lines] == ["experiment", "new3", "abd2", "abc1:"]
     assert lines[2].split()[1:7] == ["digits", "net", "2", "80.0%", "±", "4.6%"]
     assert "best.json is of another version" in lines[3]
+
+
+def test_an_old_experiment_shows_its_year(cifar: Cifar, experiments: Path) -> None:
+    with closing(sqlite3.connect(experiments / "abc1" / "db" / "nni.sqlite")) as connection, connection:
+        connection.execute("update TrialJobEvent set timestamp = 1577880000000")
+    lines = cifar("list")[1].splitlines()
+    assert lines[-1].split()[-3:] == ["Jan", "01", "2020"]
+    assert re.fullmatch(r"[A-Z][a-z]{2} \d\d \d\d:\d\d", " ".join(lines[1].split()[-3:]))
+
+
+def test_what_is_said_of_the_time_of_best_is_about_its_own_seeds() -> None:
+    command = Parser()
+    next(some for some in COMMANDS["answer"] if some.name == "best").add_options(command)
+    assert command.parse_args([]).seeds == next_steps._SEEDS
 
 
 def test_a_list_without_experiments_says_how_to_begin_one(cifar: Cifar) -> None:

@@ -122,6 +122,11 @@ def defaults_text(record: Mapping[str, Any]) -> list[str]:
     return [f"the defaults, here: {', '.join(f'{name} {param_text(value)}' for name, value in params.items())}"]
 
 
+def mean_text(mean: Mapping[str, float]) -> str:
+    """An accuracy as best.json holds it."""
+    return f"{mean['mean']:.1%} ± {mean['margin_95']:.1%}"
+
+
 def points(difference: Mapping[str, float]) -> str:
     return f"{100 * difference['mean']:+.1f} points ± {100 * difference['margin_95']:.1f}"
 

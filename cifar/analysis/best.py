@@ -9,23 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from cifar.analysis import answer as answers
 from cifar.analysis.answer import Answer, Cost
-from cifar.analysis.configurations import DEFAULTS, Configuration, leading, new_seeds, of_defaults, of_trial, size_of
+from cifar.analysis.configurations import (
+    DEFAULTS,
+    MOST_LEADERS,
+    Configuration,
+    leading,
+    new_seeds,
+    of_defaults,
+    of_trial,
+    size_of,
+)
 from cifar.analysis.confirm import MOST_ACCURATE, Confirmed, Rule, decide, finalists
 from cifar.analysis.final_test import read_test_images, refuse_known, refuse_unfit
 from cifar.analysis.kept_trainings import Stage
 from cifar.analysis.retrain import Failed, Trainer
-from cifar.console import wrapped
+from cifar.console import say, show
 from cifar.data import datasets, test_log
 from cifar.data.datasets import Dataset
 from cifar.data.leaks import leaks
@@ -39,7 +46,6 @@ from cifar.training.hparams import Hparams
 from cifar.trials import layout, store
 from cifar.trials.trial_line import trial_line
 
-_MOST_LEADERS = 5
 _FINAL_LEADERS = 2  # at the budget of the final networks each training is dear
 
 
@@ -85,10 +91,10 @@ def best(
     leaders, dataset = leading(searched, experiment), datasets.load(data_name, size_of(experiment))
     store.refuse_other_data(leaders, dataset.fingerprint)
     distinct = _distinct([of_trial(trial) for trial in leaders])
-    configurations = _with_defaults(experiment, dataset, distinct[:_MOST_LEADERS], budget)
+    configurations = _with_defaults(experiment, dataset, distinct[:MOST_LEADERS], budget)
     tests = load_tests(dataset, second_test)
     for leak in (leak for test in tests for leak in leaks(dataset, test)):
-        _say(f"warning: {leak}")
+        say(f"warning: {leak}")
     seeds = new_seeds(searched, budget.seeds)
     _say_what_follows(len(leaders), configurations, budget)
     try:
@@ -97,10 +103,10 @@ def best(
             finals = trainer.final_models(_at_final_budget(confirmed[-1].winner.configuration, budget), seeds)
         return conclude(experiment, dataset, confirmed, rule, finals, tests)
     except Failed as failure:
-        _say(f"error: {failure}")
+        say(f"error: {failure}")
         return 1
     except KeyboardInterrupt:
-        _say("what is trained is kept: the same command goes on from here")
+        say("what is trained is kept: the same command goes on from here")
         raise
 
 
@@ -167,7 +173,7 @@ def _with_defaults(
             longer = of_defaults(experiment, dataset.name, images, epochs=budget.final_epochs, images_per_epoch=0)
             defaults = replace(defaults, longer=longer)
     except RequestError as error:
-        _say(f"the defaults are left out: {error}")
+        say(f"the defaults are left out: {error}")
         return [*leaders]
     same = [leader for leader in leaders if leader.unseeded == defaults.unseeded]
     found = same[0].found if same else None
@@ -181,7 +187,7 @@ def _say_what_follows(leaders: int, configurations: Sequence[Configuration], bud
     trained = " and ".join([*best, *(some.name for some in configurations if some.id == DEFAULTS)])
     longer = "the best of these at the final budget, " if _is_longer(configurations, budget) else ""
     rounds = f"training {trained} with {budget.seeds} new seeds each, {longer}then the winner"
-    _say(f"{who}: {rounds} on all but the test images")
+    say(f"{who}: {rounds} on all but the test images")
 
 
 def _which_of(searched: int, leaders: int) -> str:
@@ -221,7 +227,7 @@ def hold_round(
     candidates = []
     for configuration, trained in trainer.candidates(configurations, seeds, stage):
         if isinstance(trained, Failed):
-            _say(f"{configuration.name} is out: {trained}")
+            say(f"{configuration.name} is out: {trained}")
         else:
             candidates.append(trained)
     if not candidates:
@@ -246,7 +252,7 @@ def _keep(experiment: Path, dataset: Dataset, answer: Answer, tests: Sequence[Da
         test_log.summary(layout.test_log(experiment)),
         *map(test_log.count, tests),
     ]
-    print(wrapped("\n".join(lines), sys.stdout))
+    show("\n".join(lines))
     return 0
 
 
@@ -265,7 +271,3 @@ def _seconds(experiment: Path) -> float:
     with contextlib.suppress(RequestError, TypeError, ValueError, KeyError):
         return float((read_json(layout.best_seconds(experiment)) or {"seconds": 0.0})["seconds"])
     return 0.0
-
-
-def _say(line: str) -> None:
-    tqdm.write(wrapped(line, sys.stderr), file=sys.stderr)  # above a bar, where there is one

@@ -17,6 +17,7 @@ from cifar.trials.store import Trial, best_first
 from cifar.trials.ties import ties
 
 DEFAULTS = "defaults"
+MOST_LEADERS = 5  # of a search, that are trained again
 _FIRST_SEED = 1000  # far from the seeds that most searches use
 
 

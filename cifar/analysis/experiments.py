@@ -16,7 +16,7 @@ from cifar.console import as_wide_as_the_terminal, plain_table
 from cifar.errors import RequestError
 from cifar.search.facts import read_facts
 from cifar.system.durations import duration_text
-from cifar.training.hparams import command_hparams
+from cifar.training.hparams import command_model
 from cifar.training.intervals import Interval
 from cifar.trials import database, store
 from cifar.trials.leaderboard import param_text
@@ -42,22 +42,23 @@ class Summary:
         """RequestError where it is damaged."""
         trials, facts = store.read_trials(experiment), read_facts(experiment)
         names = [trial.data["name"] for trial in trials if "name" in trial.data]
-        given, _ = command_hparams(str(store.read_config(experiment).get("trialCommand", "")))
         best = next(iter(best_first(trials)), None)
         accuracy = interval(best, seed_noise(trials, experiment)) if best else None
         data = Path(facts.data if facts else next(iter(names), "")).name
-        model = str(given.get("model", "net"))
+        model = command_model(str(store.read_config(experiment).get("trialCommand", "")))
         return cls(experiment, data, model, trials, best, accuracy, answers.read(experiment))
 
     @property
     def tested(self) -> str:
         """Test accuracy of the confirmed configuration; "" before there is one."""
         test = self.answer["tests"][0] if self.answer else None
-        return f"{test['mean']:.1%} ± {test['margin_95']:.1%}" if test else ""
+        return answers.mean_text(test) if test else ""
 
     @property
     def when(self) -> str:
-        return datetime.fromtimestamp(database.last_change(self.experiment)).strftime("%y-%m-%d %H:%M")
+        """Of its last trial, as ls tells it: the hour of this year's, the year of older ones."""
+        changed = datetime.fromtimestamp(database.last_change(self.experiment))
+        return changed.strftime("%b %d %H:%M" if changed.year == datetime.now().year else "%b %d  %Y")
 
 
 def listing(parent: Path) -> str:

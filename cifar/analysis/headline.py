@@ -34,6 +34,13 @@ class Headline:
     certainty: list[str]
     next: list[tuple[str, str]]
 
+    @property
+    def text(self) -> str:
+        """What to use, and how good it is, in lines."""
+        params = ", ".join(f"{name} {value}" for name, value in self.params.items())
+        use = f"use {self.name}{f' ({params})' if params else ''}"
+        return "\n".join([use, f"{self.accuracy} {self.of_what}", *filter(None, [self.gain])])
+
 
 def headline(
     experiment: Path, trials: Sequence[Trial], answer: dict[str, Any] | None, noise: SeedNoise, data_name: str
@@ -46,9 +53,9 @@ def headline(
 
 def _of_leader(experiment: Path, trials: list[Trial], noise: SeedNoise, data_name: str) -> Headline:
     leader, tied = best_first(trials)[0], len(ties(trials, experiment, noise))
+    useless = why_no_better(leader)
     first = f"{tied} configurations are tied for first." if tied else "No other comes within chance of it."
     metric = metric_of(leader).replace("_", " ")
-    useless = why_no_better(leader)
     return Headline(
         f"nothing yet: {useless}" if useless else f"trial {leader.number}, the leader of the search",
         False,
@@ -58,7 +65,7 @@ def _of_leader(experiment: Path, trials: list[Trial], noise: SeedNoise, data_nam
         f"of {leader.data.get('val_images', 0):,} validation images ({metric})",
         None,
         [first, "Not confirmed: the best of many trials is partly luck. cifar best trains the leaders again."],
-        [step for step in next_steps.of_search(experiment, trials, None) if "cifar report" not in step[0]],
+        next_steps.confirm_or_go_on(experiment, trials),
     )
 
 
@@ -74,17 +81,17 @@ def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any]
     return Headline(
         f"nothing: {answers.USELESS} ({useless})" if useless else f"{name}, confirmed",
         True,
-        {name: param_text(value) for name, value in answer["params"].items()},
-        _line_of_answer(experiment, data_name),
-        _percent(test),
+        {} if useless else {name: param_text(value) for name, value in answer["params"].items()},
+        None if useless else _line_of_answer(experiment, data_name),
+        answers.mean_text(test),
         f"of {images}",
         answers.gain_text(answer),
         [
-            f"{sure}, by {answer['seeds']} new seeds; {_percent(validated)} of the validation images.",
+            f"{sure}, by {answer['seeds']} new seeds; {answers.mean_text(validated)} of the validation images.",
             *(f"{text[0].upper()}{text[1:]}." for text in answers.defaults_text(answer)),
             _how_tested(answer),
         ],
-        next_steps.uses_of(f"{experiment.parent.name}/{experiment.name}/{layout.best_model(experiment).name}"),
+        [] if useless else next_steps.uses_of(_beside_others(experiment)),
     )
 
 
@@ -92,8 +99,15 @@ def _how_tested(answer: dict[str, Any]) -> str:
     number = answer.get("final_epochs")
     epochs = f"Trained {number} {'epoch' if number == 1 else 'epochs'}" if number else "Trained"
     also = " on the validation images too" if answer.get("trained_on_validation", True) else ""  # all were, before fit
-    others = [f"{_percent(test)} of {test['images']:,} images ({test['data']})" for test in answer["tests"][1:]]
+    others = [
+        f"{answers.mean_text(test)} of {test['images']:,} images ({test['data']})" for test in answer["tests"][1:]
+    ]
     return f"{epochs}{also}, then tested once{'; ' if others else ''}{'; '.join(others)}."
+
+
+def _beside_others(experiment: Path) -> Path:
+    """The model as seen from the project's folder: the place of that on somebody's disk is nobody else's business."""
+    return Path(experiment.parent.name, experiment.name, layout.best_model(experiment).name)
 
 
 def _line_of_answer(experiment: Path, data_name: str) -> str | None:
@@ -106,7 +120,3 @@ def _line_of_answer(experiment: Path, data_name: str) -> str | None:
     except RequestError:
         return None
     return trial_line(model.hparams, data_name)
-
-
-def _percent(mean: dict[str, float]) -> str:
-    return f"{mean['mean']:.1%} ± {mean['margin_95']:.1%}"

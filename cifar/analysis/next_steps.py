@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from statistics import fmean
 
+from cifar.analysis.configurations import MOST_LEADERS
 from cifar.system.durations import duration_text
 from cifar.system.files import short
 from cifar.trials import layout, store
@@ -15,34 +16,42 @@ from cifar.trials.ties import ties
 
 Steps = list[tuple[str, str]]
 
-_SEEDS, _MOST_LEADERS = 3, 5  # of `cifar best`, unless it is told otherwise
+_SEEDS = 3  # of `cifar best`, unless it is told otherwise
 
 
-def of_search(experiment: Path, trials: list[Trial], config: Path | None) -> Steps:
+def after_search(experiment: Path, trials: list[Trial], config: Path | None) -> Steps:
     """Nothing where no trial has finished."""
+    confirm, more = confirm_or_go_on(experiment, trials, config) or (None, None)
+    return [confirm, _report(experiment, config), more] if confirm and more else []
+
+
+def confirm_or_go_on(experiment: Path, trials: list[Trial], config: Path | None = None) -> Steps:
+    """What a report of a search leads to."""
     if not best_first(trials):
         return []
-    where, best_takes = _where(config), _time_of_best(trials, experiment)
+    where = _where(config)
     more = f"cifar search{where} --resume {experiment.name} --max-trials {2 * len(trials)}"
     return [
-        (f"cifar best {experiment.name}{where}", f"which is best, how sure: {best_takes}"),
-        (f"cifar report {experiment.name}{where}", "all of it on one web page: seconds"),
+        (f"cifar best {experiment.name}{where}", f"which is best, how sure: {_time_of_best(trials, experiment)}"),
         (more, f"as many trials again: about {duration_text(store.read_seconds(experiment))}"),
     ]
 
 
-def of_answer(experiment: Path, config: Path | None) -> Steps:
-    """A report, and what the model is for."""
-    report = (f"cifar report {experiment.name}{_where(config)}", "all of it on one web page: seconds")
-    return [report, *uses_of(short(layout.best_model(experiment)))]
+def after_best(experiment: Path, config: Path | None) -> Steps:
+    return [_report(experiment, config), *uses_of(layout.best_model(experiment))]
 
 
-def uses_of(model: str) -> Steps:
-    path = shlex.quote(model)
+def uses_of(model: Path) -> Steps:
+    """What a model is for."""
+    path = shlex.quote(short(model))
     return [
         (f"cifar predict {path} PICTURE", "what is in a picture: seconds"),
         (f"cifar export {path} best.onnx", "the model for other programs: seconds"),
     ]
+
+
+def _report(experiment: Path, config: Path | None) -> tuple[str, str]:
+    return f"cifar report {experiment.name}{_where(config)}", "all of it on one web page: seconds"
 
 
 def _where(config: Path | None) -> str:
@@ -53,7 +62,7 @@ def _time_of_best(trials: list[Trial], experiment: Path) -> str:
     """The leaders and the defaults train with new seeds, then the winner does."""
     at_once = int(store.read_config(experiment).get("trialConcurrency", 1))
     tied = ties(trials, experiment)
-    leaders = [trial for trial in best_first(trials) if trial.id in tied][:_MOST_LEADERS] or best_first(trials)[:1]
+    leaders = [trial for trial in best_first(trials) if trial.id in tied][:MOST_LEADERS] or best_first(trials)[:1]
     each = fmean(float((trial.result or {}).get("seconds", 0.0)) for trial in leaders)
     rounds = math.ceil((len(leaders) + 1) * _SEEDS / at_once) + math.ceil(_SEEDS / at_once)
     return f"about {duration_text(rounds * each)}"

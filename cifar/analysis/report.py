@@ -25,7 +25,7 @@ from cifar.analysis import answer as answers
 from cifar.analysis import examples, figures, findings
 from cifar.analysis.examples import Answers
 from cifar.analysis.figures import Figure
-from cifar.analysis.headline import headline
+from cifar.analysis.headline import Headline, headline
 from cifar.data import datasets, test_log
 from cifar.errors import RequestError
 from cifar.inference import model_file
@@ -34,7 +34,7 @@ from cifar.search.algorithms import is_guided, name_of
 from cifar.search.search_space import fits
 from cifar.system.durations import duration_text
 from cifar.system.files import new_file, read_json, short
-from cifar.training.hparams import command_hparams
+from cifar.training.hparams import command_model
 from cifar.training.intervals import Interval
 from cifar.trials import layout, store, top_models
 from cifar.trials.leaderboard import param_text, records
@@ -58,19 +58,23 @@ _REPRODUCING = [
 ]
 
 
-def report(experiment: Path, out: Path, data_name: str, running: bool) -> None:
-    """Write the report of an experiment to `out`; RequestError where no trial has finished."""
+def report(experiment: Path, out: Path, data_name: str, running: bool) -> Headline:
+    """Write the report of an experiment to `out`, and return what it says first.
+
+    RequestError where no trial has finished.
+    """
     trials = store.read_trials(experiment)
     if not best_first(trials):
         raise RequestError(f"no trial of experiment {experiment.name} has finished: there is nothing to report")
-    answer, noise = answers.read(experiment), seed_noise(trials, experiment)
+    answer, noise, place = answers.read(experiment), seed_noise(trials, experiment), _place(data_name)
+    first = headline(experiment, trials, answer, noise, place)
     page = _template().render(
         _about_search(experiment, trials, noise)
         | _about_model(experiment, trials, answer, data_name)
         | {
-            "first": headline(experiment, trials, answer, noise, _place(data_name)),
-            "command_of": {trial.id: line_of(trial, _place(data_name)) for trial in trials},
-            "again": _again(experiment, _place(data_name), answer),
+            "first": first,
+            "command_of": {trial.id: line_of(trial, place) for trial in trials},
+            "again": _again(experiment, place, answer),
             "id": experiment.name,
             "running": running,
             "data_name": Path(data_name).name,
@@ -81,14 +85,7 @@ def report(experiment: Path, out: Path, data_name: str, running: bool) -> None:
     )
     with new_file(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
-
-
-def summary(experiment: Path) -> str:
-    """The first screen in two lines: what to use, and how good it is."""
-    trials = store.read_trials(experiment)
-    first = headline(experiment, trials, answers.read(experiment), seed_noise(trials, experiment), "")
-    params = ", ".join(f"{name} {value}" for name, value in first.params.items())
-    return "\n".join([f"use {first.name} ({params})", f"{first.accuracy} {first.of_what}", *filter(None, [first.gain])])
+    return first
 
 
 def _template() -> jinja2.Template:
@@ -131,10 +128,10 @@ def _about_search(experiment: Path, trials: list[Trial], noise: SeedNoise) -> di
     space, tuner = config.get("searchSpace") or {}, config.get("tuner") or {}
     ranked = best_first(trials)
     fitting = [trial for trial in trials if fits(trial.params, space)]
-    given, _ = command_hparams(str(config.get("trialCommand", "")))
+    model = command_model(str(config.get("trialCommand", "")))
     return {
-        "title": config.get("experimentName") or f"{given.get('model', 'net')}, {name_of(tuner)}",
-        "model": given.get("model", "net"),
+        "title": config.get("experimentName") or f"{model}, {name_of(tuner)}",
+        "model": model,
         "warnings": [*_left_out(len(trials) - len(fitting)), *findings.range_warnings(fitting, space)],
         "searched": [*figures.of_search(fitting, space, curves)],
         "begins_at_random": not is_guided(tuner),

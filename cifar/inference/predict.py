@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from cifar.console import wrapped
+from cifar.console import show
 from cifar.data import datasets
 from cifar.data.images import decode_files, to_pixels
 from cifar.errors import RequestError
@@ -75,7 +75,7 @@ def print_predictions(model: SavedModel, names: list[Path], top: int, as_json: b
     if as_json:
         print(json.dumps([prediction.record() for prediction in predictions], indent=2))
     elif summary := how_many_right(predictions):
-        print(wrapped(summary, sys.stdout))
+        show(summary)
     return predictions
 
 

@@ -10,6 +10,7 @@ from cifar.errors import RequestError
 from cifar.search import config
 from cifar.search.concurrency import Choice
 from cifar.search.forecast import Throughput
+from cifar.search.trial_command import with_options
 from cifar.system.durations import duration_text
 from cifar.training.defaults import for_data
 from cifar.training.hparams import command_hparams
@@ -50,7 +51,7 @@ def fitted(ready: Any, choice: Choice, seconds: float, images: int) -> Any:
         f"{choice.concurrency} at once",
         file=sys.stderr,
     )
-    ready = config.changed(ready, trial_command=config.with_options(ready.trial_command, vars(trial)))
+    ready = config.changed(ready, trial_command=with_options(ready.trial_command, vars(trial)))
     ready.max_trial_number, ready.max_experiment_duration = None, f"{seconds:.0f}s"
     return ready
 

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,9 +20,9 @@ from cifar.search import search_space
 from cifar.search.algorithms import SEEDED_TUNERS, described, is_guided, name_of, shortened, tuner_problem
 from cifar.search.preflight import problems
 from cifar.search.remote.host import Host
-from cifar.search.trial_command import expanded, script_of
+from cifar.search.trial_command import expanded, script_of, with_options
 from cifar.system import durations, places
-from cifar.training.hparams import SAME_FOR_ALL, Hparams, command_hparams, option, present_name
+from cifar.training.hparams import SAME_FOR_ALL, Hparams, command_model, option, present_name
 from cifar.trials import store
 
 
@@ -232,8 +232,8 @@ def changed(
 
 def name_of_search(config: Any, data_name: str) -> str:
     """As its user named it, else after data, network and tuner."""
-    given, _ = command_hparams(config.trial_command)
-    return config.experiment_name or f"{Path(data_name).name}, {given.get('model', 'net')}, {_tuner_name(config)}"
+    model = command_model(config.trial_command)
+    return config.experiment_name or f"{Path(data_name).name}, {model}, {_tuner_name(config)}"
 
 
 def _one_line(error: Exception) -> str:
@@ -321,22 +321,6 @@ def _apply_hparams(hparams: Mapping[str, object], config: Any) -> None:
         how = f"begin with it by --start-from {name}={hparams[name]}, or take {name} out of the search space"
         raise RequestError(f"{given}: {name} is searched; {how}")
     config.trial_command = with_options(config.trial_command, hparams)
-
-
-def with_options(command: str, hparams: Mapping[str, object]) -> str:
-    """A trial command with these hyperparameters, in place of what it said of them."""
-    known, _ = command_hparams(command)
-    for name, value in hparams.items():
-        if known.get(name) != value:
-            command = f"{_without(command, name)} {option(name, value)}"
-    return command
-
-
-def _without(command: str, name: str) -> str:
-    """A trial command without an option of that name; one that is left all the same loses to a later one."""
-    spelt = name.replace("_", "[-_]")
-    flag = {spec.name: spec.type for spec in fields(Hparams)}[name] == "bool"
-    return re.sub(rf"\s--(no-)?{spelt}(?=\s|$)" if flag else rf"\s--{spelt}[=\s]\s*[^\s-]\S*", "", command)
 
 
 def _in_processes(command: str, number: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import BaseFileLock
 
-from cifar.console import wrapped
+from cifar.console import say
 from cifar.data import datasets
 from cifar.data.datasets import PreparedImages
 from cifar.data.inspection import kept_together, mirrored, telling_apart, understood
@@ -95,7 +95,7 @@ def _fit_space(ready: Any, space_file: Path | None, images: int) -> Path | None:
     if fitting == ready.search_space:
         return space_file
     usual, now = (search_space.range_text(space["batch_size"]) for space in (ready.search_space, fitting))
-    print(f"trials show few images: they get batch_size {now} instead of {usual}", file=sys.stderr)
+    say(f"trials show few images: they get batch_size {now} instead of {usual}")
     ready.search_space = fitting
     return None
 
@@ -113,14 +113,14 @@ def _tell_of_data(planned: Plan) -> None:
     """A search goes on with all of it: it validates on training images, and `cifar best` alone reads test images."""
     train = datasets.load(planned.data, planned.size)
     if folder := folder_of(planned.data):
-        _say("\n".join([understood(folder), *folder.why_left_out(), telling_apart(train)]))
+        say("\n".join([understood(folder), *folder.why_left_out(), telling_apart(train)]))
     given, _ = command_hparams(planned.config.trial_command)
     hints = [kept_together(train), mirrored(train) if Hparams.from_params(given).flip else None]
     for hint in filter(None, hints):
-        _say(hint)
+        say(hint)
     with contextlib.suppress(RequestError):  # without test images there can be no leak
         for leak in leaks(train, datasets.load_test(planned.data, planned.size)):
-            _say(f"warning: {leak}")
+            say(f"warning: {leak}")
 
 
 def _tell_of_search(ready: Any) -> None:
@@ -128,11 +128,7 @@ def _tell_of_search(ready: Any) -> None:
     space = ", ".join(f"{name} {search_space.range_text(sampler)}" for name, sampler in ready.search_space.items())
     begins = beginning_text(described(ready.tuner), ready.max_trial_number)
     lines = [f"searching {space}", f"each trial: {ready.trial_command}", begins]
-    _say("\n".join(filter(None, lines)))
-
-
-def _say(text: str) -> None:
-    print(wrapped(text, sys.stderr), file=sys.stderr)
+    say("\n".join(filter(None, lines)))
 
 
 def _relative(path: Path | None, loaded: Any) -> str | None:
@@ -161,7 +157,7 @@ def prepare_resumed(request: Request, held: ExitStack, experiment_id: str) -> Pr
     remaining, used = count_remaining(ready, trials), store.read_seconds(directory)
     choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, held)
     tell(ready, choice, remaining, used)
-    begun = [trial.params for trial in trials if not trial.ended or trial.result is None]
+    begun = [trial.params for trial in trials if not trial.ended]
     arguments = {"begun": begun} if config.begins_with_defaults(ready) else {}
     ready = config.changed(
         ready, trial_concurrency=choice.concurrency, seed_moved_by=len(trials), tuner_arguments=arguments

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cifar.console import wrapped
+from cifar.console import say
 from cifar.search.experiment import Experiment
 from cifar.system.durations import duration_text
 from cifar.trials.leaderboard import accuracy_text, params_text, why_no_better
@@ -49,9 +49,10 @@ class Progress:
             if trial.ended and trial.id not in self._shown:
                 self._shown.add(trial.id)
                 if self._bar.disable:
-                    self.tell(f"{_short_line(trial)}; {len(self._shown)}{self._total()}, {left}; {_best_short(trials)}")
+                    count = f"{len(self._shown)}{self._total()}"
+                    self.tell(f"{ended_line(trial)}; {count}, {left}; {_best_short(trials)}")
                 else:
-                    self.tell(ended_line(trial, trials))
+                    self.tell(ended_line(trial, tried(trial, trials)))
         if not self._bar.disable:
             self._bar.n = self._share(trials)
             self._bar.set_description_str(f"{self._counts(trials)}; {left}")
@@ -59,7 +60,7 @@ class Progress:
 
     def tell(self, line: str) -> None:
         """A line above what changes."""
-        tqdm.write(wrapped(line, sys.stderr), file=sys.stderr)
+        say(line)
 
     def _show_below(self, texts: Sequence[str]) -> None:
         while len(self._below) < len(texts):
@@ -117,18 +118,16 @@ def running_lines(trials: Sequence[Trial], epochs: Epochs) -> Iterator[str]:
         yield f"  and {len(running) - _MOST_RUNNING} more are running"
 
 
-def ended_line(trial: Trial, trials: list[Trial]) -> str:
-    """A trial that has ended: how well, what it tried, and how it ended where that was not as planned."""
+def ended_line(trial: Trial, tried: str = "") -> str:
+    """A trial that has ended: how well, what it tried if that is given, and how it ended where not as planned."""
+    end, what = ending(trial), f" ({tried})" if tried else ""
+    return f"trial {trial.number}: {accuracy_text(trial)}{what}{'' if end == 'ok' else f', {end}'}"
+
+
+def tried(trial: Trial, trials: list[Trial]) -> str:
+    """Its parameters, or which trial it repeats."""
     repeated = _repeated(trial, trials)
-    what = params_text(trial) if repeated is None else f"trial {repeated.number} again, seed {trial.params['seed']}"
-    end = ending(trial)
-    return f"trial {trial.number}: {accuracy_text(trial)} ({what}){'' if end == 'ok' else f', {end}'}"
-
-
-def _short_line(trial: Trial) -> str:
-    """For a pipe: how well, and whether it failed or was stopped; `cifar trials` says what it tried."""
-    end = "" if trial.status == "ok" else f", {trial.status.replace('_', ' ')}"
-    return f"trial {trial.number}: {accuracy_text(trial)}{end}"
+    return params_text(trial) if repeated is None else f"trial {repeated.number} again, seed {trial.params['seed']}"
 
 
 def _repeated(trial: Trial, trials: list[Trial]) -> Trial | None:

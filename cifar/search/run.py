@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cifar.console import wrapped
+from cifar.console import show
 from cifar.search.algorithms import resume_problem
 from cifar.search.experiment import Experiment, running
 from cifar.search.facts import write_facts
@@ -100,7 +100,7 @@ def follow(experiment: Experiment, interrupted: Callable[[], bool]) -> str | Non
 
 def _print_summary(experiment: Experiment, trials: list[Trial]) -> None:
     text = f"{leaderboard(trials, experiment.directory, rows=10)}\nsaved in {short(experiment.directory)}"
-    print(wrapped(text, sys.stdout), flush=True)
+    show(text)
 
 
 def _print_how_to_resume(prepared: Prepared, resume_command: str) -> None:

@@ -8,12 +8,13 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from cifar.errors import RequestError
 from cifar.system.files import is_directory, is_file
-from cifar.training.hparams import Hparams, command_hparams
+from cifar.training.hparams import Hparams, command_hparams, option
 
 _SHELL_WORDS = ("exec", "command", "time", "env")  # a program follows them
 
@@ -47,6 +48,22 @@ def command_problems(command: str, directory: Path, is_local: bool) -> Iterator[
         unknown = [name for name in names if name in others and name != "--data"]
         if unknown and script and Path(script).name == "trial.py":
             yield f"trialCommand: in a search trial.py takes no {', '.join(unknown)}"
+
+
+def with_options(command: str, hparams: Mapping[str, object]) -> str:
+    """A trial command with these hyperparameters, in place of what it said of them."""
+    known, _ = command_hparams(command)
+    for name, value in hparams.items():
+        if known.get(name) != value:
+            command = f"{_without_option(command, name)} {option(name, value)}"
+    return command
+
+
+def _without_option(command: str, name: str) -> str:
+    """A trial command without an option of that name; one that is left all the same loses to a later one."""
+    spelt = name.replace("_", "[-_]")
+    flag = {spec.name: spec.type for spec in fields(Hparams)}[name] == "bool"
+    return re.sub(rf"\s--(no-)?{spelt}(?=\s|$)" if flag else rf"\s--{spelt}[=\s]\s*[^\s-]\S*", "", command)
 
 
 def script_of(words: Sequence[str]) -> str | None:

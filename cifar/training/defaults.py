@@ -14,7 +14,9 @@ _EPOCHS_POWER = 0.5  # of how many times fewer the images are, by which there ar
 # 16 epochs, 400 steps are worth 6 points more than 100.
 _FEWEST_STEPS = 400
 _SMALLEST_BATCH = {"fast": 16}  # which normalises by the images of a batch; of other networks 4
-_MOST_GROWN = 10.0  # how much further an image may move the parameters than by the recipe: beyond it trainings diverge
+# How much further an image may move the parameters than by the recipe. Trainings of fast that show 80 to 400 images in
+# all have 9 to 17 points more with this limit than without (three classes, three seeds); those of net have not.
+_MOST_GROWN = {"fast": 10.0}
 _FALLING = 2.0  # a rate that falls is half as high in the mean as at its peak
 
 
@@ -45,7 +47,7 @@ def for_budget(given: Mapping[str, object], images: int) -> Hparams:
     lr = asked.lr
     if "lr" not in given and asked.optimizer == "sgd":
         lr *= batch_size / recipe.batch_size * (1 - asked.momentum) / (1 - recipe.momentum)
-        lr *= min(_MOST_GROWN, math.sqrt(max(1.0, recipe.epochs * RECIPES_IMAGES / seen)))
+        lr *= min(_MOST_GROWN.get(asked.model, math.inf), math.sqrt(max(1.0, recipe.epochs * RECIPES_IMAGES / seen)))
         lr *= _FALLING if asked.schedule == "triangular" != recipe.schedule else 1.0
         lr = float(f"{lr:.2g}")
     return Hparams.from_params({**given, "epochs": asked.epochs, "batch_size": batch_size, "lr": lr})

@@ -251,6 +251,12 @@ def add_arguments(
         _add_argument(groups[name], spec, f" (default: {_defaults(spec)})" if defaults else "")
 
 
+def command_model(command: str) -> str:
+    """The network that a trial command trains."""
+    given, _ = command_hparams(command)
+    return str(given.get("model", "net"))
+
+
 def command_size(command: str) -> int:
     """The pixels a side with which a trial command trains."""
     given, _ = command_hparams(command)

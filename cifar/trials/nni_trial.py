@@ -12,14 +12,13 @@ import logging
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cifar.console import wrapped
+from cifar.console import show
 from cifar.data.datasets import Dataset, Splits
 from cifar.errors import RequestError
 from cifar.system import environment
@@ -65,7 +64,7 @@ class NniTrial:
 
     def say(self, text: str) -> None:
         if self.processes.is_main:
-            print(wrapped(text, sys.stdout), flush=True)
+            show(text)
 
     def next_params(self) -> dict[str, object]:
         """This trial's parameters as the manager recorded them, also written to params.json; {} outside NNI."""

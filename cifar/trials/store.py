@@ -207,7 +207,7 @@ class EpochReader:
             for row, trial_id, number, data in database.epochs_since(self._experiment, self._row):
                 self._row = row
                 metrics = json.loads(json.loads(data))
-                if isinstance(metrics, dict):  # another program's trials may report numbers alone
+                if isinstance(metrics, dict) and "default" in metrics:  # another program's trials may report anything
                     self._latest[str(trial_id)] = int(number) + 1, float(metrics["default"])
         return self._latest
 

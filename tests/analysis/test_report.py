@@ -16,7 +16,7 @@ from experiments import ROOT
 from playwright.sync_api import sync_playwright
 
 from cifar.analysis.best import Budget, best
-from cifar.analysis.report import report, summary
+from cifar.analysis.report import report
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
@@ -281,9 +281,10 @@ def test_a_network_that_is_no_better_than_guessing_is_no_answer(tmp_path: Path) 
         "tests": [{"data": "digits", "images": 10, "confusion": [[5, 0], [5, 0]], **mean}],
     }
     (experiment / "best.json").write_text(json.dumps(answer))
-    report(experiment, tmp_path / "report.html", "digits", running=False)
+    first = report(experiment, tmp_path / "report.html", "digits", running=False)
     text = " ".join(Page(tmp_path / "report.html").text.split())
     assert "<p>nothing: no network was found that beats guessing;" in text
     assert "trial 0, confirmed" not in text
     assert "The only one that trains" in text
-    assert summary(experiment).startswith("use nothing: no network was found that beats guessing")
+    assert first.text.startswith("use nothing: no network was found that beats guessing")
+    assert "cifar predict" not in text and "width 4" not in first.text

@@ -61,8 +61,8 @@ def test_each_trial_that_ends_has_one_line_with_all_that_counts(
     rest = "about 2 min left; best 80.0% in trial 2"
     assert lines == [
         f"trial 1: 50.0%; 1 of 10, {rest}",
-        f"trial 2: 80.0%, stopped early; 2 of 10, {rest}",
-        f"trial 3: none, error; 3 of 10, {rest}",
+        f"trial 2: 80.0%, stopped early (see its trial.stderr); 2 of 10, {rest}",
+        f"trial 3: none, error (see its trial.stderr); 3 of 10, {rest}",
     ]
 
 
@@ -97,8 +97,11 @@ def test_durations_read_as_people_say_them() -> None:
 def test_a_repeat_says_which_trial_it_repeats() -> None:
     first, other, again = trial(0, 0.5), trial(1, 0.8), trial(2, 0.7)
     again = replace(again, params={**first.params, "seed": 5002})
-    assert progress.ended_line(again, [first, other, again]) == "trial 2: 70.0% (trial 0 again, seed 5002)"
-    assert progress.ended_line(other, [first, other, again]) == "trial 1: 80.0% (lr 0.1)"
+    assert (
+        progress.ended_line(again, progress.tried(again, [first, other, again]))
+        == "trial 2: 70.0% (trial 0 again, seed 5002)"
+    )
+    assert progress.ended_line(other, progress.tried(other, [first, other, again])) == "trial 1: 80.0% (lr 0.1)"
 
 
 def test_a_trial_that_answers_one_class_is_not_just_ok() -> None:
@@ -107,7 +110,7 @@ def test_a_trial_that_answers_one_class_is_not_just_ok() -> None:
     constant.result["metrics"]["predicted_classes"] = 1
     constant.result["data"] |= {"largest_class_share": 0.6, "classes": 3}
     said = "60.0% (lr 0), but every image gets the same class; guessing the largest class gets 60.0%"
-    assert progress.ended_line(constant, [constant]).endswith(said)
+    assert progress.ended_line(constant, progress.tried(constant, [constant])).endswith(said)
 
 
 class Terminal(io.StringIO):

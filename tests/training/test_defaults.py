@@ -68,3 +68,10 @@ def test_of_fewer_images_there_are_more_epochs(model: str, epochs: int) -> None:
     assert for_data(given, 2_000).epochs == round(epochs * 22.5**0.5)
     assert for_data({**given, "epochs": 3}, 2_000).epochs == 3
     assert for_data({**given, "schedule": "triangular"}, 45_000).lr == Hparams(model=model).lr
+
+
+def test_very_few_images_do_not_move_fast_without_an_end() -> None:
+    recipe = for_budget({"model": "fast"}, 45_000)
+    few = for_budget({"model": "fast", "epochs": 1}, 20)
+    assert few.lr / few.batch_size == pytest.approx(10 * recipe.lr / recipe.batch_size, rel=0.05)
+    assert for_budget({"epochs": 1}, 20).lr == pytest.approx(0.001 * 4500**0.5, rel=0.05)

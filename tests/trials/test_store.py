@@ -197,4 +197,5 @@ def test_the_latest_epoch_of_each_trial_is_read_once(tmp_path: Path) -> None:
         fake.add_trial(connection, experiment, 2, accuracy=0.6, epochs=2)
         connection.execute("update MetricData set data = 'gone' where trialJobId = 'trial0'")
         connection.execute("insert into MetricData values (1, 'other', 'x', 'PERIODICAL', 0, '\"0.5\"')")
+        connection.execute("insert into MetricData values (1, 'more', 'x', 'PERIODICAL', 0, '\"{}\"')")
     assert reader.latest() == {"trial0": (4, 0.8), "trial1": (1, 0.5), "trial2": (2, 0.6)}
