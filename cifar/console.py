@@ -16,6 +16,8 @@ from typing import NoReturn, TextIO
 from prettytable import PrettyTable, TableStyle
 from tqdm import tqdm
 
+_BEGINNING = 7  # letters of a long name above a narrow column
+
 
 def run(main: Callable[[], int]) -> int:
     """Run a program's main function, and return its exit code; 1 where nobody reads on, as in `cifar trials | head`."""
@@ -72,12 +74,12 @@ def plain_table(names: Sequence[str]) -> PrettyTable:
 
 
 def as_wide_as_the_terminal(table: PrettyTable, least_important: Sequence[str]) -> str:
-    """The table; on a narrow terminal with names in several lines, and without these columns, from the first on."""
+    """The table; on a narrow terminal with long names cut short, and without these columns, from the first on."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     text = str(table)
     if width is not None and _width(text) > width:
-        table.field_names = [re.sub("[_ ]", "\n", name) for name in table.field_names]
-        least_important = [re.sub("[_ ]", "\n", name) for name in least_important]
+        least_important = [_cut_short(name) for name in least_important]
+        _rename(table, [_cut_short(name) for name in table.field_names])
         text = str(table)
     for name in (name for name in least_important if name in table.field_names):
         if width is None or _width(text) <= width:
@@ -85,6 +87,20 @@ def as_wide_as_the_terminal(table: PrettyTable, least_important: Sequence[str]) 
         table.del_column(name)
         text = str(table)
     return text
+
+
+def _cut_short(name: str) -> str:
+    """Of a hyperparameter: its values are seldom as wide."""
+    return f"{name[:_BEGINNING]}…" if "_" in name else name
+
+
+def _rename(table: PrettyTable, names: Sequence[str]) -> None:
+    """Each column stays on its side, which PrettyTable would forget."""
+    if len({*names}) == len(names):
+        sides = [table.align[name] for name in table.field_names]
+        table.field_names = [*names]
+        for name, side in zip(names, sides, strict=True):
+            table.align[name] = side
 
 
 def first_that_fits(*texts: str) -> str:
@@ -95,7 +111,7 @@ def first_that_fits(*texts: str) -> str:
 
 
 def _width(text: str) -> int:
-    return max(len(line.rstrip()) for line in text.splitlines())
+    return max((len(line.rstrip()) for line in text.splitlines()), default=0)
 
 
 def show(text: str) -> None:

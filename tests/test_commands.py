@@ -23,8 +23,10 @@ from cifar.__main__ import main, search_of
 from cifar.analysis import next_steps
 from cifar.console import Parser
 from cifar.data import datasets
+from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.options import COMMANDS
+from cifar.search.plan import Request
 from cifar.system.gpus import Gpu
 from cifar.training.hparams import Hparams
 from cifar.training.train import new_model
@@ -319,3 +321,35 @@ def test_a_model_file_is_described(
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "a model: network net of width 4, 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     assert out[1:] == ["trained on digits, 3 epochs; 32 x 32 pixels", "validation 50.0%"]
+
+
+def test_a_difference_that_may_be_chance_is_called_that(cifar: Cifar, experiments: Path) -> None:
+    fake.make(experiments / "less3", [{"accuracy": 0.79}, {"accuracy": 0.4}])
+    assert (
+        cifar("compare", "abc1", "less3")[1]
+        .splitlines()[-1]
+        .startswith("neither is shown to be better: they are 1.0 points ± ")
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "config", "hparams"),
+    [
+        ((), "searches/fast/config.yml", {"model": "fast"}),
+        (("--model", "net"), "config.yml", {"model": "net"}),
+        (("--config", "my.yml"), "my.yml", {}),
+    ],
+)
+def test_a_fit_searches_the_better_network_unless_told_otherwise(
+    arguments: tuple[str, ...], config: str, hparams: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = list[Request]()
+
+    def begin(request: Request, *_: object) -> None:
+        begun.append(request)
+        raise RequestError("no more is needed here")
+
+    monkeypatch.setattr("cifar.analysis.fit.begin", begin)
+    monkeypatch.setattr("cifar.system.gpus.list_gpus", list)
+    assert run_cifar(monkeypatch, "fit", "--data", "digits", *arguments) == 2
+    assert [(request.config_path, request.overrides.hparams) for request in begun] == [(Path(config), hparams)]

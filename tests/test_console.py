@@ -35,6 +35,26 @@ def test_on_a_narrow_terminal_the_least_important_columns_go_first(monkeypatch: 
     assert console.as_wide_as_the_terminal(table(), []).split()[0] == "number"
 
 
+def test_long_names_are_cut_short_and_leave_each_column_on_its_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_terminal(monkeypatch)
+    made = console.plain_table(["name", "accuracy ± 95%", "label_smoothing", "weight_decay"])
+    made.align["name"] = "l"
+    made.add_row(["a", "1", "2", "3"])
+    made.add_row(["long one", "10", "20", "30"])
+    heads, one, two = console.as_wide_as_the_terminal(made, ["weight_decay"]).splitlines()
+    assert heads.split() == ["name", "accuracy", "±", "95%", "label_s…"]
+    assert one.startswith("a ") and two.startswith("long one ")
+    assert one.index("1") == two.index("10") + 1 and one.index("2") == two.index("20") + 1
+
+
+def test_names_that_would_become_equal_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_terminal(monkeypatch)
+    made = console.plain_table(["label_smoothing_first", "label_smoothing_second"])
+    assert console.as_wide_as_the_terminal(made, []) == ""  # without a row
+    made.add_row(["1", "2"])
+    assert console.as_wide_as_the_terminal(made, []).split()[:2] == ["label_smoothing_first", "label_smoothing_second"]
+
+
 def test_in_a_pipe_a_table_has_all_its_columns() -> None:
     assert "parameters" in console.as_wide_as_the_terminal(table(), ["parameters"])
 

@@ -112,7 +112,7 @@ def _compared(*both: Summary) -> list[tuple[str, list[str]]]:
         ("validation ± 95%", [str(some.accuracy or "") for some in both]),
         ("cifar best", [_winner(some) for some in both]),
         ("  test ± 95%", [some.tested for some in both]),
-        ("  gain", [_gain(some.answer) for some in both]),
+        ("  over defaults", [_gain(some.answer) for some in both]),
     ]
 
 
@@ -138,7 +138,7 @@ def _winner(some: Summary) -> str:
 
 def _gain(answer: dict[str, Any] | None) -> str:
     gain = answer and answer.get("gain")
-    return f"{answers.points(gain)} over the defaults" if gain else ""
+    return answers.points(gain) if gain else ""
 
 
 def _verdict(first: Summary, second: Summary) -> str:

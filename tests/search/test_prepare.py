@@ -9,7 +9,7 @@ import pytest
 from conftest import MakeFolder
 
 from cifar.errors import RequestError
-from cifar.search.prepare import _refuse_other_defaults, _tell_of_data
+from cifar.search.prepare import _fit_space, _refuse_other_defaults, _tell_of_data
 from cifar.trials import store
 
 
@@ -61,3 +61,14 @@ def test_a_search_says_how_it_reads_a_folder(make_folder: MakeFolder, capsys: py
     assert "left out, not in the folders train, val or test: 3 files in extra\n" in err
     assert "images to validate on, a difference below" in err
     assert "--no-flip" in err
+
+
+def test_a_space_that_moved_with_the_folder_is_no_longer_that_of_its_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """Or each resume would say that the file differs from what is searched."""
+    sampler = {"_type": "qloguniform", "_value": [64, 1024, 64]}
+    ready = SimpleNamespace(search_space={"batch_size": sampler}, trial_command="python trial.py --model fast")
+    assert _fit_space(ready, Path("space.json"), 45_000) == Path("space.json")
+    assert capsys.readouterr().err == ""
+    assert _fit_space(ready, Path("space.json"), 500) is None
+    assert ready.search_space["batch_size"]["_value"][1] < 1024
+    assert "batch_size 16 to " in capsys.readouterr().err
