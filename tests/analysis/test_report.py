@@ -16,7 +16,7 @@ from experiments import ROOT
 from playwright.sync_api import sync_playwright
 
 from cifar.analysis.best import Budget, best
-from cifar.analysis.report import report
+from cifar.analysis.report import _model_to_show, report
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
@@ -24,7 +24,7 @@ from cifar.inference import model_file
 from cifar.search import config
 from cifar.training.hparams import Hparams
 from cifar.training.train import new_model
-from cifar.trials import top_models
+from cifar.trials import store, top_models
 
 CHROMIUM = shutil.which("chromium")
 TRIALS: list[dict[str, Any]] = [
@@ -288,3 +288,13 @@ def test_a_network_that_is_no_better_than_guessing_is_no_answer(tmp_path: Path) 
     assert "The only one that trains" in text
     assert first.text.startswith("use nothing: no network was found that beats guessing")
     assert "cifar predict" not in text and "width 4" not in first.text
+
+
+def test_the_pictures_are_by_the_winner_where_its_network_was_kept(tmp_path: Path) -> None:
+    experiment = fake.make(tmp_path / "made", [{"accuracy": 0.5}, {"accuracy": 0.6}])
+    for trial, accuracy in (("trial0", 0.5), ("trial1", 0.6)):
+        keep_model(experiment, trial, accuracy)
+    trials = store.read_trials(experiment)
+    assert _model_to_show(experiment, trials, None)[1] == "the network of trial 1"
+    assert _model_to_show(experiment, trials, {"winner": "trial0"})[1] == "the network of trial 0"
+    assert _model_to_show(experiment, trials, {"winner": "defaults"})[1] == "the network of trial 1"
