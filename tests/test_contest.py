@@ -14,7 +14,7 @@ from benchmarks.contest.live import MATCHES, Run
 from benchmarks.contest.live_runs import Outcome, Room
 from benchmarks.table import summary
 from benchmarks.table.plan import PLANS
-from cifar.analysis import fit
+from cifar.analysis import last_training
 
 
 def outcome(accuracy: float) -> Outcome:
@@ -65,7 +65,9 @@ def test_a_contender_ends_in_its_time_with_networks(tmp_path: Path, contender: s
         assert found.trials > 3
     # What random search finds in so short a time depends on how busy the machine is; it beats guessing, 10 %.
     assert found.test_accuracy > (0.8 if contender == "the defaults" else 0.2)
-    assert found.seconds > 0.5 * seconds or found.hparams["epochs"] == fit.MOST_EPOCHS  # more would teach nothing
+    assert (
+        found.seconds > 0.5 * seconds or found.hparams["epochs"] == last_training.MOST_EPOCHS
+    )  # more would teach nothing
     assert found.seconds < 1.2 * seconds
 
 

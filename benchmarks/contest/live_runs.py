@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.contest.replay import Policy
-from cifar.analysis import answer, fit
+from cifar.analysis import answer, fit, last_training
 from cifar.analysis.configurations import Configuration
 from cifar.analysis.final_test import read_test_images
 from cifar.analysis.retrain import Failed, Trainer
@@ -155,8 +155,8 @@ class Room:
 
     def _last_networks(self, params: dict[str, Any], image_seconds: float, trials: int) -> Outcome:
         left = self._seconds * (1 - fit.SPARE) - self._used()
-        shown = min(left / image_seconds, fit.MOST_EPOCHS * self._images)
-        epochs, per_epoch = fit.budget_of(shown, self._images)
+        shown = min(left / image_seconds, last_training.MOST_EPOCHS * self._images)
+        epochs, per_epoch = last_training.budget_of(shown, self._images)
         longer = {**params, "epochs": epochs, "images_per_epoch": per_epoch}
         hparams = self._fitting(longer) if trials else augmentation.fitting(
             defaults.for_budget(longer, self._images), self._data_name

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from prettytable import PrettyTable
 
-from cifar.analysis.configurations import DEFAULTS, Configuration
+from cifar.analysis.configurations import DEFAULTS, RESIZED, Configuration
 from cifar.analysis.confirm import Confirmed, Rule
 from cifar.analysis.final_test import FinalTest
 from cifar.analysis.statistics import Mean
@@ -133,10 +133,12 @@ def points(difference: Mapping[str, float]) -> str:
 
 def _titles(answer: Answer) -> list[str]:
     """One for each round; networks that are validated and final at once have had one at the final budget."""
-    final = answer.finals[0].hparams
-    shown = f"{final.images_per_epoch:,} images" if final.images_per_epoch else "all images"
-    long = f"at the final budget, {final.epochs} epochs of {shown}:"
-    return ["at the search's budget:", long] if answer.trained_on_validation else [long]
+    final = f"at the final budget, {answer.winner.budget_text}:" if _is_one_budget(answer.decisive) else "in the end:"
+    return ["at the search's budget:", final] if answer.trained_on_validation else [final]
+
+
+def _is_one_budget(confirmed: Confirmed) -> bool:
+    return len({some.configuration.budget_text for some in confirmed.candidates}) == 1
 
 
 def _how_it_won(answer: Answer) -> str:
@@ -163,14 +165,18 @@ def why_no_answer(answer: Answer) -> str:
 
 
 def _candidates_table(confirmed: Confirmed) -> PrettyTable:
-    table = plain_table(["configuration", "trial", "in the search", f"{_tuned(confirmed)} ± 95%", "tie", "seconds"])
+    trained = [] if _is_one_budget(confirmed) else ["trained"]
+    table = plain_table(
+        ["configuration", *trained, "trial", "in the search", f"{_tuned(confirmed)} ± 95%", "tie", "seconds"]
+    )
     table.align["configuration"] = "l"
     for candidate in confirmed.ranked:
         configuration, tie = candidate.configuration, "=" if _is_tied(candidate.id, confirmed) else ""
         found = "" if configuration.found is None else f"{configuration.found:.1%}"
-        trial = "" if candidate.id == DEFAULTS else candidate.id
+        trial = "" if candidate.id in (DEFAULTS, RESIZED) else candidate.id
         accuracy = confirmed.accuracy(candidate)
-        table.add_row([configuration.name, trial, found, str(accuracy), tie, f"{candidate.seconds:.1f}"])
+        budget = [configuration.budget_text] if trained else []
+        table.add_row([configuration.name, *budget, trial, found, str(accuracy), tie, f"{candidate.seconds:.1f}"])
     return table
 
 

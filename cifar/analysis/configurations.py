@@ -16,14 +16,14 @@ from cifar.trials.leaderboard import param_text
 from cifar.trials.store import Trial, best_first
 from cifar.trials.ties import ties
 
-DEFAULTS = "defaults"
+DEFAULTS, RESIZED = "defaults", "defaults-resized"  # ids: as they are, and at a width that suits the time
 MOST_LEADERS = 5  # of a search, that are trained again
 _FIRST_SEED = 1000  # far from the seeds that most searches use
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Hyperparameters whose seed is yet to be chosen; `id` is that of their trial, or `defaults`."""
+    """Hyperparameters whose seed is yet to be chosen; `id` is that of their trial, or one of the defaults."""
 
     id: str
     name: str  # for people: "trial 17"
@@ -35,6 +35,11 @@ class Configuration:
     @property
     def params_text(self) -> str:
         return ", ".join(f"{name} {param_text(value)}" for name, value in self.params.items())
+
+    @property
+    def budget_text(self) -> str:
+        images = f"{self.hparams.images_per_epoch:,}" if self.hparams.images_per_epoch else "all"
+        return f"{self.hparams.epochs} epochs of {images} images"
 
     @property
     def unseeded(self) -> Hparams:

@@ -7,19 +7,20 @@ training and the defaults train with new seeds; nothing of it is trained twice.
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from cifar.analysis import best
-from cifar.analysis.configurations import Configuration, new_seeds, of_defaults, of_trial, size_of
+from cifar.analysis.configurations import Configuration, new_seeds, size_of
 from cifar.analysis.confirm import MOST_ACCURATE
+from cifar.analysis.last_training import SEEDS, planned
 from cifar.analysis.retrain import Failed
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
@@ -28,28 +29,11 @@ from cifar.search.plan import Request
 from cifar.search.prepare import Prepared, claim_stopped, prepare_new, prepare_resumed
 from cifar.search.run import search
 from cifar.system.files import read_json, short, write_json
-from cifar.training.hparams import command_size
+from cifar.training.hparams import Hparams, command_size
 from cifar.trials import layout, store
-from cifar.trials.store import Trial, best_first
 
 SEARCH_SHARE = 0.4  # of the time
-_SEEDS = 2
 SPARE = 0.04  # of the time, for what is foreseen badly, the test images and the report
-MOST_EPOCHS = 100
-_FEWEST_PARTS = 4  # epochs of a training that has no time to see all images so often
-_LEADERS = 20  # of the search, among which the finalist is chosen
-# The error falls with this power of the images shown, as a wide network's does that has 39 % wrong after 40,000 of them
-# (results/table.md) and 21 % after 360,000 (results/README.md); the learning rate that is best falls about as much.
-_ERROR_POWER = _RATE_POWER = 0.25
-
-
-@dataclass(frozen=True)
-class Final:
-    """What trains to the end: a trial's configuration, if there is one, and the defaults, on so many images."""
-
-    trial: str | None
-    epochs: int
-    images_per_epoch: int
 
 
 @dataclass(frozen=True)
@@ -59,18 +43,25 @@ class Clock:
     limit: float
     used: float = 0.0
     searched: bool = False
-    final: Final | None = None
+    last: list[Configuration] | None = None  # what trains to the end
 
     @staticmethod
     def read(experiment: Path) -> Clock:
         content = read_json(layout.fit(experiment))
         if content is None:
             raise RequestError(f"experiment {experiment.name} was not begun by cifar fit: use cifar best")
-        final = content["final"]
-        return Clock(content["limit"], content["used"], content["searched"], Final(**final) if final else None)
+        try:
+            last = content["last"] and [_configuration(some) for some in content["last"]]
+            return Clock(content["limit"], content["used"], content["searched"], last)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RequestError(f"{layout.fit(experiment)} is of another version: {error!r}") from None
 
     def write(self, experiment: Path) -> None:
         write_json(layout.fit(experiment), asdict(self))
+
+
+def _configuration(record: Mapping[str, Any]) -> Configuration:
+    return Configuration(**{**record, "hparams": Hparams.from_params(record["hparams"])})
 
 
 def begin(request: Request, limit: float, held: ExitStack) -> Prepared:
@@ -129,19 +120,16 @@ def _seconds_here() -> float:
 
 
 def _finish(experiment: Path, dataset: Dataset) -> int:
-    trials, images = store.read_trials(experiment), len(datasets.split(dataset).train)
-    tests = best.load_tests(dataset)
-    clock = Clock.read(experiment)
-    if clock.final is None:
+    tests, clock = best.load_tests(dataset), Clock.read(experiment)
+    if clock.last is None:
         left = clock.limit * (1 - SPARE) - clock.used - _seconds_here()
-        clock = replace(clock, final=_planned(experiment, trials, images, left))
+        clock = replace(clock, last=planned(experiment, dataset, left))
         clock.write(experiment)
-    assert clock.final is not None
-    racing = [*_racing(experiment, trials, dataset.name, images, clock.final)]
-    _say_what_follows(racing, clock.final)
-    seeds = new_seeds(trials, _SEEDS)
-    with best.training(experiment, dataset, len(racing) * len(seeds)) as trainer:
-        confirmed = best.hold_round(trainer, racing, seeds, "fit", MOST_ACCURATE)
+    assert clock.last is not None
+    _say_what_follows(clock.last)
+    seeds = new_seeds(store.read_trials(experiment), SEEDS)
+    with best.training(experiment, dataset, len(clock.last) * len(seeds)) as trainer:
+        confirmed = best.hold_round(trainer, clock.last, seeds, "fit", MOST_ACCURATE)
         finals = trainer.fitted_models(confirmed.winner.configuration, seeds)
     return best.conclude(experiment, dataset, [confirmed], MOST_ACCURATE, finals, tests, trained_on_validation=False)
 
@@ -159,81 +147,7 @@ def _report(experiment: Path, data_name: str) -> None:
     print(f"report: {short(out)}\ntook {used:,.0f} of {limit:,.0f} seconds")
 
 
-def _planned(experiment: Path, trials: Sequence[Trial], images: int, seconds: float) -> Final:
-    """The trial that promises most if it and the defaults train for so many seconds, and for how long they do.
-
-    They see at least as many images as the trials did, if need be beyond the time.
-    """
-    config = store.read_config(experiment)
-    known = ((config.get("tuner") or {}).get("classArgs") or {}).get("defaults")
-    ranked = best_first([*trials])
-    if not ranked:
-        raise Failed("no trial of the search has finished")
-    whole = [trial for trial in ranked if trial.status == "ok" and trial.params != known][:_LEADERS]
-    defaults = next((trial for trial in ranked if trial.params == known), ranked[0])
-    beside, at_once = _image_seconds(defaults, images), int(config.get("trialConcurrency", 1))
-
-    def shown(*image_seconds: float) -> float:
-        most = min(seconds / makespan(image_seconds, at_once), float(MOST_EPOCHS * images))
-        return max(most, _shown_planned(ranked[0], images))
-
-    if not whole:
-        return Final(None, *budget_of(shown(beside), images))
-    of_each = {trial.id: shown(_image_seconds(trial, images), beside) for trial in whole}
-    best_one = min(whole, key=lambda trial: expected_error(trial, images, of_each[trial.id]))
-    return Final(best_one.id, *budget_of(of_each[best_one.id], images))
-
-
-def makespan(seconds: Sequence[float], at_once: int) -> float:
-    """How long trainings of so many seconds take, each with every seed, in this order and so many at once."""
-    ends = [0.0] * at_once
-    for each in seconds:
-        for _ in range(_SEEDS):
-            ends[ends.index(min(ends))] += each
-    return max(ends)
-
-
-def expected_error(trial: Trial, images: int, shown: float) -> float:
-    """The share of validation images that the trial's configuration would get wrong if it saw so many images."""
-    grown = max(1.0, shown / _shown_planned(trial, images))
-    wrong: float = (1.0 - (trial.accuracy or 0.0)) * grown**-_ERROR_POWER
-    return wrong
-
-
-def budget_of(shown: float, images: int) -> tuple[int, int]:
-    """Epochs and images per epoch that show about so many images."""
-    epochs = max(_FEWEST_PARTS, math.ceil(shown / images))
-    return epochs, max(1, min(images, int(shown / epochs)))
-
-
-def _image_seconds(trial: Trial, images: int) -> float:
-    result = trial.result or {}
-    epochs = int(result.get("epochs", 0))
-    shown = epochs * of_trial(trial).hparams.epoch_images(images)
-    return float(result["seconds"]) / shown if shown else 0.0
-
-
-def _shown_planned(trial: Trial, images: int) -> float:
-    hparams = of_trial(trial).hparams
-    return float(hparams.epochs * hparams.epoch_images(images))
-
-
-def _racing(
-    experiment: Path, trials: Sequence[Trial], data_name: str, images: int, final: Final
-) -> Iterator[Configuration]:
-    """The trial's configuration and the defaults, fitted to the final training."""
-    epochs, per_epoch = final.epochs, final.images_per_epoch
-    for trial in (trial for trial in trials if trial.id == final.trial):
-        found = of_trial(trial)
-        shrunk = (epochs * per_epoch / _shown_planned(trial, images)) ** -_RATE_POWER
-        lr = found.hparams.lr * min(1.0, shrunk)
-        hparams = replace(found.hparams, epochs=epochs, images_per_epoch=per_epoch, lr=lr)
-        params = {name: lr if name == "lr" else value for name, value in found.params.items()}
-        yield replace(found, hparams=hparams, params=params)
-    yield of_defaults(experiment, data_name, images, epochs=epochs, images_per_epoch=per_epoch)
-
-
-def _say_what_follows(racing: Sequence[Configuration], final: Final) -> None:
-    who = " and ".join(some.name for some in racing)
-    shown = f"{final.epochs} epochs of {final.images_per_epoch:,} images"
-    print(f"training {who} with {_SEEDS} new seeds each, for {shown}", file=sys.stderr)
+def _say_what_follows(last: Sequence[Configuration]) -> None:
+    each = "with" if len(last) == 1 else "each with"
+    told = [f"{some.name} ({some.budget_text})" for some in last]
+    print(f"training {' and '.join(told)}, {each} {SEEDS} new seeds", file=sys.stderr)

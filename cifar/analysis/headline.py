@@ -9,7 +9,7 @@ from typing import Any
 
 from cifar.analysis import answer as answers
 from cifar.analysis import next_steps
-from cifar.analysis.configurations import DEFAULTS
+from cifar.analysis.configurations import DEFAULTS, RESIZED
 from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.trials import layout
@@ -71,7 +71,8 @@ def _of_leader(experiment: Path, trials: list[Trial], noise: SeedNoise, data_nam
 
 def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any], data_name: str) -> Headline:
     numbers, winner, test = {trial.id: trial.number for trial in trials}, answer["winner"], answer["tests"][0]
-    name = "the recipe's defaults" if winner == DEFAULTS else f"trial {numbers.get(winner, winner)}"
+    names = {DEFAULTS: "the recipe's defaults", RESIZED: "the recipe's defaults at another width"}
+    name = names.get(winner, f"trial {numbers.get(winner, winner)}")
     tied, images = len(answer["tied"]), f"{test['images']:,} test images ({test['data']})"
     sure = "Better than each of the others" if tied == 1 else f"One of {tied} that tie for first"
     if len(answer["candidates"]) == 1:

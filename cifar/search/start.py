@@ -16,7 +16,8 @@ from cifar.trials import store
 Params = dict[str, Any]
 
 _LEADERS = 3  # of an earlier experiment
-SHIPPED_BATCH_SIZES = ([4, 128, 4], [64, 1024, 64], [256, 2048, 256])  # low end, high end and step
+SHIPPED_WIDTHS = ([4, 32, 2], [8, 32, 4], [32, 128, 16])  # low end, high end and step
+SHIPPED_BATCH_SIZES = ([4, 128, 4], [64, 1024, 64], [256, 2048, 256])  # likewise
 _SMALLEST_STEP, _FEWEST_STEPS = 4, 25  # of batch sizes; of a trial's optimizer with the largest
 
 

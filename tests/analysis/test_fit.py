@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cifar.analysis import fit
-from cifar.analysis.fit import Clock, Final
+from cifar.analysis.configurations import Configuration
+from cifar.analysis.fit import Clock
 from cifar.data import datasets
 from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.search.budget import of_trial
 from cifar.search.forecast import Throughput
-from cifar.trials import layout, store
+from cifar.training.hparams import Hparams
+from cifar.trials import layout
 
 IMAGES = len(datasets.split(datasets.load("digits")).train)
 DIGITS = {"fingerprint": datasets.load("digits").fingerprint}
@@ -51,20 +53,6 @@ def with_seconds(experiment: Path, *seconds: float) -> None:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": some}))
 
 
-@pytest.mark.parametrize(("at_once", "seconds"), [(1, 26.0), (2, 13.0), (3, 10.0), (4, 10.0)])
-def test_trainings_side_by_side_take_so_long(at_once: int, seconds: float) -> None:
-    assert fit.makespan([10.0, 3.0], at_once) == seconds
-
-
-@given(st.floats(1, 1e9), st.integers(1, 10**6))
-def test_a_budget_shows_about_as_many_images_as_there_is_time_for(shown: float, images: int) -> None:
-    epochs, per_epoch = fit.budget_of(shown, images)
-    assert epochs >= 4
-    assert 1 <= per_epoch <= images
-    assert epochs * per_epoch <= max(shown, epochs)
-    assert epochs * (per_epoch + 1) > shown * 0.999999
-
-
 @given(st.floats(1, 1e5), st.integers(1, 64), st.floats(1e-6, 1.0), st.floats(0.0, 30.0), st.integers(10, 10**6))
 def test_trials_fit_into_the_time_of_a_search(
     seconds: float, at_once: int, image_seconds: float, beside: float, images: int
@@ -78,33 +66,6 @@ def test_trials_fit_into_the_time_of_a_search(
     assert trials * each <= seconds * at_once * 1.000001
     if trial.epochs * per_epoch > 4 * min(500, images):
         assert trials >= 29
-
-
-def test_with_little_time_a_quick_network_wins_over_a_slow_one_that_is_a_little_better(tmp_path: Path) -> None:
-    experiment = made(tmp_path / "made", (0.5, 0.001, 6), (0.79, 0.02, 8), (0.8, 0.02, 32), tuner=WITH_DEFAULTS)
-    with_seconds(experiment, 5.0, 10.0, 100.0)
-    trials = store.read_trials(experiment)
-    short, long = (fit._planned(experiment, trials, IMAGES, seconds) for seconds in (150.0, 1e6))
-    assert (short.trial, long.trial) == ("trial1", "trial2")
-    assert short.epochs * short.images_per_epoch * (10 + 5) / (2 * IMAGES) == pytest.approx(150.0, rel=0.01)
-    assert long.epochs == 100  # and no more: there is enough time
-
-
-def test_where_the_defaults_lead_another_one_meets_them_and_where_they_are_alone_nobody(tmp_path: Path) -> None:
-    led = made(tmp_path / "led", (0.8, 0.001, 6), (0.7, 0.02, 8), tuner=WITH_DEFAULTS)
-    assert fit._planned(led, store.read_trials(led), IMAGES, 150.0).trial == "trial1"
-    alone = made(tmp_path / "alone", (0.8, 0.001, 6), tuner=WITH_DEFAULTS)
-    final = fit._planned(alone, store.read_trials(alone), IMAGES, 150.0)
-    assert final.trial is None
-    (only,) = fit._racing(alone, store.read_trials(alone), "digits", IMAGES, final)
-    assert only.id == "defaults"
-
-
-@pytest.mark.parametrize("seconds", [-5.0, 0.001])
-def test_without_time_the_last_networks_see_as_many_images_as_the_trials_did(tmp_path: Path, seconds: float) -> None:
-    experiment = made(tmp_path / "made", (0.5, 0.001, 6), (0.7, 0.02, 8), tuner=WITH_DEFAULTS)
-    final = fit._planned(experiment, store.read_trials(experiment), IMAGES, seconds)
-    assert final.epochs * final.images_per_epoch == pytest.approx(2 * IMAGES, abs=4)
 
 
 def test_a_search_without_a_finished_trial_ends_with_a_sentence(tmp_path: Path) -> None:
@@ -122,7 +83,9 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
     Clock(30.0, used=25.0, searched=True).write(experiment)
     assert fit.go_on(experiment, "digits") == 0
     said = capsys.readouterr()
-    assert "training trial 1 and the defaults with 2 new seeds each, for" in said.err
+    budget = r"\(\d+ epochs of [\d,]+ images\)"
+    follows = rf"training trial 1 {budget} and the defaults {budget}, each with 2 new seeds"
+    assert re.search(follows, said.err)
     assert "\ngain over the defaults: " in said.out
     assert re.search(r"^at the final budget, \d+ epochs of [\d,]+ images:$", said.out, re.MULTILINE)
     assert "at the search's budget" not in said.out
@@ -130,14 +93,13 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
     assert "trained on the validation images too" not in said.out
     clock, answer = Clock.read(experiment), json.loads(layout.answer(experiment).read_text())
     assert clock.used == 26.0
-    assert clock.final is not None and clock.final.trial == "trial1"
+    assert clock.last is not None and [some.id for some in clock.last] == ["trial1", "defaults"]
     model = model_file.load(layout.best_model(experiment))
-    assert model.hparams.epochs == answer["final_epochs"] == clock.final.epochs
-    longer = [*fit._racing(experiment, store.read_trials(experiment), "digits", IMAGES, clock.final)]
-    assert longer[0].hparams.lr < 0.02  # smaller steps for a longer training
-    assert model.hparams in [replace(some.hparams, seed=1000) for some in longer]
+    assert model.hparams.epochs == answer["final_epochs"]
+    assert clock.last[0].hparams.lr < 0.02  # smaller steps for a longer training
+    assert model.hparams in [replace(some.hparams, seed=1000) for some in clock.last]
     page = " ".join((experiment / "report.html").read_text().split())
-    assert f"Trained {clock.final.epochs} epochs, then tested once." in page
+    assert f"Trained {model.hparams.epochs} epochs, then tested once." in page
     assert "on the validation images too" not in page
     assert "network net, 2 trials in " in page
     assert "its tuner begins with the defaults and near them" in page
@@ -152,12 +114,15 @@ def test_what_was_begun_without_a_time_limit_is_not_resumed_by_fit(tmp_path: Pat
         Clock.read(made(tmp_path / "made", (0.5, 0.01, 6)))
 
 
-def test_a_clock_is_read_as_it_was_written(tmp_path: Path) -> None:
-    clock = Clock(1800.0, 12.5, True, Final("abc", 8, 1274))
-    clock.write(tmp_path)
-    assert Clock.read(tmp_path) == clock
-    replace(clock, final=None).write(tmp_path)
-    assert Clock.read(tmp_path).final is None
+def test_a_clock_is_read_as_it_was_written_and_another_version_is_told(tmp_path: Path) -> None:
+    trial = Configuration("abc", "trial 3", Hparams(width=12, lr=0.03), {"width": 12.0, "lr": 0.03}, 0.5)
+    for last in (None, [trial, Configuration("defaults", "the defaults", Hparams(), {"width": 6, "lr": 0.001})]):
+        clock = Clock(1800.0, 12.5, True, last)
+        clock.write(tmp_path)
+        assert Clock.read(tmp_path) == clock
+    layout.fit(tmp_path).write_text('{"limit": 60, "used": 1, "searched": true, "final": null}')
+    with pytest.raises(RequestError, match="is of another version: KeyError"):
+        Clock.read(tmp_path)
 
 
 def fitted(home: Path, *arguments: str) -> Search:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +118,13 @@ SHIPPED = {
 }
 
 
-def test_the_batch_sizes_that_move_with_a_folder_are_those_of_the_shipped_spaces() -> None:
-    shipped = {tuple(space["batch_size"]["_value"]) for space in SHIPPED.values()}
-    assert shipped == {tuple(values) for values in start.SHIPPED_BATCH_SIZES}
+@pytest.mark.parametrize(
+    ("name", "ranges"), [("batch_size", start.SHIPPED_BATCH_SIZES), ("width", start.SHIPPED_WIDTHS)]
+)
+def test_the_ranges_that_move_with_a_folder_are_those_of_the_shipped_spaces(
+    name: str, ranges: Sequence[Sequence[int]]
+) -> None:
+    assert {tuple(space[name]["_value"]) for space in SHIPPED.values()} == {tuple(values) for values in ranges}
 
 
 @given(st.sampled_from([*SHIPPED]), st.integers(10, 100_000), st.integers(1, 30))

@@ -1,0 +1,176 @@
+"""What `cifar fit` trains to the end: which configurations, how long and how wide, in the time that is left.
+
+A search's trials are small. What one promises for a longer training of a wider network follows from a few rules, each
+with the measurement that it comes from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cifar.analysis.configurations import RESIZED, Configuration, of_defaults, of_trial
+from cifar.analysis.expected import expected
+from cifar.analysis.retrain import Failed
+from cifar.data import datasets
+from cifar.data.datasets import Dataset
+from cifar.search.search_space import Space, fits
+from cifar.search.start import SHIPPED_WIDTHS
+from cifar.training.defaults import for_data
+from cifar.training.hparams import Hparams, command_hparams
+from cifar.trials import store
+from cifar.trials.store import Trial, best_first
+
+SEEDS = 2
+MOST_EPOCHS = 100
+_FEWEST_PARTS = 4  # epochs of a training that has no time to see all images so often
+# The error falls with this power of the images shown, as a wide network's does that has 39 % wrong after 40,000 of them
+# (results/table.md) and 21 % after 360,000 (results/README.md); the learning rate that is best falls about as much.
+_ERROR_POWER = _RATE_POWER = 0.25
+# On few images more epochs than so many, or than the recipe's, do not pay, and a wider network does (results/width.md).
+_EPOCHS_ENOUGH = {"net": 48, "fast": 24}
+_WIDER, _WIDEST = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0), 128
+_WIDTH_POWER = 0.07  # of the width, with which the error falls at least
+_COST_POWER = 1.75  # with which its seconds grow at most
+_BATCH_MEMORY = 64 * 1024 * 32**2  # width x images x pixels of a batch: as much as the recipe of fast takes
+# A search of a few minutes seldom finds better than good defaults, and its luck says otherwise (results/leader.md).
+_SURE = 0.7
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trial's configuration at so many times its width, and what it would come to."""
+
+    trial: Trial
+    wider: float
+    shown: float  # images, in all epochs
+    growth: float  # of the error, a factor
+    shown_of_defaults: float
+
+
+def planned(experiment: Path, dataset: Dataset, seconds: float) -> list[Configuration]:
+    """The configuration that promises most if it and the defaults train for so many seconds, and the defaults.
+
+    The defaults train on as many images, if they do not take longer for that. The other one sees no fewer images than
+    its trial did, if need be beyond the time. It is the defaults alone where nothing is likely to be better. Failed
+    where no trial has finished.
+    """
+    plans = _Plans(experiment, dataset, seconds)
+    chosen = plans.chosen()
+    wider, plain = plans.configuration(chosen), plans.defaults(chosen.shown_of_defaults)
+    if wider.unseeded == plain.unseeded:
+        return [plans.defaults(plans.shown_alone())]
+    return [wider, plain]
+
+
+class _Plans:
+    """What could train in so many seconds, by the trials of an experiment."""
+
+    def __init__(self, experiment: Path, dataset: Dataset, seconds: float) -> None:
+        config, splits = store.read_config(experiment), datasets.split(dataset)
+        self._experiment, self._data_name, self._seconds = experiment, dataset.name, seconds
+        self._images, self._val_images = len(splits.train), len(splits.val)
+        self._space: Space = config.get("searchSpace") or {}
+        self._at_once = int(config.get("trialConcurrency", 1))
+        given, _ = command_hparams(str(config.get("trialCommand", "")))
+        recipe = for_data(given, self._images)
+        self._enough = self._images * max(recipe.epochs, _EPOCHS_ENOUGH.get(recipe.model, MOST_EPOCHS))
+        ranked = best_first(store.read_trials(experiment))
+        if not ranked:
+            raise Failed("no trial of the search has finished")
+        known = ((config.get("tuner") or {}).get("classArgs") or {}).get("defaults")
+        whole = [trial for trial in ranked if trial.status == "ok" and fits(trial.params, self._space)]
+        self._whole = whole or ranked[:1]
+        self._of_defaults = next((trial for trial in self._whole if trial.params == known), None)
+        near = self._of_defaults or self._whole[0]
+        self._defaults_seconds = _image_seconds(near, self._images) * _cost(recipe.width / of_trial(near).hparams.width)
+
+    def chosen(self) -> Candidate:
+        """What promises most; the defaults' trial unless another one is likely to be better."""
+        known = expected(
+            self._space, [trial.params for trial in self._whole], [trial.accuracy or 0.0 for trial in self._whole],
+            self._val_images,
+        )  # fmt: skip
+        best = [min(self._grown(trial), key=lambda some: some.growth) for trial in self._whole]
+        errors = [float(1 - accuracy) * some.growth for accuracy, some in zip(known.accuracies, best, strict=True)]
+        first = errors.index(min(errors))
+        if self._of_defaults is None:
+            return best[first]
+        defaults = self._whole.index(self._of_defaults)
+        chance = known.chance_below(first, defaults, [some.growth for some in best])
+        return best[first] if first != defaults and chance >= _SURE else best[defaults]
+
+    def _grown(self, trial: Trial) -> Iterator[Candidate]:
+        """The trial's configuration at the widths that it may have."""
+        seconds, planned_images = _image_seconds(trial, self._images), _shown(trial, self._images)
+        for wider in self._factors(of_trial(trial).hparams):
+            mine = seconds * _cost(wider)
+            theirs = min(self._defaults_seconds, mine)
+            shown = max(planned_images, min(self._seconds / makespan((mine, theirs), self._at_once), self._enough))
+            growth = (shown / planned_images) ** -_ERROR_POWER * wider**-_WIDTH_POWER
+            of_defaults = shown * theirs / self._defaults_seconds if self._defaults_seconds else shown
+            yield Candidate(trial, wider, shown, growth, of_defaults)
+
+    def _factors(self, hparams: Hparams) -> Iterator[float]:
+        """A range of widths of one's own may be meant as a limit."""
+        yield 1.0
+        is_free = (self._space.get("width") or {}).get("_value") in SHIPPED_WIDTHS
+        most = min(_WIDEST, _BATCH_MEMORY / (hparams.batch_size * hparams.size**2))
+        yield from (some for some in _WIDER[1:] if is_free and some * hparams.width <= most)
+
+    def shown_alone(self) -> float:
+        """How many images the defaults can see if nothing else trains."""
+        return min(self._seconds / makespan((self._defaults_seconds,), self._at_once), self._enough)
+
+    def defaults(self, shown: float) -> Configuration:
+        epochs, per_epoch = budget_of(shown, self._images)
+        return of_defaults(self._experiment, self._data_name, self._images, epochs=epochs, images_per_epoch=per_epoch)
+
+    def configuration(self, chosen: Candidate) -> Configuration:
+        """Longer and wider than in the search, and with smaller steps the longer it trains."""
+        (epochs, per_epoch), found = budget_of(chosen.shown, self._images), of_trial(chosen.trial)
+        width = round(found.hparams.width * chosen.wider)
+        if chosen.trial is self._of_defaults:
+            budget = {"epochs": epochs, "images_per_epoch": per_epoch, "width": width}
+            resized = of_defaults(self._experiment, self._data_name, self._images, **budget)
+            return replace(resized, id=RESIZED, name=f"the defaults at width {width}")
+        lr = found.hparams.lr * min(1.0, (epochs * per_epoch / _shown(chosen.trial, self._images)) ** -_RATE_POWER)
+        hparams = replace(found.hparams, epochs=epochs, images_per_epoch=per_epoch, lr=lr, width=width)
+        changed: dict[str, Any] = {"lr": lr, "width": width}
+        params = {name: changed.get(name, value) for name, value in found.params.items()}
+        name = f"{found.name} at width {width}" if chosen.wider > 1 else found.name
+        return replace(found, name=name, hparams=hparams, params=params)
+
+
+def makespan(seconds: Sequence[float], at_once: int) -> float:
+    """How long trainings of so many seconds take, each with every seed, in this order and so many at once."""
+    ends = [0.0] * at_once
+    for each in seconds:
+        for _ in range(SEEDS):
+            ends[ends.index(min(ends))] += each
+    return max(ends)
+
+
+def budget_of(shown: float, images: int) -> tuple[int, int]:
+    """Epochs and images per epoch that show about so many images."""
+    epochs = max(_FEWEST_PARTS, math.ceil(shown / images))
+    return epochs, max(1, min(images, int(shown / epochs)))
+
+
+def _cost(wider: float) -> float:
+    return math.pow(max(1.0, wider), _COST_POWER)
+
+
+def _image_seconds(trial: Trial, images: int) -> float:
+    result = trial.result or {}
+    epochs = int(result.get("epochs", 0))
+    shown = epochs * of_trial(trial).hparams.epoch_images(images)
+    return float(result["seconds"]) / shown if shown else 0.0
+
+
+def _shown(trial: Trial, images: int) -> float:
+    hparams = of_trial(trial).hparams
+    return float(hparams.epochs * hparams.epoch_images(images))
