@@ -118,7 +118,7 @@ def _search(surrogate: Surrogate, seconds: int, val_images: int, seed: int) -> l
     known = expected(surrogate.plan.space, params, accuracies, val_images)
     true, first = [_true(surrogate, some) for some in params], int(np.argmax(known.accuracies))
     defaults = next((n for n, some in enumerate(params) if some == defaults_of(surrogate.plan)), first)
-    chance = known.chance_below(first, defaults, [1.0] * len(params))
+    chance = known.chance_below(first, defaults, [1.0] * len(params), [0.0] * len(params))
     sure = [true[first if first == defaults or chance >= least else defaults] for least in _SURE]
     return [true[int(np.argmax(accuracies))], true[first], *sure, max(true)]
 

@@ -72,17 +72,17 @@ def main() -> int:
 
 
 def measure(data_name: str, images: int) -> Iterator[Line]:
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _begin, (data_name, images)) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), load_images, (data_name, images)) as pool:
         for network in ("net", "fast"):
             for recipe in tqdm([*recipes(network, images)], f"{network}, {images:,}", file=sys.stderr, disable=None):
-                trainings = [_seeded(recipe.hparams, seed) for seed in range(_SEEDS[images])]
-                yield Line(recipe, [*pool.map(_accuracy, trainings)])
+                trainings = [seeded(recipe.hparams, seed) for seed in range(_SEEDS[images])]
+                yield Line(recipe, [*pool.map(accuracy_of, trainings)])
 
 
 _loaded: tuple[Dataset, Splits]
 
 
-def _begin(data_name: str, images: int) -> None:
+def load_images(data_name: str, images: int) -> None:
     """Load the images, once per process."""
     global _loaded
     torch.set_num_threads(1)
@@ -91,7 +91,7 @@ def _begin(data_name: str, images: int) -> None:
     _loaded = dataset, replace(splits, train=evenly(splits.train, dataset, images))
 
 
-def _accuracy(hparams: Hparams) -> float:
+def accuracy_of(hparams: Hparams) -> float:
     """Of the last network; epochs on the way are evaluated on few images, since there are hundreds of them."""
     dataset, splits = _loaded
     model = new_model(hparams, dataset)
@@ -118,7 +118,7 @@ def recipes(network: str, images: int) -> Iterator[Recipe]:
         yield Recipe(network, images, name, defaults.for_budget(given, images))
 
 
-def _seeded(hparams: Hparams, seed: int) -> Hparams:
+def seeded(hparams: Hparams, seed: int) -> Hparams:
     return Hparams.from_params({**vars(hparams), "seed": seed})
 
 

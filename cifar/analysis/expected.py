@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 _REACH = 0.45  # of a range: so far a trial says something of others (results/leader.md)
 _OTHER_CHOICE = 0.45  # how far apart two choices are, in the same measure
 _SEED_DEVIATION = 0.006  # of networks that differ by their seeds alone (results/table.md)
-_LEAST_SPREAD = 0.01  # standard deviation of the configurations' accuracies, at least
+_LEAST_SPREAD = 0.03  # standard deviation of the configurations' accuracies, at least
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,19 @@ class Expected:
     accuracies: Floats
     covariance: Floats
 
-    def chance_below(self, one: int, other: int, growth: Sequence[float]) -> float:
-        """How likely the one has the lower error, where each one's error is to become so many times as high."""
+    def chance_below(self, one: int, other: int, growth: Sequence[float], doubt: Sequence[float]) -> float:
+        """How likely the one has the lower error, where each one's error is to become so many times as high.
+
+        `doubt`: by what share each of these errors may turn out another, as a standard deviation.
+        """
         from scipy.special import ndtr
 
         weights = np.zeros(len(self.accuracies))
         weights[other] += growth[other]
         weights[one] -= growth[one]
-        ahead = float(weights @ (1 - self.accuracies))
-        deviation = math.sqrt(max(float(weights @ self.covariance @ weights), 1e-12))
-        return float(ndtr(ahead / deviation))
+        errors = 1 - self.accuracies
+        spread = weights @ self.covariance @ weights + np.sum((weights * errors * doubt) ** 2)
+        return float(ndtr(weights @ errors / math.sqrt(max(float(spread), 1e-12))))
 
 
 def expected(

@@ -20,8 +20,8 @@ import psutil
 from cifar.analysis import best
 from cifar.analysis.configurations import Configuration, new_seeds, size_of
 from cifar.analysis.confirm import MOST_ACCURATE
-from cifar.analysis.last_training import SEEDS, planned
-from cifar.analysis.retrain import Failed
+from cifar.analysis.last_training import SEEDS, measured_clock, planned
+from cifar.analysis.retrain import Failed, Trainer
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
@@ -32,7 +32,6 @@ from cifar.system.files import read_json, short, write_json
 from cifar.training.hparams import Hparams, command_size
 from cifar.trials import layout, store
 
-SEARCH_SHARE = 0.4  # of the time
 SPARE = 0.04  # of the time, for what is foreseen badly, the test images and the report
 
 
@@ -66,7 +65,7 @@ def _configuration(record: Mapping[str, Any]) -> Configuration:
 
 def begin(request: Request, limit: float, held: ExitStack) -> Prepared:
     """A new experiment that has so many seconds in all. RequestError where it cannot come to an answer."""
-    prepared = prepare_new(replace(request, search_seconds=SEARCH_SHARE * limit), held)
+    prepared = prepare_new(replace(request, time_limit=limit), held)
     held.enter_context(prepared)
     best.load_tests(datasets.load(prepared.facts.data, command_size(prepared.config.trial_command)))
     prepared.directory.mkdir(parents=True, exist_ok=True)
@@ -120,18 +119,26 @@ def _seconds_here() -> float:
 
 
 def _finish(experiment: Path, dataset: Dataset) -> int:
-    tests, clock = best.load_tests(dataset), Clock.read(experiment)
-    if clock.last is None:
-        left = clock.limit * (1 - SPARE) - clock.used - _seconds_here()
-        clock = replace(clock, last=planned(experiment, dataset, left))
-        clock.write(experiment)
-    assert clock.last is not None
-    _say_what_follows(clock.last)
-    seeds = new_seeds(store.read_trials(experiment), SEEDS)
-    with best.training(experiment, dataset, len(clock.last) * len(seeds)) as trainer:
-        confirmed = best.hold_round(trainer, clock.last, seeds, "fit", MOST_ACCURATE)
+    tests, seeds = best.load_tests(dataset), new_seeds(store.read_trials(experiment), SEEDS)
+    with best.training(experiment, dataset, 0) as trainer:
+        last = _decided(experiment, trainer)
+        _say_what_follows(last)
+        trainer.expect(len(last) * len(seeds))
+        confirmed = best.hold_round(trainer, last, seeds, "fit", MOST_ACCURATE)
         finals = trainer.fitted_models(confirmed.winner.configuration, seeds)
     return best.conclude(experiment, dataset, [confirmed], MOST_ACCURATE, finals, tests, trained_on_validation=False)
+
+
+def _decided(experiment: Path, trainer: Trainer) -> list[Configuration]:
+    """What trains to the end, as an earlier run has decided or by the time that is left."""
+    clock = Clock.read(experiment)
+    if clock.last is None:
+        steps = measured_clock(experiment, trainer)
+        left = clock.limit * (1 - SPARE) - clock.used - _seconds_here()
+        clock = replace(clock, last=planned(experiment, trainer.dataset, left, steps))
+        clock.write(experiment)
+    assert clock.last is not None
+    return clock.last
 
 
 def _report(experiment: Path, data_name: str) -> None:

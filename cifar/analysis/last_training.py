@@ -7,16 +7,20 @@ with the measurement that it comes from.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from cifar.analysis.configurations import RESIZED, Configuration, of_defaults, of_trial
 from cifar.analysis.expected import expected
-from cifar.analysis.retrain import Failed
+from cifar.analysis.retrain import Failed, Trainer
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
+from cifar.search.forecast import step_seconds
 from cifar.search.search_space import Space, fits
 from cifar.search.start import SHIPPED_WIDTHS
 from cifar.training.defaults import for_data
@@ -32,33 +36,39 @@ _FEWEST_PARTS = 4  # epochs of a training that has no time to see all images so 
 _ERROR_POWER = _RATE_POWER = 0.25
 # On few images more epochs than so many, or than the recipe's, do not pay, and a wider network does (results/width.md).
 _EPOCHS_ENOUGH = {"net": 48, "fast": 24}
-_WIDER, _WIDEST = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0), 128
+_WIDER, _WIDEST, _WIDTH_STEP = [2 ** (quarter / 4) for quarter in range(1, 13)], 128, 4
 _WIDTH_POWER = 0.07  # of the width, with which the error falls at least
-_COST_POWER = 1.75  # with which its seconds grow at most
+_PROBED_WIDTHS, _PROBED_BATCH, _PROBE_SECONDS = (4, 8, 16, 32, 64, 128), 64, 0.4
 _BATCH_MEMORY = 64 * 1024 * 32**2  # width x images x pixels of a batch: as much as the recipe of fast takes
 # A search of a few minutes seldom finds better than good defaults, and its luck says otherwise (results/leader.md).
 _SURE = 0.7
+# What is best for a short training need not be for a long one. In three fits on folders of 2,000 pictures the logarithm
+# of the error was off by 0.06 to 0.2 after five times the images.
+_DOUBT = 0.06  # by which it may be off when it shows e times the images
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trial's configuration at so many times its width, and what it would come to."""
+    """A trial's configuration at some width, and what it would come to."""
 
     trial: Trial
-    wider: float
+    width: int
     shown: float  # images, in all epochs
     growth: float  # of the error, a factor
     shown_of_defaults: float
 
 
-def planned(experiment: Path, dataset: Dataset, seconds: float) -> list[Configuration]:
+Clock = Callable[[float], float]  # seconds of a step of a network of that width
+
+
+def planned(experiment: Path, dataset: Dataset, seconds: float, clock: Clock) -> list[Configuration]:
     """The configuration that promises most if it and the defaults train for so many seconds, and the defaults.
 
     The defaults train on as many images, if they do not take longer for that. The other one sees no fewer images than
     its trial did, if need be beyond the time. It is the defaults alone where nothing is likely to be better. Failed
     where no trial has finished.
     """
-    plans = _Plans(experiment, dataset, seconds)
+    plans = _Plans(experiment, dataset, seconds, clock)
     chosen = plans.chosen()
     wider, plain = plans.configuration(chosen), plans.defaults(chosen.shown_of_defaults)
     if wider.unseeded == plain.unseeded:
@@ -69,14 +79,13 @@ def planned(experiment: Path, dataset: Dataset, seconds: float) -> list[Configur
 class _Plans:
     """What could train in so many seconds, by the trials of an experiment."""
 
-    def __init__(self, experiment: Path, dataset: Dataset, seconds: float) -> None:
+    def __init__(self, experiment: Path, dataset: Dataset, seconds: float, clock: Clock) -> None:
         config, splits = store.read_config(experiment), datasets.split(dataset)
         self._experiment, self._data_name, self._seconds = experiment, dataset.name, seconds
         self._images, self._val_images = len(splits.train), len(splits.val)
         self._space: Space = config.get("searchSpace") or {}
         self._at_once = int(config.get("trialConcurrency", 1))
-        given, _ = command_hparams(str(config.get("trialCommand", "")))
-        recipe = for_data(given, self._images)
+        recipe = _recipe(experiment, self._images)
         self._enough = self._images * max(recipe.epochs, _EPOCHS_ENOUGH.get(recipe.model, MOST_EPOCHS))
         ranked = best_first(store.read_trials(experiment))
         if not ranked:
@@ -86,7 +95,8 @@ class _Plans:
         self._whole = whole or ranked[:1]
         self._of_defaults = next((trial for trial in self._whole if trial.params == known), None)
         near = self._of_defaults or self._whole[0]
-        self._defaults_seconds = _image_seconds(near, self._images) * _cost(recipe.width / of_trial(near).hparams.width)
+        self._clock = clock
+        self._defaults_seconds = self._seconds_at(near, recipe.width)
 
     def chosen(self) -> Candidate:
         """What promises most; the defaults' trial unless another one is likely to be better."""
@@ -100,26 +110,37 @@ class _Plans:
         if self._of_defaults is None:
             return best[first]
         defaults = self._whole.index(self._of_defaults)
-        chance = known.chance_below(first, defaults, [some.growth for some in best])
+        growth = [some.growth for some in best]
+        doubt = [_DOUBT * math.log(max(1.0, some.shown / _shown(some.trial, self._images))) for some in best]
+        chance = known.chance_below(first, defaults, growth, doubt)
         return best[first] if first != defaults and chance >= _SURE else best[defaults]
 
     def _grown(self, trial: Trial) -> Iterator[Candidate]:
         """The trial's configuration at the widths that it may have."""
-        seconds, planned_images = _image_seconds(trial, self._images), _shown(trial, self._images)
-        for wider in self._factors(of_trial(trial).hparams):
-            mine = seconds * _cost(wider)
-            theirs = min(self._defaults_seconds, mine)
-            shown = max(planned_images, min(self._seconds / makespan((mine, theirs), self._at_once), self._enough))
-            growth = (shown / planned_images) ** -_ERROR_POWER * wider**-_WIDTH_POWER
-            of_defaults = shown * theirs / self._defaults_seconds if self._defaults_seconds else shown
-            yield Candidate(trial, wider, shown, growth, of_defaults)
+        narrow, planned_images = of_trial(trial).hparams.width, _shown(trial, self._images)
+        for width in self._widths(of_trial(trial).hparams):
+            mine = self._seconds_at(trial, width)
+            together = makespan((mine, min(mine, self._defaults_seconds)), self._at_once)
+            shown = max(planned_images, min(self._seconds / together, self._enough))
+            growth = (shown / planned_images) ** -_ERROR_POWER * (width / narrow) ** -_WIDTH_POWER
+            yield Candidate(trial, width, shown, growth, self._shown_beside(mine * shown, shown))
 
-    def _factors(self, hparams: Hparams) -> Iterator[float]:
+    def _shown_beside(self, seconds: float, shown: float) -> float:
+        """How many images the defaults see beside trainings of so many seconds, at most `shown`."""
+        left = (self._seconds - makespan((seconds,), self._at_once)) * min(self._at_once, SEEDS) / SEEDS
+        return min(shown, max(seconds, left) / self._defaults_seconds)
+
+    def _seconds_at(self, trial: Trial, width: int) -> float:
+        """Seconds of an image in a training like this trial at that width."""
+        return _image_seconds(trial, self._images) * self._clock(width) / self._clock(of_trial(trial).hparams.width)
+
+    def _widths(self, hparams: Hparams) -> Iterator[int]:
         """A range of widths of one's own may be meant as a limit."""
-        yield 1.0
+        yield hparams.width
         is_free = (self._space.get("width") or {}).get("_value") in SHIPPED_WIDTHS
         most = min(_WIDEST, _BATCH_MEMORY / (hparams.batch_size * hparams.size**2))
-        yield from (some for some in _WIDER[1:] if is_free and some * hparams.width <= most)
+        wider = {_WIDTH_STEP * round(some * hparams.width / _WIDTH_STEP) for some in _WIDER}
+        yield from (width for width in sorted(wider) if is_free and hparams.width < width <= most)
 
     def shown_alone(self) -> float:
         """How many images the defaults can see if nothing else trains."""
@@ -132,7 +153,7 @@ class _Plans:
     def configuration(self, chosen: Candidate) -> Configuration:
         """Longer and wider than in the search, and with smaller steps the longer it trains."""
         (epochs, per_epoch), found = budget_of(chosen.shown, self._images), of_trial(chosen.trial)
-        width = round(found.hparams.width * chosen.wider)
+        width = chosen.width
         if chosen.trial is self._of_defaults:
             budget = {"epochs": epochs, "images_per_epoch": per_epoch, "width": width}
             resized = of_defaults(self._experiment, self._data_name, self._images, **budget)
@@ -141,7 +162,7 @@ class _Plans:
         hparams = replace(found.hparams, epochs=epochs, images_per_epoch=per_epoch, lr=lr, width=width)
         changed: dict[str, Any] = {"lr": lr, "width": width}
         params = {name: changed.get(name, value) for name, value in found.params.items()}
-        name = f"{found.name} at width {width}" if chosen.wider > 1 else found.name
+        name = f"{found.name} at width {width}" if width > found.hparams.width else found.name
         return replace(found, name=name, hparams=hparams, params=params)
 
 
@@ -160,8 +181,19 @@ def budget_of(shown: float, images: int) -> tuple[int, int]:
     return epochs, max(1, min(images, int(shown / epochs)))
 
 
-def _cost(wider: float) -> float:
-    return math.pow(max(1.0, wider), _COST_POWER)
+def measured_clock(experiment: Path, trainer: Trainer) -> Clock:
+    """Of the experiment's network, by a few steps on the trainer's device."""
+    recipe, device = _recipe(experiment, len(trainer.splits.train)), trainer.claim.device
+    dataset, splits = trainer.dataset.to(device), trainer.splits.to(device)
+    like = replace(recipe, batch_size=_PROBED_BATCH, gradient_accumulation_steps=1)
+    torch.set_num_threads(trainer.claim.threads(like))
+    found = [step_seconds(replace(like, width=width), dataset, splits, _PROBE_SECONDS) for width in _PROBED_WIDTHS]
+    return lambda width: math.exp(np.interp(math.log(width), np.log(_PROBED_WIDTHS), np.log(found)))
+
+
+def _recipe(experiment: Path, images: int) -> Hparams:
+    given, _ = command_hparams(str(store.read_config(experiment).get("trialCommand", "")))
+    return for_data(given, images)
 
 
 def _image_seconds(trial: Trial, images: int) -> float:

@@ -13,8 +13,11 @@ from cifar.search.forecast import Throughput
 from cifar.search.trial_command import with_options
 from cifar.system.durations import duration_text
 from cifar.training.defaults import for_data
-from cifar.training.hparams import command_hparams
+from cifar.training.hparams import command_hparams, command_model
 
+# Of the time of a fit. For fast it is shorter: its recipe is good, what small trials find of it hardly lasts in long
+# trainings (results/README.md), and a wider network is sure to gain (results/width.md).
+_SEARCH_SHARES, _SEARCH_SHARE = {"fast": 0.2}, 0.4
 _TRIALS = 30  # for which there is to be time
 _COST = 1.5  # of a trial, in whole random ones: most are ended early, but a search comes to like wide networks
 _EPOCHS = 4  # as in the tables from which the rules of the search come
@@ -34,10 +37,16 @@ class TrialBudget:
         return f"{self.epochs} epochs of {self.images_per_epoch or images:,} images"
 
 
-def fitted(ready: Any, choice: Choice, seconds: float, images: int) -> Any:
-    """A config whose trials fit into so many seconds. RequestError where too few would."""
+def search_share(model: str) -> float:
+    """How much of the time of a fit goes into its search."""
+    return _SEARCH_SHARES.get(model, _SEARCH_SHARE)
+
+
+def fitted(ready: Any, choice: Choice, time_limit: float, images: int) -> Any:
+    """A config whose trials fit into the search of a fit of so many seconds. RequestError where too few would."""
     if choice.throughput is None:
         raise RequestError("a time limit needs trials of one process, whose speed is measured")
+    seconds = search_share(command_model(ready.trial_command)) * time_limit
     given, _ = command_hparams(ready.trial_command)
     nominal = for_data(given, images)
     trial, trials = of_trial(seconds, choice.throughput, nominal.epochs * nominal.epoch_images(images), images)

@@ -251,13 +251,13 @@ def _imitate(
         connection.send(time.monotonic() - began)
         connection.recv()
         torch.set_num_threads(claim.threads(biggest))
-        step_seconds = _step_seconds(biggest, dataset, splits, at_most_seconds=0)
+        largest_seconds = step_seconds(biggest, dataset, splits, at_most_seconds=0)
         trial_seconds = []
         for params in sampled:
             hparams = augmentation.fitting(defaults.for_data(params, len(splits.train)), data_name)
             torch.set_num_threads(claim.threads(hparams))
             trial_seconds.append(_trial_seconds(hparams, dataset, splits))
-        connection.send(Measurement(fmean(trial_seconds), step_seconds, _peak_bytes(claim.device)))
+        connection.send(Measurement(fmean(trial_seconds), largest_seconds, _peak_bytes(claim.device)))
     except Exception as error:  # whatever it is, each trial would end of it
         connection.send(str(error).splitlines()[0] if _is_of_memory(error) else RequestError(_sentence(error)))
 
@@ -272,15 +272,15 @@ def _sentence(error: Exception) -> str:
 
 def _trial_seconds(hparams: Hparams, dataset: Dataset, splits: Splits) -> float:
     steps = hparams.epochs * math.ceil(hparams.epoch_images(len(splits.train)) / hparams.batch_size)
-    step_seconds = _step_seconds(hparams, dataset, splits, _SAMPLE_SECONDS)
+    each = step_seconds(hparams, dataset, splits, _SAMPLE_SECONDS)
     few = splits.val[:_EVALUATED_IMAGES]
     began = time.perf_counter()
     evaluate(new_model(hparams, dataset), dataset, few)
     evaluation_seconds = (time.perf_counter() - began) / len(few) * len(splits.val)
-    return steps * step_seconds + hparams.epochs * evaluation_seconds
+    return steps * each + hparams.epochs * evaluation_seconds
 
 
-def _step_seconds(hparams: Hparams, dataset: Dataset, splits: Splits, at_most_seconds: float) -> float:
+def step_seconds(hparams: Hparams, dataset: Dataset, splits: Splits, at_most_seconds: float) -> float:
     """Mean seconds of a step, after a first one that is slower; of one step at least."""
     model = new_model(hparams, dataset)
     step = new_step(model, new_optimizer(model, hparams), hparams)

@@ -47,7 +47,7 @@ class Request:
     host: str = LOOPBACK
     install: bool = False
     start_from: tuple[str, ...] = ()  # points of the search space, or experiments
-    search_seconds: float | None = None  # so long the search is to take, with as many trials as are worth it
+    time_limit: float | None = None  # seconds of a fit, of which the search has a part
 
 
 @dataclass(frozen=True)

@@ -69,13 +69,13 @@ def prepare_new(request: Request, held: ExitStack) -> Prepared:
     ready = config.changed(planned.config, trial_command=command, name=name)
     to_train_on = len(datasets.split(datasets.load(planned.data, planned.size)).train)
     space_file = config.space_file(request.config_path)
-    if request.search_seconds is None:
+    if request.time_limit is None:
         space_file = _fit_space(ready, space_file, to_train_on)
         _tell_of_search(ready)
     choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, held)
     ready = config.changed(ready, trial_concurrency=choice.concurrency)
-    if request.search_seconds is not None:
-        ready = budget.fitted(ready, choice, request.search_seconds, to_train_on)
+    if request.time_limit is not None:
+        ready = budget.fitted(ready, choice, request.time_limit, to_train_on)
         space_file = _fit_space(ready, space_file, to_train_on)
         _tell_of_search(ready)
     else:

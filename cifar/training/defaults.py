@@ -9,9 +9,10 @@ from dataclasses import replace
 from cifar.training.hparams import Hparams
 
 RECIPES_IMAGES = 45_000  # CIFAR-10's without those to validate on: for them the recipes were made
-_EPOCHS_POWER = 0.5  # of how many times fewer the images are, by which there are more epochs
-# On 2,000 images (results/recipes/2000.md) more epochs help net, and fast needs steps more than epochs. By its table of
-# 16 epochs, 400 steps are worth 6 points more than 100.
+# Of how many times fewer the images are, by which there are more epochs. On 2,000 images (results/recipes/2000.md) more
+# epochs help net, and fast needs steps more than epochs. By its table of 16 epochs, 400 steps are worth 6 points more
+# than 100.
+_EPOCHS_POWERS, _EPOCHS_POWER = {"fast": 0.25}, 0.5
 _FEWEST_STEPS = 400
 _SMALLEST_BATCH = {"fast": 16}  # which normalises by the images of a batch; of other networks 4
 # How much further an image may move the parameters than by the recipe. Trainings of fast that show 80 to 400 images in
@@ -39,7 +40,8 @@ def for_budget(given: Mapping[str, object], images: int) -> Hparams:
     """
     recipe, asked = Hparams.from_params({"model": given.get("model", "net")}), Hparams.from_params(given)
     if "epochs" not in given:
-        asked = replace(asked, epochs=round(asked.epochs * max(1.0, RECIPES_IMAGES / images) ** _EPOCHS_POWER))
+        power = _EPOCHS_POWERS.get(asked.model, _EPOCHS_POWER)
+        asked = replace(asked, epochs=round(asked.epochs * max(1.0, RECIPES_IMAGES / images) ** power))
     seen = asked.epochs * asked.epoch_images(images)
     batch_size, least = asked.batch_size, 2 * max(smallest_batch(asked.model), asked.gradient_accumulation_steps)
     while "batch_size" not in given and batch_size >= least and seen < _FEWEST_STEPS * batch_size:

@@ -84,7 +84,7 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
     assert fit.go_on(experiment, "digits") == 0
     said = capsys.readouterr()
     budget = r"\(\d+ epochs of [\d,]+ images\)"
-    follows = rf"training trial 1 {budget} and the defaults {budget}, each with 2 new seeds"
+    follows = rf"training trial 1( at width \d+)? {budget} and the defaults {budget}, each with 2 new seeds"
     assert re.search(follows, said.err)
     assert "\ngain over the defaults: " in said.out
     assert re.search(r"^at the final budget, \d+ epochs of [\d,]+ images:$", said.out, re.MULTILINE)

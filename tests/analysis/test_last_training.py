@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar.analysis import last_training
-from cifar.analysis.configurations import DEFAULTS, RESIZED
+from cifar.analysis.configurations import DEFAULTS, RESIZED, Configuration
 from cifar.analysis.last_training import planned
 from cifar.analysis.retrain import Failed
 from cifar.data import datasets
@@ -22,6 +22,13 @@ TUNER = {
     "className": "cifar.search.guided_tpe.GuidedTpe",
     "classArgs": {"defaults": {"lr": 0.001, "width": 6.0}},
 }
+TIME_OF_WIDTH = 1.75  # a power
+
+
+def in_time(experiment: Path, seconds: float) -> list[Configuration]:
+    return planned(experiment, DIGITS, seconds, lambda width: width**TIME_OF_WIDTH)
+
+
 OWN_SPACE = {**fake.SPACE, "width": {"_type": "qloguniform", "_value": [2, 64, 2]}}
 
 
@@ -55,7 +62,7 @@ def test_a_budget_shows_about_as_many_images_as_there_is_time_for(shown: float, 
 def test_with_little_time_a_quick_network_wins_over_a_slow_one_that_is_a_little_better(tmp_path: Path) -> None:
     trials = [(0.5, 0.001, 6, 5.0), (0.79, 0.02, 8, 10.0), (0.8, 0.02, 32, 100.0)]
     experiment = made(tmp_path / "made", *trials, searchSpace=OWN_SPACE)
-    (short, beside), (long, _) = (planned(experiment, DIGITS, seconds) for seconds in (150.0, 1e6))
+    (short, beside), (long, _) = (in_time(experiment, seconds) for seconds in (150.0, 1e6))
     assert (short.id, long.id) == ("trial1", "trial2")
     shown = short.hparams.epochs * short.hparams.images_per_epoch
     assert shown * (10 + 5) / (2 * IMAGES) == pytest.approx(150.0, rel=0.01)
@@ -66,7 +73,7 @@ def test_with_little_time_a_quick_network_wins_over_a_slow_one_that_is_a_little_
 def test_with_time_to_spare_the_network_becomes_wider_unless_the_range_of_widths_is_ones_own(tmp_path: Path) -> None:
     trials = [(0.5, 0.001, 6, 5.0), (0.8, 0.02, 12, 10.0)]
     shipped, own = made(tmp_path / "shipped", *trials), made(tmp_path / "own", *trials, searchSpace=OWN_SPACE)
-    (wider, plain), (as_wide, _) = (planned(some, DIGITS, 1e6) for some in (shipped, own))
+    (wider, plain), (as_wide, _) = (in_time(some, 1e6) for some in (shipped, own))
     assert (wider.id, wider.name) == ("trial1", "trial 1 at width 96")
     assert wider.hparams.width == wider.params["width"] == 96
     assert (plain.id, plain.hparams.width, plain.hparams.epochs) == (DEFAULTS, 6, wider.hparams.epochs)
@@ -76,15 +83,22 @@ def test_with_time_to_spare_the_network_becomes_wider_unless_the_range_of_widths
 
 def test_the_defaults_take_no_longer_than_the_other_one(tmp_path: Path) -> None:
     experiment = made(tmp_path / "made", (0.5, 0.001, 6, 40.0), (0.8, 0.02, 4, 10.0), searchSpace=OWN_SPACE)
-    quick, slow = planned(experiment, DIGITS, 60.0)
+    quick, slow = in_time(experiment, 60.0)
     shown = [some.hparams.epochs * some.hparams.images_per_epoch / IMAGES for some in (quick, slow)]
     assert shown[0] * 5 == pytest.approx(30.0, rel=0.01)
     assert shown[1] * 20 == pytest.approx(30.0, rel=0.01)
 
 
+def test_what_the_other_one_leaves_of_the_time_is_for_the_defaults(tmp_path: Path) -> None:
+    experiment = made(tmp_path / "made", (0.5, 0.001, 6, 40.0), (0.8, 0.02, 4, 1.0), searchSpace=OWN_SPACE)
+    quick, slow = in_time(experiment, 424.0)
+    assert quick.hparams.epochs == 48  # enough, after 24 of 424 seconds
+    assert slow.hparams.epochs * slow.hparams.images_per_epoch / IMAGES * 20 == pytest.approx(400.0, rel=0.01)
+
+
 def test_a_trial_that_may_be_lucky_gives_way_to_the_defaults_at_a_width_that_the_time_allows(tmp_path: Path) -> None:
     lucky = made(tmp_path / "lucky", (0.70, 0.001, 6, 5.0), (0.701, 0.002, 6, 5.0), (0.69, 0.003, 6, 5.0))
-    wider, plain = planned(lucky, DIGITS, 1e6)
+    wider, plain = in_time(lucky, 1e6)
     assert (wider.id, wider.name, wider.params["width"]) == (RESIZED, "the defaults at width 48", 48)
     assert (plain.id, plain.params["width"]) == (DEFAULTS, 6)
     assert wider.hparams.lr == plain.hparams.lr
@@ -92,7 +106,7 @@ def test_a_trial_that_may_be_lucky_gives_way_to_the_defaults_at_a_width_that_the
 
 def test_where_nothing_is_likely_to_be_better_the_defaults_have_all_the_time(tmp_path: Path) -> None:
     experiment = made(tmp_path / "made", (0.8, 0.001, 6, 5.0), (0.7, 0.02, 12, 5.0), searchSpace=OWN_SPACE)
-    (alone,) = planned(experiment, DIGITS, 30.0)
+    (alone,) = in_time(experiment, 30.0)
     assert alone.id == DEFAULTS
     assert alone.hparams.epochs * alone.hparams.images_per_epoch / IMAGES * 2.5 == pytest.approx(30.0, rel=0.01)
 
@@ -100,7 +114,7 @@ def test_where_nothing_is_likely_to_be_better_the_defaults_have_all_the_time(tmp
 @pytest.mark.parametrize("seconds", [-5.0, 0.001])
 def test_without_time_the_last_networks_see_as_many_images_as_the_trials_did(tmp_path: Path, seconds: float) -> None:
     experiment = made(tmp_path / "made", (0.5, 0.001, 6, 5.0), (0.7, 0.02, 8, 5.0))
-    for some in planned(experiment, DIGITS, seconds):
+    for some in in_time(experiment, seconds):
         assert some.hparams.epochs * some.hparams.images_per_epoch == pytest.approx(2 * IMAGES, abs=4)
 
 
@@ -111,10 +125,10 @@ def test_a_batch_that_takes_much_memory_keeps_its_width(tmp_path: Path) -> None:
         path = layout.trial_directory(experiment, f"trial{number}") / layout.RESULT
         result = json.loads(path.read_text())
         path.write_text(json.dumps(result | {"hparams": result["hparams"] | {"batch_size": 8192}}))
-    assert planned(experiment, DIGITS, 1e6)[0].hparams.width == 8
+    assert in_time(experiment, 1e6)[0].hparams.width == 8
 
 
 def test_without_a_finished_trial_there_is_nothing_to_train(tmp_path: Path) -> None:
     experiment = fake.make(tmp_path / "made", [{"accuracy": 0.1, "status": "diverged"}])
     with pytest.raises(Failed, match="no trial of the search has finished"):
-        planned(experiment, DIGITS, 60.0)
+        in_time(experiment, 60.0)
