@@ -47,7 +47,7 @@ MATCHES = {
     match.name: match
     for match in [
         Match("net", PLANS["net"], 900, 3, ALL),
-        Match("2000", PLANS["net"], 360, 3, ALL),
+        Match("2000", PLANS["fast-2000"], 360, 3, ALL),
         Match("digits", PLANS["net"], 120, 3, ALL),
         Match("fast", PLANS["fast"], 1800, 2, ALL[:2]),
     ]
