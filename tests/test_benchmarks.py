@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import benchmarks.contest.__main__ as contest
 import benchmarks.table.__main__ as table
-from benchmarks.contest import policies
+from benchmarks.contest import policies, promising
 from benchmarks.contest.replay import Lead, Rules, replay
 from benchmarks.contest.surrogate import Surrogate
 from benchmarks.shared import machine
@@ -450,6 +450,14 @@ def test_a_surrogate_knows_what_its_table_shows() -> None:
     assert judged_by_few.std() > 2 * trained.std()
 
 
+def test_what_is_promising_is_near_the_best_and_apart() -> None:
+    surrogate = Surrogate(PLANS["net"], made_table(np.random.default_rng(0), 80))
+    some = promising.promising(surrogate, 3, seed=1)
+    assert surrogate.curves(some)[:, -1].min() > surrogate.best - 0.05
+    assert len({tuple(params.values()) for params in some}) == 3
+    assert some == promising.promising(surrogate, 3, seed=1)
+
+
 def test_half_of_the_searches_need_so_long_and_where_most_never_get_there_it_says_so() -> None:
     assert contest.median_with_interval(np.array([1.0, 2.0, 3.0, 4.0] * 50))[0] == 2.0
     assert contest.median_with_interval(np.array([1.0, np.inf, np.inf] * 50)) == [None, None, None]
@@ -467,3 +475,20 @@ def test_a_table_is_filled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     written = table_rows.path("net").stat().st_mtime_ns
     table.fill(plan, "digits", 2)
     assert table_rows.path("net").stat().st_mtime_ns == written
+
+
+@pytest.mark.slow
+def test_what_is_promising_is_added_to_a_table_and_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_rows, "RESULTS", tmp_path)
+    monkeypatch.setattr(promising, "_DRAWN", 50)
+    plan = replace(PLANS["net"], configurations=80, base=Hparams(epochs=4, images_per_epoch=64))
+    rows = [{"train_loss": "1", "val_loss": "1", **row} for row in made_table(np.random.default_rng(0), 80)]
+    table_rows.write("net", list(plan.space), rows)
+    for more in (2, 3):
+        monkeypatch.setattr(promising, "_TRAININGS", more)
+        promising.add(plan, "digits", 2)
+        added = [row for row in table_rows.read("net") if int(row["number"]) >= 80]
+        assert [(row["number"], row["epoch"]) for row in added[::4]] == [(str(80 + n), "1") for n in range(more)]
+        assert len(added) == 4 * more

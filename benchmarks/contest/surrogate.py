@@ -53,7 +53,7 @@ class Surrogate:
         self._curves = np.array([[float(row["val_accuracy"]) for row in curve] for curve in trained])
         seconds = [[float(row["seconds"]) for row in curve] for curve in trained]
         self._numbers = [int(curve[0]["number"]) for curve in trained]
-        features = np.array([self._features(params) for params in self._params])
+        features = np.array([self.features(params) for params in self._params])
         with _without_ends():
             self._model = _accuracy_model(features.shape[1]).fit(features, self._curves)
         taken = np.array([np.mean(of_training) for of_training in seconds])
@@ -64,7 +64,7 @@ class Surrogate:
     def trainings(self) -> int:
         return len(self._curves)
 
-    def _features(self, params: Params) -> list[float]:
+    def features(self, params: Params) -> list[float]:
         """Places in their ranges, but for the learning rate: the size of a step per image."""
         places = {name: place(params[name], sampler) or 0.0 for name, sampler in self.plan.space.items()}
         places["lr"] = math.log10(step_per_image(params))
@@ -73,12 +73,12 @@ class Surrogate:
 
     def curves(self, some: Sequence[Params]) -> Floats:
         """The mean validation accuracy over seeds, configurations x epochs."""
-        features = np.array([self._features(params) for params in some])
+        features = np.array([self.features(params) for params in some])
         predicted: Floats = np.clip(self._model.predict(features), 0.0, 1.0)
         return predicted
 
     def epoch_seconds(self, params: Params) -> float:
-        return float(self._clock.predict([self._features(params)])[0])
+        return float(self._clock.predict([self.features(params)])[0])
 
     def training(self, params: Params, chance: np.random.Generator, val_images: int | None = None) -> Floats:
         """The curve of one training; with fewer validation images than the table has there is more chance in it."""
@@ -121,7 +121,7 @@ class Surrogate:
         """By cross-validation, of the last epoch."""
         from scipy.stats import spearmanr
 
-        features = np.array([self._features(params) for params in self._params])
+        features = np.array([self.features(params) for params in self._params])
         folds = KFold(10, shuffle=True, random_state=0)
         with _without_ends():
             predicted = cross_val_predict(_accuracy_model(features.shape[1]), features, self._curves, cv=folds)[:, -1]

@@ -63,7 +63,7 @@ def fill(plan: Plan, data_name: str, at_once: int) -> None:
         tqdm(total=len(planned), initial=len(planned) - len(missing), desc=plan.name, file=sys.stderr) as bar,
     ):
         for training, epochs in zip(missing, pool.map(curves.curve, missing), strict=True):
-            known += [_row(plan, training, epoch) for epoch in epochs]
+            known += [row_of(plan, training, epoch) for epoch in epochs]
             rows.write(plan.name, list(plan.space), known)
             bar.update()
 
@@ -72,13 +72,14 @@ def _ranking(plan: Plan) -> list[int]:
     """Of the whole table on the smaller budget, lest it change while this one is made."""
     if plan.chosen_from is None:
         return []
-    known = rows.read(plan.chosen_from)
-    if len({row["number"] for row in known}) < PLANS[plan.chosen_from].configurations:
+    smaller = PLANS[plan.chosen_from]
+    known = [row for row in rows.read(smaller.name) if int(row["number"]) < smaller.configurations]
+    if len({row["number"] for row in known}) < smaller.configurations:
         raise RequestError(f"the table {plan.name} needs the whole table {plan.chosen_from} first")
     return rows.ranking(known)
 
 
-def _row(plan: Plan, training: Training, epoch: dict[str, float]) -> Row:
+def row_of(plan: Plan, training: Training, epoch: dict[str, float]) -> Row:
     params = {name: f"{getattr(training.hparams, name):.6g}" for name in plan.space}
     figures = {name: f"{value:.5g}" for name, value in epoch.items()}
     return {"number": str(training.number), "seed": str(training.hparams.seed), **params, **figures}

@@ -104,6 +104,8 @@ def gain_text(record: Mapping[str, Any]) -> str:
     gain = record["gain"]
     if gain is None and record["winner"] == DEFAULTS:
         return "gain over the defaults: none, as no other configuration leads: use the defaults"
+    if gain is None and record["winner"] == RESIZED:
+        return "gain over the defaults: not measured, as there was no time to train both: it is the defaults, resized"
     if gain is None:
         return "gain over the defaults: not known, as the defaults cannot be trained"
     known = f"gain over the defaults: {points(gain)} (95 % interval, {record['seeds']} new seeds, validation images)"
@@ -145,7 +147,7 @@ def _how_it_won(answer: Answer) -> str:
     number = len(answer.decisive.tied)
     certainty = "better than each of the others" if number == 1 else f"{number} tie for first"
     if len(answer.decisive.candidates) == 1:
-        return "the only one that trains"
+        return "the only one that trains" if answer.trained_on_validation else "since no other is likely to be better"
     highest = answer.decisive.ranked[0].id
     if answer.winner.id == DEFAULTS != highest and answer.rule.prefer == "accuracy":
         return f"since nothing is better by more than luck; {certainty}"

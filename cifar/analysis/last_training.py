@@ -38,6 +38,7 @@ _ERROR_POWER = _RATE_POWER = 0.25
 _EPOCHS_ENOUGH = {"net": 48, "fast": 24}
 _WIDER, _WIDEST, _WIDTH_STEP = [2 ** (quarter / 4) for quarter in range(1, 13)], 128, 4
 _WIDTH_POWER = 0.07  # of the width, with which the error falls at least
+_WORTH_A_RACE = 2  # times the defaults' width
 _PROBED_WIDTHS, _PROBED_BATCH, _PROBE_SECONDS = (4, 8, 16, 32, 64, 128), 64, 0.4
 _BATCH_MEMORY = 64 * 1024 * 32**2  # width x images x pixels of a batch: as much as the recipe of fast takes
 # A search of a few minutes seldom finds better than good defaults, and its luck says otherwise (results/leader.md).
@@ -65,15 +66,14 @@ def planned(experiment: Path, dataset: Dataset, seconds: float, clock: Clock) ->
     """The configuration that promises most if it and the defaults train for so many seconds, and the defaults.
 
     The defaults train on as many images, if they do not take longer for that. The other one sees no fewer images than
-    its trial did, if need be beyond the time. It is the defaults alone where nothing is likely to be better. Failed
-    where no trial has finished.
+    its trial did, if need be beyond the time. Where nothing is likely to be better it is the defaults alone, at a width
+    that suits the time. Failed where no trial has finished.
     """
     plans = _Plans(experiment, dataset, seconds, clock)
     chosen = plans.chosen()
-    wider, plain = plans.configuration(chosen), plans.defaults(chosen.shown_of_defaults)
-    if wider.unseeded == plain.unseeded:
-        return [plans.defaults(plans.shown_alone())]
-    return [wider, plain]
+    if plans.is_near_defaults(chosen):
+        return [plans.alone()]
+    return [plans.configuration(chosen), plans.defaults(chosen.shown_of_defaults)]
 
 
 class _Plans:
@@ -95,7 +95,7 @@ class _Plans:
         self._whole = whole or ranked[:1]
         self._of_defaults = next((trial for trial in self._whole if trial.params == known), None)
         near = self._of_defaults or self._whole[0]
-        self._clock = clock
+        self._clock, self._recipe_width = clock, recipe.width
         self._defaults_seconds = self._seconds_at(near, recipe.width)
 
     def chosen(self) -> Candidate:
@@ -115,12 +115,12 @@ class _Plans:
         chance = known.chance_below(first, defaults, growth, doubt)
         return best[first] if first != defaults and chance >= _SURE else best[defaults]
 
-    def _grown(self, trial: Trial) -> Iterator[Candidate]:
-        """The trial's configuration at the widths that it may have."""
+    def _grown(self, trial: Trial, alone: bool = False) -> Iterator[Candidate]:
+        """The trial's configuration at the widths that it may have, beside the defaults or alone."""
         narrow, planned_images = of_trial(trial).hparams.width, _shown(trial, self._images)
         for width in self._widths(of_trial(trial).hparams):
             mine = self._seconds_at(trial, width)
-            together = makespan((mine, min(mine, self._defaults_seconds)), self._at_once)
+            together = makespan((mine,) if alone else (mine, min(mine, self._defaults_seconds)), self._at_once)
             shown = max(planned_images, min(self._seconds / together, self._enough))
             growth = (shown / planned_images) ** -_ERROR_POWER * (width / narrow) ** -_WIDTH_POWER
             yield Candidate(trial, width, shown, growth, self._shown_beside(mine * shown, shown))
@@ -142,9 +142,15 @@ class _Plans:
         wider = {_WIDTH_STEP * round(some * hparams.width / _WIDTH_STEP) for some in _WIDER}
         yield from (width for width in sorted(wider) if is_free and hparams.width < width <= most)
 
-    def shown_alone(self) -> float:
-        """How many images the defaults can see if nothing else trains."""
-        return min(self._seconds / makespan((self._defaults_seconds,), self._at_once), self._enough)
+    def is_near_defaults(self, chosen: Candidate) -> bool:
+        """Whether it is the defaults, at a width whose worth a race would hardly show."""
+        return chosen.trial is self._of_defaults and chosen.width < _WORTH_A_RACE * self._recipe_width
+
+    def alone(self) -> Configuration:
+        """The defaults in all of the time."""
+        assert self._of_defaults is not None
+        best = min(self._grown(self._of_defaults, alone=True), key=lambda some: some.growth)
+        return self.defaults(best.shown) if best.width == self._recipe_width else self.configuration(best)
 
     def defaults(self, shown: float) -> Configuration:
         epochs, per_epoch = budget_of(shown, self._images)

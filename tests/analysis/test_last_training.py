@@ -111,6 +111,18 @@ def test_where_nothing_is_likely_to_be_better_the_defaults_have_all_the_time(tmp
     assert alone.hparams.epochs * alone.hparams.images_per_epoch / IMAGES * 2.5 == pytest.approx(30.0, rel=0.01)
 
 
+def test_where_a_race_would_hardly_show_a_difference_the_defaults_train_alone_as_wide_as_the_time_allows(
+    tmp_path: Path,
+) -> None:
+    close = [(0.70, 0.001, 6, 5.0), (0.701, 0.002, 6, 5.0), (0.69, 0.003, 6, 5.0)]
+    (alone,) = in_time(made(tmp_path / "made", *close), 300.0)
+    assert (alone.id, alone.name) == (RESIZED, "the defaults at width 8")
+    seconds = alone.hparams.epochs * alone.hparams.images_per_epoch / IMAGES * 2.5 * (8 / 6) ** TIME_OF_WIDTH
+    assert 120 < seconds <= 300
+    (short,) = in_time(made(tmp_path / "short", *close), 60.0)
+    assert (short.id, short.hparams.width) == (DEFAULTS, 6)
+
+
 @pytest.mark.parametrize("seconds", [-5.0, 0.001])
 def test_without_time_the_last_networks_see_as_many_images_as_the_trials_did(tmp_path: Path, seconds: float) -> None:
     experiment = made(tmp_path / "made", (0.5, 0.001, 6, 5.0), (0.7, 0.02, 8, 5.0))
