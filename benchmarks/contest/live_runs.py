@@ -154,7 +154,9 @@ class Room:
                         yield Tried(params, accuracy, taken / (epoch * trained.epoch_images(self._images)))
 
     def _last_networks(self, params: dict[str, Any], image_seconds: float, trials: int) -> Outcome:
-        left = self._seconds * (1 - fit.SPARE) - self._used()
+        test = datasets.load_test(self._data_name)
+        looks = len(test.labels) * (1.0 if self._base.tta_flip else 0.5)  # as `cifar fit` reckons with
+        left = self._seconds * (1 - fit.SPARE) - self._used() - looks * image_seconds
         shown = min(left / image_seconds, last_training.MOST_EPOCHS * self._images)
         epochs, per_epoch = last_training.budget_of(shown, self._images)
         longer = {**params, "epochs": epochs, "images_per_epoch": per_epoch}
@@ -171,7 +173,7 @@ class Room:
         if isinstance(trained, Failed):
             raise trained
         models = trainer.fitted_models(configuration, seeds)
-        tested = read_test_images(self._scratch, models, datasets.load_test(self._data_name), "contest")
+        tested = read_test_images(self._scratch, models, test, "contest")
         val = fmean(float(some.correct.mean()) for some in trained.predictions)
         return Outcome(self._used(), tested.accuracy.value, val, trials, asdict(replace(hparams, seed=seeds[0])))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from joblib import cpu_count
 from numpy.typing import NDArray
 
 from cifar.analysis.statistics import Mean, mean, pooled_spread, pooled_with, scores
@@ -73,6 +74,7 @@ def read_test_images(
     known: Sequence[Sequence[Predictions]] = (),
 ) -> FinalTest:
     """One look at the test images, entered in the experiment's log of test readings."""
+    torch.set_num_threads(cpu_count())  # nothing trains any more
     everything, labels = torch.arange(len(test.labels)), _labels(test, models[0].classes)
     networks = [model.network for model in models]
     predictions = [evaluate(network, test, everything).predictions.numpy() for network in networks]

@@ -121,7 +121,7 @@ def _seconds_here() -> float:
 def _finish(experiment: Path, dataset: Dataset) -> int:
     tests, seeds = best.load_tests(dataset), new_seeds(store.read_trials(experiment), SEEDS)
     with best.training(experiment, dataset, 0) as trainer:
-        last = _decided(experiment, trainer)
+        last = _decided(experiment, trainer, sum(len(test.labels) for test in tests))
         _say_what_follows(last)
         trainer.expect(len(last) * len(seeds))
         confirmed = best.hold_round(trainer, last, seeds, "fit", MOST_ACCURATE)
@@ -129,13 +129,13 @@ def _finish(experiment: Path, dataset: Dataset) -> int:
     return best.conclude(experiment, dataset, [confirmed], MOST_ACCURATE, finals, tests, trained_on_validation=False)
 
 
-def _decided(experiment: Path, trainer: Trainer) -> list[Configuration]:
+def _decided(experiment: Path, trainer: Trainer, tests: int) -> list[Configuration]:
     """What trains to the end, as an earlier run has decided or by the time that is left."""
     clock = Clock.read(experiment)
     if clock.last is None:
         steps = measured_clock(experiment, trainer)
         left = clock.limit * (1 - SPARE) - clock.used - _seconds_here()
-        clock = replace(clock, last=planned(experiment, trainer.dataset, left, steps))
+        clock = replace(clock, last=planned(experiment, trainer.dataset, tests, left, steps))
         clock.write(experiment)
     assert clock.last is not None
     return clock.last

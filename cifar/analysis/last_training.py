@@ -62,14 +62,16 @@ class Candidate:
 Clock = Callable[[float], float]  # seconds of a step of a network of that width
 
 
-def planned(experiment: Path, dataset: Dataset, seconds: float, clock: Clock) -> list[Configuration]:
+def planned(experiment: Path, dataset: Dataset, tests: int, seconds: float, clock: Clock) -> list[Configuration]:
     """The configuration that promises most if it and the defaults train for so many seconds, and the defaults.
+
+    Of that time the best of them also needs some for so many test images.
 
     The defaults train on as many images, if they do not take longer for that. The other one sees no fewer images than
     its trial did, if need be beyond the time. Where nothing is likely to be better it is the defaults alone, at a width
     that suits the time. Failed where no trial has finished.
     """
-    plans = _Plans(experiment, dataset, seconds, clock)
+    plans = _Plans(experiment, dataset, tests, seconds, clock)
     chosen = plans.chosen()
     if plans.is_near_defaults(chosen):
         return [plans.alone()]
@@ -79,9 +81,10 @@ def planned(experiment: Path, dataset: Dataset, seconds: float, clock: Clock) ->
 class _Plans:
     """What could train in so many seconds, by the trials of an experiment."""
 
-    def __init__(self, experiment: Path, dataset: Dataset, seconds: float, clock: Clock) -> None:
+    def __init__(self, experiment: Path, dataset: Dataset, tests: int, seconds: float, clock: Clock) -> None:
         config, splits = store.read_config(experiment), datasets.split(dataset)
-        self._experiment, self._data_name, self._seconds = experiment, dataset.name, seconds
+        self._experiment, self._data_name = experiment, dataset.name
+        self._seconds, self._tests = seconds, tests
         self._images, self._val_images = len(splits.train), len(splits.val)
         self._space: Space = config.get("searchSpace") or {}
         self._at_once = int(config.get("trialConcurrency", 1))
@@ -121,14 +124,20 @@ class _Plans:
         for width in self._widths(of_trial(trial).hparams):
             mine = self._seconds_at(trial, width)
             together = makespan((mine,) if alone else (mine, min(mine, self._defaults_seconds)), self._at_once)
-            shown = max(planned_images, min(self._seconds / together, self._enough))
+            left = self._seconds - self._seconds_of_tests(trial, mine)
+            shown = max(planned_images, min(left / together, self._enough))
             growth = (shown / planned_images) ** -_ERROR_POWER * (width / narrow) ** -_WIDTH_POWER
-            yield Candidate(trial, width, shown, growth, self._shown_beside(mine * shown, shown))
+            yield Candidate(trial, width, shown, growth, self._shown_beside(mine * shown, shown, left))
 
-    def _shown_beside(self, seconds: float, shown: float) -> float:
-        """How many images the defaults see beside trainings of so many seconds, at most `shown`."""
-        left = (self._seconds - makespan((seconds,), self._at_once)) * min(self._at_once, SEEDS) / SEEDS
-        return min(shown, max(seconds, left) / self._defaults_seconds)
+    def _shown_beside(self, mine: float, shown: float, seconds: float) -> float:
+        """How many images the defaults see beside a training of `mine` seconds, at most `shown`."""
+        left = (seconds - makespan((mine,), self._at_once)) * min(self._at_once, SEEDS) / SEEDS
+        return min(shown, max(mine, left) / self._defaults_seconds)
+
+    def _seconds_of_tests(self, trial: Trial, image_seconds: float) -> float:
+        """Of looking at the test images, on all cores, each at most as long as at one to train on."""
+        looks = 1.0 if of_trial(trial).hparams.tta_flip else 0.5
+        return self._tests * SEEDS * looks * image_seconds / self._at_once
 
     def _seconds_at(self, trial: Trial, width: int) -> float:
         """Seconds of an image in a training like this trial at that width."""

@@ -26,7 +26,7 @@ TIME_OF_WIDTH = 1.75  # a power
 
 
 def in_time(experiment: Path, seconds: float) -> list[Configuration]:
-    return planned(experiment, DIGITS, seconds, lambda width: width**TIME_OF_WIDTH)
+    return planned(experiment, DIGITS, 0, seconds, lambda width: width**TIME_OF_WIDTH)
 
 
 OWN_SPACE = {**fake.SPACE, "width": {"_type": "qloguniform", "_value": [2, 64, 2]}}
@@ -87,6 +87,14 @@ def test_the_defaults_take_no_longer_than_the_other_one(tmp_path: Path) -> None:
     shown = [some.hparams.epochs * some.hparams.images_per_epoch / IMAGES for some in (quick, slow)]
     assert shown[0] * 5 == pytest.approx(30.0, rel=0.01)
     assert shown[1] * 20 == pytest.approx(30.0, rel=0.01)
+
+
+def test_the_time_for_the_test_images_is_kept(tmp_path: Path) -> None:
+    experiment = made(tmp_path / "made", (0.5, 0.001, 6, 5.0), (0.8, 0.02, 12, 5.0), searchSpace=OWN_SPACE)
+    for tests, left in ((0, 100.0), (10 * IMAGES, 100.0 - 10 * 2.5 / 2)):
+        best, _ = planned(experiment, DIGITS, tests, 100.0, lambda width: width)
+        shown = best.hparams.epochs * best.hparams.images_per_epoch / IMAGES
+        assert 2 * 2.5 * shown == pytest.approx(left, rel=0.01)
 
 
 def test_what_the_other_one_leaves_of_the_time_is_for_the_defaults(tmp_path: Path) -> None:
