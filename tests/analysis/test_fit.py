@@ -179,7 +179,7 @@ def test_it_ends_in_time_also_where_it_is_interrupted_and_resumed(home: Path) ->
     experiment = command.directory
     assert f"resume with: cifar fit --resume {experiment.name}" in command.err
     resumed = fitted(home, "--resume", experiment.name)
-    resumed.wait_for("with 2 new seeds each")
+    resumed.wait_for("with 2 new seeds")
     resumed.process.send_signal(signal.SIGINT)
     assert resumed.wait() == 130
     assert "what is trained is kept" in resumed.err
