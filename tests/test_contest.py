@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.contest import live, policies
+from benchmarks.contest import live, live_runs, policies
 from benchmarks.contest.live import MATCHES, Run
 from benchmarks.contest.live_runs import Outcome, Room
 from benchmarks.table import summary
 from benchmarks.table.plan import PLANS
-from cifar.analysis import last_training
 
 
 def outcome(accuracy: float) -> Outcome:
@@ -65,9 +64,7 @@ def test_a_contender_ends_in_its_time_with_networks(tmp_path: Path, contender: s
         assert found.trials > 3
     # What random search finds in so short a time depends on how busy the machine is; it beats guessing, 10 %.
     assert found.test_accuracy > (0.8 if contender == "the defaults" else 0.2)
-    assert (
-        found.seconds > 0.5 * seconds or found.hparams["epochs"] == last_training.MOST_EPOCHS
-    )  # more would teach nothing
+    assert found.seconds > 0.5 * seconds or found.hparams["epochs"] == live_runs.MOST_EPOCHS  # more would teach nothing
     assert found.seconds < 1.2 * seconds
 
 

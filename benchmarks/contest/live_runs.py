@@ -35,6 +35,7 @@ from cifar.training.train import Diverged, new_model, new_optimizer, train
 from cifar.trials import layout
 
 AT_ONCE = 2
+MOST_EPOCHS = 100  # of last networks: more teach nothing
 _ROOT = Path(__file__).parents[2]
 _FIRST_SEED = 1000  # of the last networks
 _PROBED_IMAGES = 2_000  # by which the speed of the defaults is measured
@@ -157,7 +158,7 @@ class Room:
         test = datasets.load_test(self._data_name)
         looks = len(test.labels) * (1.0 if self._base.tta_flip else 0.5)  # as `cifar fit` reckons with
         left = self._seconds * (1 - fit.SPARE) - self._used() - looks * image_seconds
-        shown = min(left / image_seconds, last_training.MOST_EPOCHS * self._images)
+        shown = min(left / image_seconds, MOST_EPOCHS * self._images)
         epochs, per_epoch = last_training.budget_of(shown, self._images)
         longer = {**params, "epochs": epochs, "images_per_epoch": per_epoch}
         hparams = self._fitting(longer) if trials else augmentation.fitting(

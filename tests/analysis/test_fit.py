@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cifar.analysis import fit
-from cifar.analysis.configurations import Configuration
+from cifar.analysis.configurations import RESIZED, Configuration
 from cifar.analysis.fit import Clock
 from cifar.data import datasets
 from cifar.errors import RequestError
@@ -107,6 +107,24 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
     assert len(answer["tests"]) == 1
     with pytest.raises(RequestError, match="experiment made already has an answer"):  # nor are test images read again
         fit.go_on(experiment, "digits")
+
+
+def test_where_nothing_is_likely_to_beat_the_defaults_they_train_alone_and_no_gain_is_claimed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cifar.analysis.fit._seconds_here", lambda: 1.0)
+    resized = Configuration(RESIZED, "the defaults at width 8", Hparams(width=8, epochs=2), {"lr": 0.001, "width": 8})
+    monkeypatch.setattr("cifar.analysis.fit.planned", lambda *_: [resized])
+    experiment = made(tmp_path / "made", (0.70, 0.001, 6), (0.701, 0.002, 6), tuner=WITH_DEFAULTS)
+    Clock(30.0, used=25.0, searched=True).write(experiment)
+    assert fit.go_on(experiment, "digits") == 0
+    said = capsys.readouterr()
+    assert "training the defaults at width 8 (2 epochs of all images), with 2 new seeds" in said.err
+    assert "winner: the defaults at width 8 (lr 0.001, width 8), since no other is likely to be better" in said.out
+    assert "gain over the defaults: not measured, as there was no time to train both" in said.out
+    page = " ".join((experiment / "report.html").read_text().split())
+    assert "the recipe's defaults at another width, confirmed" in page
+    assert "No other is likely to be better" in page
 
 
 def test_what_was_begun_without_a_time_limit_is_not_resumed_by_fit(tmp_path: Path) -> None:
