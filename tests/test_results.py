@@ -21,11 +21,13 @@ from benchmarks.studies import (
     folders,
     full,
     ingredients,
+    leader,
     longer,
     near_duplicates,
     stopping,
     tpe,
     tuners,
+    width,
 )
 from benchmarks.table import summary
 from benchmarks.yardsticks import airbench94, growth, memory, processes, scale, searches, speed, startup, warm
@@ -291,6 +293,7 @@ def test_how_many_workers_one_manager_feeds() -> None:
         ("fast/tuners", "searches", tuners.Search),
         ("full", "runs", full.FullRun),
         ("ingredients", "ingredients", ingredients.Compared),
+        ("leader", "leaders", leader.Line),
         ("longer", "longer", longer.Trained),
         ("longer-gpu", "longer", longer.Trained),
         ("net/tuners", "searches", tuners.Search),
@@ -304,6 +307,7 @@ def test_how_many_workers_one_manager_feeds() -> None:
         ("warm", "searches", warm.Searches),
         ("warm", "phases", warm.Phases),
         ("warm", "memory", warm.Memory),
+        ("width", "widths", width.Line),
         ("yardstick-gpu", "tested", airbench94.Runs),
         ("yardstick", "own", airbench94.Runs),
         ("yardstick", "small", airbench94.Runs),
