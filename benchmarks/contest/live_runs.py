@@ -116,7 +116,8 @@ class Room:
             for connection in connections:
                 connection.send(probe)
             seconds = [connection.recv()[1] for connection in connections]
-        return self._last_networks({**fixed, "width": width}, fmean(seconds) / _PROBED_IMAGES, 0)
+        of_image = last_training.image_seconds(fmean(seconds), 1, probe, datasets.split(self.dataset))
+        return self._last_networks({**fixed, "width": width}, of_image, 0)
 
     def _used(self) -> float:
         return time.monotonic() - self._began
@@ -152,7 +153,8 @@ class Room:
                     policy.hear(number, accuracy)
                     free.append(ready)
                     if last:
-                        yield Tried(params, accuracy, taken / (epoch * trained.epoch_images(self._images)))
+                        of_image = last_training.image_seconds(taken, epoch, trained, datasets.split(self.dataset))
+                        yield Tried(params, accuracy, of_image)
 
     def _last_networks(self, params: dict[str, Any], image_seconds: float, trials: int) -> Outcome:
         test = datasets.load_test(self._data_name)

@@ -19,7 +19,7 @@ from cifar.analysis.configurations import RESIZED, Configuration, of_defaults, o
 from cifar.analysis.expected import expected
 from cifar.analysis.retrain import Failed, Trainer
 from cifar.data import datasets
-from cifar.data.datasets import Dataset
+from cifar.data.datasets import Dataset, Splits
 from cifar.search.forecast import step_seconds
 from cifar.search.search_space import Space, fits
 from cifar.search.start import SHIPPED_WIDTHS
@@ -83,7 +83,7 @@ class _Plans:
     def __init__(self, experiment: Path, dataset: Dataset, tests: int, seconds: float, clock: Clock) -> None:
         config, splits = store.read_config(experiment), datasets.split(dataset)
         self._experiment, self._data_name = experiment, dataset.name
-        self._seconds, self._tests = seconds, tests
+        self._seconds, self._tests, self._splits = seconds, tests, splits
         self._images, self._val_images = len(splits.train), len(splits.val)
         self._space: Space = config.get("searchSpace") or {}
         self._at_once = int(config.get("trialConcurrency", 1))
@@ -133,14 +133,17 @@ class _Plans:
         left = (seconds - makespan((mine,), self._at_once)) * min(self._at_once, SEEDS) / SEEDS
         return min(shown, max(mine, left) / self._defaults_seconds)
 
-    def _seconds_of_tests(self, trial: Trial, image_seconds: float) -> float:
+    def _seconds_of_tests(self, trial: Trial, seconds: float) -> float:
         """Of looking at the test images, on all cores, each at most as long as at one to train on."""
-        looks = 1.0 if of_trial(trial).hparams.tta_flip else 0.5
-        return self._tests * SEEDS * looks * image_seconds / self._at_once
+        return self._tests * SEEDS * looks(of_trial(trial).hparams) * seconds / self._at_once
+
+    def _image_seconds(self, trial: Trial) -> float:
+        result = trial.result or {}
+        return image_seconds(float(result["seconds"]), int(result["epochs"]), of_trial(trial).hparams, self._splits)
 
     def _seconds_at(self, trial: Trial, width: int) -> float:
         """Seconds of an image in a training like this trial at that width."""
-        return _image_seconds(trial, self._images) * self._clock(width) / self._clock(of_trial(trial).hparams.width)
+        return self._image_seconds(trial) * self._clock(width) / self._clock(of_trial(trial).hparams.width)
 
     def _widths(self, hparams: Hparams) -> Iterator[int]:
         """A range of widths of one's own may be meant as a limit."""
@@ -213,11 +216,19 @@ def _recipe(experiment: Path, images: int) -> Hparams:
     )
 
 
-def _image_seconds(trial: Trial, images: int) -> float:
-    result = trial.result or {}
-    epochs = int(result.get("epochs", 0))
-    shown = epochs * of_trial(trial).hparams.epoch_images(images)
-    return float(result["seconds"]) / shown if shown else 0.0
+def image_seconds(seconds: float, epochs: int, hparams: Hparams, splits: Splits) -> float:
+    """Of a training that shows all images in each epoch, by one of so many epochs that may have shown fewer.
+
+    The validation images, which each epoch ends with, count as what they cost beside images to train on.
+    """
+    images, judged = len(splits.train), looks(hparams) * len(splits.val)
+    alone = seconds / (epochs * (hparams.epoch_images(images) + judged))
+    return alone * (1 + judged / images)
+
+
+def looks(hparams: Hparams) -> float:
+    """How long a network takes for an image at most, beside training on it; with its mirror image twice as long."""
+    return 1.0 if hparams.tta_flip else 0.5
 
 
 def _shown(trial: Trial, images: int) -> float:

@@ -14,6 +14,7 @@ from cifar.analysis.configurations import DEFAULTS, RESIZED, Configuration
 from cifar.analysis.last_training import planned
 from cifar.analysis.retrain import Failed
 from cifar.data import datasets
+from cifar.training.hparams import Hparams
 from cifar.trials import layout
 
 DIGITS = datasets.load("digits")
@@ -87,6 +88,17 @@ def test_the_defaults_take_no_longer_than_the_other_one(tmp_path: Path) -> None:
     shown = [some.hparams.epochs * some.hparams.images_per_epoch / IMAGES for some in (quick, slow)]
     assert shown[0] * 5 == pytest.approx(30.0, rel=0.01)
     assert shown[1] * 20 == pytest.approx(30.0, rel=0.01)
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_the_validation_images_weigh_less_where_an_epoch_shows_more_images(tta: bool) -> None:
+    splits = datasets.split(DIGITS)
+    look = (1.0 if tta else 0.5) * len(splits.val)
+    for per_epoch in (100, 1_000, IMAGES):
+        hparams = Hparams(epochs=4, images_per_epoch=per_epoch, tta_flip=tta)
+        seconds = 4 * (per_epoch + look) * 0.01
+        found = last_training.image_seconds(seconds, 4, hparams, splits)
+        assert found == pytest.approx(0.01 * (IMAGES + look) / IMAGES)
 
 
 def test_the_time_for_the_test_images_is_kept(tmp_path: Path) -> None:
