@@ -94,6 +94,16 @@ def test_what_fit_gave() -> None:
     assert fmean(json.loads(reading)["accuracies"]) == pytest.approx(answer["tests"][0]["mean"])
 
 
+def test_what_fit_gave_with_fast() -> None:
+    answer, text = figures("fit/fast/best"), " ".join(README.split())
+    (test,) = answer["tests"]
+    assert answer["gain"] is None
+    for told in (text, " ".join((ROOT / "results/fit/README.md").read_text().split())):
+        assert interval(test) in told.replace("*", "")
+    (reading,) = (ROOT / "results/fit/fast/test-readings.jsonl").read_text().splitlines()
+    assert fmean(json.loads(reading)["accuracies"]) == pytest.approx(test["mean"])
+
+
 def test_how_soon_searches_come_close() -> None:
     played = {line["contender"]: line for line in figures("contest/net")["played"]}
     ours, optuna, nni = (

@@ -123,7 +123,7 @@ def test_where_nothing_is_likely_to_beat_the_defaults_they_train_alone_and_no_ga
     assert "winner: the defaults at width 8 (lr 0.001, width 8), since no other is likely to be better" in said.out
     assert "gain over the defaults: not measured, as there was no time to train both" in said.out
     page = " ".join((experiment / "report.html").read_text().split())
-    assert "the recipe's defaults at another width, confirmed" in page
+    assert "defaults at another width, confirmed" in page
     assert "No other is likely to be better" in page
 
 
