@@ -13,18 +13,17 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
+from joblib import delayed
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from benchmarks.contest import surrogate as surrogates
 from benchmarks.contest.policies import CONTENDERS, SLOW, defaults_of
-from benchmarks.contest.replay import TWO_CORES, Lead, replay
+from benchmarks.contest.replay import TWO_CORES, Lead, replay, side_by_side
 from benchmarks.contest.surrogate import Surrogate
 from benchmarks.shared import machine
 from benchmarks.shared.report import RESULTS, Report
@@ -119,9 +118,15 @@ def play_table(surrogate: Surrogate, seeds: dict[str, int]) -> None:
     facts = machine.describe(command, machine.choose_data())
     report = Report(RESULTS / "contest" / name, f"The contest on the table {name}, replayed", facts)
     report.table(_KNOWN, "surrogates", _ERROR_HEADER, [fit_of(name, surrogate)])
-    leads = {who: play(surrogate, who, seeds[who]) for who in CONTENDERS}
-    played = [summed_up(name, who, surrogate, some) for who, some in leads.items()]
-    report.table(_PLAYED, "played", HEADER, played)
+    leads: dict[str, list[list[Lead]]] = {}
+
+    def played() -> Iterator[Played]:
+        """One contender after the other, each kept as it has played."""
+        for who in CONTENDERS:
+            leads[who] = play(surrogate, who, seeds[who])
+            yield summed_up(name, who, surrogate, leads[who])
+
+    report.table(_PLAYED, "played", HEADER, played())
     plot(leads, surrogate, RESULTS / "contest" / f"{name}.png")
 
 
@@ -149,8 +154,7 @@ def seconds_of(surrogate: Surrogate) -> float:
 def play(surrogate: Surrogate, contender: str, seeds: int) -> list[list[Lead]]:
     seconds, name = seconds_of(surrogate), f"{surrogate.plan.name}: {contender}"
     searches = (delayed(_played)(surrogate, contender, seconds, seed) for seed in range(seeds))
-    with parallel_config("loky", inner_max_num_threads=1):
-        return [*tqdm(Parallel(-1, return_as="generator")(searches), name, seeds, file=sys.stderr)]
+    return side_by_side(searches, name, seeds)
 
 
 def _played(surrogate: Surrogate, contender: str, seconds: float, seed: int) -> list[Lead]:

@@ -158,8 +158,8 @@ class Room:
 
     def _last_networks(self, params: dict[str, Any], image_seconds: float, trials: int) -> Outcome:
         test = datasets.load_test(self._data_name)
-        looks = len(test.labels) * (1.0 if self._base.tta_flip else 0.5)  # as `cifar fit` reckons with
-        left = self._seconds * (1 - fit.SPARE) - self._used() - looks * image_seconds
+        tested = last_training.looks(self._base) * len(test.labels)  # as `cifar fit` reckons with
+        left = self._seconds * (1 - fit.SPARE) - self._used() - tested * image_seconds
         shown = min(left / image_seconds, MOST_EPOCHS * self._images)
         epochs, per_epoch = last_training.budget_of(shown, self._images)
         longer = {**params, "epochs": epochs, "images_per_epoch": per_epoch}
@@ -176,9 +176,9 @@ class Room:
         if isinstance(trained, Failed):
             raise trained
         models = trainer.fitted_models(configuration, seeds)
-        tested = read_test_images(self._scratch, models, test, "contest")
+        found = read_test_images(self._scratch, models, test, "contest")
         val = fmean(float(some.correct.mean()) for some in trained.predictions)
-        return Outcome(self._used(), tested.accuracy.value, val, trials, asdict(replace(hparams, seed=seeds[0])))
+        return Outcome(self._used(), found.accuracy.value, val, trials, asdict(replace(hparams, seed=seeds[0])))
 
 
 @contextmanager

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from joblib import Parallel, parallel_config
+from tqdm import tqdm
 
 from benchmarks.contest.surrogate import Params, Surrogate
 
@@ -72,3 +76,9 @@ def replay(policy: Policy, surrogate: Surrogate, seconds: float, seed: int, rule
         if last and accuracy > best:
             best = accuracy
             leads.append(Lead(now, float(surrogate.curves([params])[0][-1])))
+
+
+def side_by_side(searches: Iterable[Any], name: str, count: int) -> list[Any]:
+    """The results of so many of joblib's delayed calls, one per core, under a bar."""
+    with parallel_config("loky", inner_max_num_threads=1):
+        return [*tqdm(Parallel(-1, return_as="generator")(searches), name, count, file=sys.stderr)]

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
+from joblib import delayed
 from nni.algorithms.hpo.medianstop_assessor import MedianstopAssessor
-from tqdm import tqdm
 
 from benchmarks.contest import surrogate as surrogates
 from benchmarks.contest.__main__ import first_close, median_with_interval, regret, seconds_of
 from benchmarks.contest.policies import Nni, defaults_of
-from benchmarks.contest.replay import replay
+from benchmarks.contest.replay import replay, side_by_side
 from benchmarks.contest.surrogate import Surrogate
 from benchmarks.shared import machine
 from benchmarks.shared.report import RESULTS, Report
@@ -73,9 +72,7 @@ def measure(table: str) -> Iterator[Discarded]:
     surrogate = surrogates.load(PLANS[table])
     for name in _ASSESSORS:
         searches = (delayed(_search)(surrogate, name, seed) for seed in range(_SEARCHES))
-        with parallel_config("loky", inner_max_num_threads=1):
-            bar = tqdm(Parallel(-1, return_as="generator")(searches), f"{table}: {name}", _SEARCHES, file=sys.stderr)
-            found = np.array([*bar])
+        found = np.array(side_by_side(searches, f"{table}: {name}", _SEARCHES))
         regrets, needed = found[:, :-1], found[:, -1]
         margins = 1.96 * regrets.std(axis=0, ddof=1) / np.sqrt(len(regrets))
         told = [(float(mean), float(margin)) for mean, margin in zip(regrets.mean(0), margins, strict=True)]

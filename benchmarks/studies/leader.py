@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
-from tqdm import tqdm
+from joblib import delayed
 
 from benchmarks.contest import surrogate as surrogates
 from benchmarks.contest.policies import defaults_of, ours
-from benchmarks.contest.replay import Policy, Rules, replay
+from benchmarks.contest.replay import Policy, Rules, replay, side_by_side
 from benchmarks.contest.surrogate import Params, Surrogate
 from benchmarks.shared import machine
 from benchmarks.shared.report import RESULTS, Report
@@ -100,9 +99,7 @@ def measure(table: str) -> Iterator[Line]:
         for val_images in _VAL_IMAGES:
             searches = (delayed(_search)(surrogate, seconds, val_images, seed) for seed in range(_SEARCHES))
             name = f"{table}: {seconds} s, {val_images:,}"
-            with parallel_config("loky", inner_max_num_threads=1):
-                bar = tqdm(Parallel(-1, return_as="generator")(searches), name, _SEARCHES, file=sys.stderr)
-                found = np.array([*bar])
+            found = np.array(side_by_side(searches, name, _SEARCHES))
             gained = found[:, 2 + _SURE.index(0.7)] - found[:, 0]
             gain = float(gained.mean()), 1.96 * float(gained.std(ddof=1)) / math.sqrt(_SEARCHES)
             *chosen, best = (float(some) for some in found.mean(0))

@@ -105,7 +105,7 @@ def gain_text(record: Mapping[str, Any]) -> str:
     if gain is None and record["winner"] == DEFAULTS:
         return "gain over the defaults: none, as no other configuration leads: use the defaults"
     if gain is None and record["winner"] == RESIZED:
-        return "gain over the defaults: not measured, as there was no time to train both: it is the defaults, resized"
+        return "gain over the defaults: not measured, as the winner is the defaults at another width"
     if gain is None:
         return "gain over the defaults: not known, as the defaults cannot be trained"
     known = f"gain over the defaults: {points(gain)} (95 % interval, {record['seeds']} new seeds, validation images)"
@@ -147,7 +147,8 @@ def _how_it_won(answer: Answer) -> str:
     number = len(answer.decisive.tied)
     certainty = "better than each of the others" if number == 1 else f"{number} tie for first"
     if len(answer.decisive.candidates) == 1:
-        return "the only one that trains" if answer.trained_on_validation else "since no other is likely to be better"
+        are_defaults = answer.winner.id in (DEFAULTS, RESIZED) and not answer.trained_on_validation
+        return "since no other is likely to be better" if are_defaults else "the only one that trains"
     highest = answer.decisive.ranked[0].id
     if answer.winner.id == DEFAULTS != highest and answer.rule.prefer == "accuracy":
         return f"since nothing is better by more than luck; {certainty}"

@@ -66,13 +66,9 @@ def expected(
 def _places(space: Space, params: Sequence[Mapping[str, Any]]) -> Floats:
     """The trials as points, choices as corners that are equally far apart."""
     coordinates = Coordinates(space, np.random.default_rng(0))
-    choices = [name for name in space if name not in coordinates.ranges]
+    taken = {name: {some[name] for some in params} for name in space if name not in coordinates.ranges}
     corners = [
-        [
-            _OTHER_CHOICE / math.sqrt(2) * (some[name] == one)
-            for name in choices
-            for one in {each[name] for each in params}
-        ]
+        [_OTHER_CHOICE / math.sqrt(2) * (some[name] == value) for name, values in taken.items() for value in values]
         for some in params
     ]
     return np.hstack([np.array([coordinates.of(some) for some in params]), np.array(corners)])

@@ -20,7 +20,7 @@ import psutil
 from cifar.analysis import best
 from cifar.analysis.configurations import Configuration, new_seeds, size_of
 from cifar.analysis.confirm import MOST_ACCURATE
-from cifar.analysis.last_training import SEEDS, measured_clock, planned
+from cifar.analysis.last_training import SEEDS, measured_steps, planned
 from cifar.analysis.retrain import Failed, Trainer
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
@@ -32,7 +32,7 @@ from cifar.system.files import read_json, short, write_json
 from cifar.training.hparams import Hparams, command_size
 from cifar.trials import layout, store
 
-SPARE = 0.04  # of the time, for what is foreseen badly, the test images and the report
+SPARE = 0.04  # of the time, for what is foreseen badly, and the report
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _decided(experiment: Path, trainer: Trainer, tests: int) -> list[Configurati
     """What trains to the end, as an earlier run has decided or by the time that is left."""
     clock = Clock.read(experiment)
     if clock.last is None:
-        steps = measured_clock(experiment, trainer)
+        steps = measured_steps(experiment, trainer)
         left = clock.limit * (1 - SPARE) - clock.used - _seconds_here()
         clock = replace(clock, last=planned(experiment, trainer.dataset, tests, left, steps))
         clock.write(experiment)

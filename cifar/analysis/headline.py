@@ -76,8 +76,8 @@ def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any]
     tied, images = len(answer["tied"]), f"{test['images']:,} test images ({test['data']})"
     sure = "Better than each of the others" if tied == 1 else f"One of {tied} that tie for first"
     if len(answer["candidates"]) == 1:
-        whole_search = answer.get("trained_on_validation", True)
-        sure = "The only one that trains" if whole_search else "No other is likely to be better"
+        are_defaults = winner in names and not answer.get("trained_on_validation", True)
+        sure = "No other is likely to be better" if are_defaults else "The only one that trains"
     useless = answer.get("useless")
     validated = answer["candidates"][winner]
     return Headline(

@@ -59,10 +59,10 @@ class Candidate:
     shown_of_defaults: float
 
 
-Clock = Callable[[float], float]  # seconds of a step of a network of that width
+StepSeconds = Callable[[float], float]  # of a network of that width
 
 
-def planned(experiment: Path, dataset: Dataset, tests: int, seconds: float, clock: Clock) -> list[Configuration]:
+def planned(experiment: Path, dataset: Dataset, tests: int, seconds: float, steps: StepSeconds) -> list[Configuration]:
     """The configuration that promises most if it and the defaults train for so many seconds, and the defaults.
 
     Of that time some is for the better one to look at so many test images. The defaults train on as many images, if
@@ -70,7 +70,7 @@ def planned(experiment: Path, dataset: Dataset, tests: int, seconds: float, cloc
     Where nothing is likely to be better it is the defaults alone, at a width that suits the time. Failed where no trial
     has finished.
     """
-    plans = _Plans(experiment, dataset, tests, seconds, clock)
+    plans = _Plans(experiment, dataset, tests, seconds, steps)
     chosen = plans.chosen()
     if plans.is_near_defaults(chosen):
         return [plans.alone()]
@@ -80,7 +80,7 @@ def planned(experiment: Path, dataset: Dataset, tests: int, seconds: float, cloc
 class _Plans:
     """What could train in so many seconds, by the trials of an experiment."""
 
-    def __init__(self, experiment: Path, dataset: Dataset, tests: int, seconds: float, clock: Clock) -> None:
+    def __init__(self, experiment: Path, dataset: Dataset, tests: int, seconds: float, steps: StepSeconds) -> None:
         config, splits = store.read_config(experiment), datasets.split(dataset)
         self._experiment, self._data_name = experiment, dataset.name
         self._seconds, self._tests, self._splits = seconds, tests, splits
@@ -97,7 +97,7 @@ class _Plans:
         self._whole = whole or ranked[:1]
         self._of_defaults = next((trial for trial in self._whole if trial.params == known), None)
         near = self._of_defaults or self._whole[0]
-        self._clock, self._recipe_width = clock, recipe.width
+        self._steps, self._recipe_width = steps, recipe.width
         self._defaults_seconds = self._seconds_at(near, recipe.width)
 
     def chosen(self) -> Candidate:
@@ -143,7 +143,7 @@ class _Plans:
 
     def _seconds_at(self, trial: Trial, width: int) -> float:
         """Seconds of an image in a training like this trial at that width."""
-        return self._image_seconds(trial) * self._clock(width) / self._clock(of_trial(trial).hparams.width)
+        return self._image_seconds(trial) * self._steps(width) / self._steps(of_trial(trial).hparams.width)
 
     def _widths(self, hparams: Hparams) -> Iterator[int]:
         """A range of widths of one's own may be meant as a limit."""
@@ -198,8 +198,8 @@ def budget_of(shown: float, images: int) -> tuple[int, int]:
     return epochs, max(1, min(images, int(shown / epochs)))
 
 
-def measured_clock(experiment: Path, trainer: Trainer) -> Clock:
-    """Of the experiment's network, by a few steps on the trainer's device."""
+def measured_steps(experiment: Path, trainer: Trainer) -> StepSeconds:
+    """Of the experiment's network, by a few steps on the trainer's device; a power of the width between those."""
     recipe, device = _recipe(experiment, len(trainer.splits.train)), trainer.claim.device
     dataset, splits = trainer.dataset.to(device), trainer.splits.to(device)
     like = replace(recipe, batch_size=_PROBED_BATCH, gradient_accumulation_steps=1)

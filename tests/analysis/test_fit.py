@@ -121,7 +121,7 @@ def test_where_nothing_is_likely_to_beat_the_defaults_they_train_alone_and_no_ga
     said = capsys.readouterr()
     assert "training the defaults at width 8 (2 epochs of all images), with 2 new seeds" in said.err
     assert "winner: the defaults at width 8 (lr 0.001, width 8), since no other is likely to be better" in said.out
-    assert "gain over the defaults: not measured, as there was no time to train both" in said.out
+    assert "gain over the defaults: not measured, as the winner is the defaults at another width" in said.out
     page = " ".join((experiment / "report.html").read_text().split())
     assert "defaults at another width, confirmed" in page
     assert "No other is likely to be better" in page
