@@ -162,6 +162,7 @@ def home(tmp_path: Path) -> Path:
             "error: --time-limit must be a number above 0 with a unit, as 90s, 30m, 2h or 1d, got",
         ),
         (["--time-limit", "5s"], "error: 2 s of search are too few: there would be "),
+        (["--time-limit", "5s", "--model", "fast"], "error: 1 s of search are too few: there would be "),
         (["--resume", "abc", "--time-limit", "1m"], "error: --time-limit cannot change when a fit is resumed"),
         (["--start-from", "width=900"], "error: --start-from width=900: width must be from 4 to 32 to be searched"),
         (["--metric", "f1"], "error: --metric must be one of accuracy, balanced_accuracy, got 'f1'"),

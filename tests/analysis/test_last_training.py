@@ -14,6 +14,7 @@ from cifar.analysis.configurations import DEFAULTS, RESIZED, Configuration
 from cifar.analysis.last_training import planned
 from cifar.analysis.retrain import Failed
 from cifar.data import datasets
+from cifar.training import defaults
 from cifar.training.hparams import Hparams
 from cifar.trials import layout
 
@@ -122,6 +123,33 @@ def test_a_trial_that_may_be_lucky_gives_way_to_the_defaults_at_a_width_that_the
     assert (wider.id, wider.name, wider.params["width"]) == (RESIZED, "the defaults at width 48", 48)
     assert (plain.id, plain.params["width"]) == (DEFAULTS, 6)
     assert wider.hparams.lr == plain.hparams.lr
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "seconds", "expected"),
+    [
+        (0.73, 0.0, [DEFAULTS]),  # likely to be better, and not likely enough
+        (0.78, 0.0, ["trial1", DEFAULTS]),
+        (0.78, 1e6, [DEFAULTS]),  # what is better in two epochs need not be in 48
+        (0.95, 1e6, ["trial1", DEFAULTS]),
+    ],
+)
+def test_another_one_takes_the_place_of_the_defaults_if_it_is_likely_to_be_better_in_so_long_a_training(
+    tmp_path: Path, accuracy: float, seconds: float, expected: list[str]
+) -> None:
+    experiment = made(tmp_path / "made", (0.70, 0.001, 6, 5.0), (accuracy, 0.02, 6, 5.0), searchSpace=OWN_SPACE)
+    assert [some.id for some in in_time(experiment, seconds)] == expected
+
+
+def test_of_fast_as_many_epochs_are_enough_as_its_recipe_has_for_so_many_images(tmp_path: Path) -> None:
+    command = {"trialCommand": "python3 trial.py --model fast --batch-size 64 --epochs 2"}
+    experiment = made(tmp_path / "made", (0.5, 0.001, 6, 5.0), (0.9, 0.02, 8, 5.0), **command, searchSpace=OWN_SPACE)
+    for number in (0, 1):
+        path = layout.trial_directory(experiment, f"trial{number}") / layout.RESULT
+        result = json.loads(path.read_text())
+        path.write_text(json.dumps(result | {"hparams": result["hparams"] | {"model": "fast"}}))
+    last = in_time(experiment, 1e6)
+    assert {some.hparams.epochs for some in last} == {defaults.for_data({"model": "fast"}, IMAGES).epochs}
 
 
 def test_where_nothing_is_likely_to_be_better_the_defaults_have_all_the_time(tmp_path: Path) -> None:
