@@ -109,14 +109,14 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
         fit.go_on(experiment, "digits")
 
 
-def test_where_nothing_is_likely_to_beat_the_defaults_they_train_alone_and_no_gain_is_claimed(
+def test_the_defaults_train_alone_where_an_earlier_run_has_decided_so_and_no_gain_is_claimed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cifar.analysis.fit._seconds_here", lambda: 1.0)
     resized = Configuration(RESIZED, "the defaults at width 8", Hparams(width=8, epochs=2), {"lr": 0.001, "width": 8})
-    monkeypatch.setattr("cifar.analysis.fit.planned", lambda *_: [resized])
+    monkeypatch.setattr("cifar.analysis.fit.planned", lambda *_: pytest.fail("an earlier run has decided"))
     experiment = made(tmp_path / "made", (0.70, 0.001, 6), (0.701, 0.002, 6), tuner=WITH_DEFAULTS)
-    Clock(30.0, used=25.0, searched=True).write(experiment)
+    Clock(30.0, used=25.0, searched=True, last=[resized]).write(experiment)
     assert fit.go_on(experiment, "digits") == 0
     said = capsys.readouterr()
     assert "training the defaults at width 8 (2 epochs of all images), with 2 new seeds" in said.err
