@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from prettytable import PrettyTable
 
 from cifar.analysis.configurations import DEFAULTS, RESIZED, Configuration
-from cifar.analysis.confirm import Confirmed, Rule
+from cifar.analysis.confirm import Candidate, Confirmed, Rule
 from cifar.analysis.final_test import FinalTest
 from cifar.analysis.statistics import Mean
 from cifar.console import first_that_fits, plain_table
@@ -20,11 +20,13 @@ from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
 from cifar.system.durations import duration_text
 from cifar.system.files import read_json
+from cifar.training.hparams import Hparams
 from cifar.training.intervals import Interval, wilson
 from cifar.trials import layout
 from cifar.trials.leaderboard import param_text
 
 USELESS = "no network was found that beats guessing; give it more time, more pictures or another network"
+_IN_THE_END = "in the last trainings, of so many epochs x images:"
 _BEGINNING = 4  # letters of a class's name above a narrow table
 
 
@@ -74,7 +76,7 @@ def text(answer: Answer) -> str:
     """The tables, and what they come to in the last lines, which a terminal still shows."""
     lines, accuracies = list[str](), list[str]()
     for title, confirmed in zip(_titles(answer), answer.confirmed, strict=False):
-        lines += [title, str(_candidates_table(confirmed))]
+        lines += [title, first_that_fits(*map(str, _candidates_tables(confirmed)))]
     also = ", trained on the validation images too" if answer.trained_on_validation else ""
     for tested in answer.test_results:
         title = f"test images of {tested.name}, true classes down, predicted across, summed over the seeds:"
@@ -135,7 +137,7 @@ def points(difference: Mapping[str, float]) -> str:
 
 def _titles(answer: Answer) -> list[str]:
     """One for each round; networks that are validated and final at once have had one at the final budget."""
-    final = f"at the final budget, {answer.winner.budget_text}:" if _is_one_budget(answer.decisive) else "in the end:"
+    final = f"at the final budget, {answer.winner.budget_text}:" if _is_one_budget(answer.decisive) else _IN_THE_END
     return ["at the search's budget:", final] if answer.trained_on_validation else [final]
 
 
@@ -167,20 +169,29 @@ def why_no_answer(answer: Answer) -> str:
     return why_useless(given, answer.validation.value, metric, share, len(np.unique(labels)))
 
 
-def _candidates_table(confirmed: Confirmed) -> PrettyTable:
-    trained = [] if _is_one_budget(confirmed) else ["trained"]
-    table = plain_table(
-        ["configuration", *trained, "trial", "in the search", f"{_tuned(confirmed)} ± 95%", "tie", "seconds"]
-    )
-    table.align["configuration"] = "l"
-    for candidate in confirmed.ranked:
-        configuration, tie = candidate.configuration, "=" if _is_tied(candidate.id, confirmed) else ""
-        found = "" if configuration.found is None else f"{configuration.found:.1%}"
-        trial = "" if candidate.id in (DEFAULTS, RESIZED) else candidate.id
-        accuracy = confirmed.accuracy(candidate)
-        budget = [configuration.budget_text] if trained else []
-        table.add_row([configuration.name, *budget, trial, found, str(accuracy), tie, f"{candidate.seconds:.1f}"])
-    return table
+def _candidates_tables(confirmed: Confirmed) -> Iterator[PrettyTable]:
+    """Narrower and narrower."""
+    columns: dict[str, Callable[[Candidate], str]] = {
+        "configuration": lambda one: one.configuration.name,
+        "trained": lambda one: _size_of_training(one.configuration.hparams),
+        "trial": lambda one: "" if one.id in (DEFAULTS, RESIZED) else one.id,
+        "in the search": lambda one: "" if one.configuration.found is None else f"{one.configuration.found:.1%}",
+        f"{_tuned(confirmed)} ± 95%": lambda one: str(confirmed.accuracy(one)),
+        "tie": lambda one: "=" if _is_tied(one.id, confirmed) else "",
+        "seconds": lambda one: f"{one.seconds:.1f}",
+    }
+    if _is_one_budget(confirmed):
+        del columns["trained"]
+    for dropped in (None, "in the search", "trial", "seconds"):
+        columns.pop(dropped or "", None)
+        table = plain_table([*columns])
+        table.align["configuration"] = "l"
+        table.add_rows([[cell(candidate) for cell in columns.values()] for candidate in confirmed.ranked])
+        yield table
+
+
+def _size_of_training(hparams: Hparams) -> str:
+    return f"{hparams.epochs} x {hparams.images_per_epoch:,}" if hparams.images_per_epoch else f"{hparams.epochs} x all"
 
 
 def _tuned(confirmed: Confirmed) -> str:

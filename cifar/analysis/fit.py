@@ -32,7 +32,8 @@ from cifar.system.files import read_json, short, write_json
 from cifar.training.hparams import Hparams, command_size
 from cifar.trials import layout, store
 
-SPARE = 0.04  # of the time, for what is foreseen badly, and the report
+SPARE = 0.04  # of the time, for what is foreseen badly
+_REPORT_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _decided(experiment: Path, trainer: Trainer, tests: int) -> list[Configurati
     clock = Clock.read(experiment)
     if clock.last is None:
         steps = measured_steps(experiment, trainer)
-        left = clock.limit * (1 - SPARE) - clock.used - _seconds_here()
+        left = clock.limit * (1 - SPARE) - _REPORT_SECONDS - clock.used - _seconds_here()
         clock = replace(clock, last=planned(experiment, trainer.dataset, tests, left, steps))
         clock.write(experiment)
     assert clock.last is not None

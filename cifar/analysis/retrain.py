@@ -39,7 +39,9 @@ class Trainer:
         self.kept = KeptTrainings(directory, dataset, self.splits)
         self.at_once = at_once
         self.claim = device.claim(at_once, f"best-{directory.parent.name}")
-        self.progress = tqdm(total=trainings, unit=" trainings", leave=False, disable=None)
+        # Where it is not known yet how many there will be, the bar begins when it is.
+        delay = 0.0 if trainings else 0.001
+        self.progress = tqdm(total=trainings, unit=" trainings", leave=False, disable=None, delay=delay)
         self.tells = self.progress.disable  # line by line, where no terminal shows a bar
         self._shown = set[str]()
 

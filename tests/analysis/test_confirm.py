@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from cifar.analysis import answer
 from cifar.analysis.answer import gain_text
 from cifar.analysis.configurations import DEFAULTS, Configuration, new_seeds
 from cifar.analysis.confirm import Candidate, Confirmed, Prefer, Rule, decide, finalists
@@ -258,3 +260,18 @@ def test_for_speed_the_gain_is_that_of_the_quick_one(quickest: str, ending: str)
     gain = {"mean": confirmed.gain.value, "margin_95": 0.0}
     record = {"winner": quickest, "gain": gain, "seeds": 3, "seconds_of_search": 60.0, "seconds_of_best": 60.0}
     assert gain_text(record).endswith(ending or "of confirming and training")
+
+
+def test_a_table_of_trainings_of_several_lengths_says_them_and_becomes_narrower() -> None:
+    first, second = candidate(0, [0.9, 0.8], 100.0), candidate(1, [0.5, 0.6], 2.0)
+    longer = replace(second.configuration, hparams=Hparams(epochs=24, images_per_epoch=1_991))
+    confirmed = decide([first, replace(second, configuration=longer)])
+    tables = [*answer._candidates_tables(confirmed)]
+    assert [table.field_names for table in tables] == [
+        ["configuration", "trained", "trial", "in the search", "accuracy ± 95%", "tie", "seconds"],
+        ["configuration", "trained", "trial", "accuracy ± 95%", "tie", "seconds"],
+        ["configuration", "trained", "accuracy ± 95%", "tie", "seconds"],
+        ["configuration", "trained", "accuracy ± 95%", "tie"],
+    ]
+    assert [row[1] for row in tables[0].rows] == ["2 x all", "24 x 1,991"]
+    assert "trained" not in next(answer._candidates_tables(decide([first, second]))).field_names
