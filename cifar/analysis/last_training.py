@@ -124,6 +124,8 @@ class _Plans:
             mine = self._seconds_at(trial, width)
             together = makespan((mine,) if alone else (mine, min(mine, self._defaults_seconds)), self._at_once)
             left = self._seconds - self._seconds_of_tests(trial, mine)
+            if width > narrow and left / together < planned_images:
+                return  # there is no time for it, nor for a wider one
             shown = max(planned_images, min(left / together, self._enough))
             growth = (shown / planned_images) ** -_ERROR_POWER * (width / narrow) ** -_WIDTH_POWER
             yield Candidate(trial, width, shown, growth, self._shown_beside(mine * shown, shown, left))

@@ -80,7 +80,7 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
     monkeypatch.setattr("cifar.analysis.fit._seconds_here", lambda: 1.0)  # this process has run for long
     experiment = made(tmp_path / "made", (0.5, 0.001, 6), (0.8, 0.02, 12), tuner=WITH_DEFAULTS)
     with_seconds(experiment, 0.3, 0.4)
-    Clock(30.0, used=25.0, searched=True).write(experiment)
+    Clock(30.0, used=21.0, searched=True).write(experiment)
     assert fit.go_on(experiment, "digits") == 0
     said = capsys.readouterr()
     budget = r"\(\d+ epochs of [\d,]+ images\)"
@@ -92,7 +92,7 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
     assert "test accuracy on digits" in said.out
     assert "trained on the validation images too" not in said.out
     clock, answer = Clock.read(experiment), json.loads(layout.answer(experiment).read_text())
-    assert clock.used == 26.0
+    assert clock.used == 22.0
     assert clock.last is not None and [some.id for some in clock.last] == ["trial1", "defaults"]
     model = model_file.load(layout.best_model(experiment))
     assert model.hparams.epochs == answer["final_epochs"]
@@ -103,7 +103,7 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
     assert "on the validation images too" not in page
     assert "network net, 2 trials in " in page
     assert "its tuner begins with the defaults and near them" in page
-    assert "took 26 of 30 seconds" in said.out
+    assert "took 22 of 30 seconds" in said.out
     assert len(answer["tests"]) == 1
     with pytest.raises(RequestError, match="experiment made already has an answer"):  # nor are test images read again
         fit.go_on(experiment, "digits")

@@ -174,7 +174,9 @@ def test_where_a_race_would_hardly_show_a_difference_the_defaults_train_alone_as
 @pytest.mark.parametrize("seconds", [-5.0, 0.001])
 def test_without_time_the_last_networks_see_as_many_images_as_the_trials_did(tmp_path: Path, seconds: float) -> None:
     experiment = made(tmp_path / "made", (0.5, 0.001, 6, 5.0), (0.7, 0.02, 8, 5.0))
-    for some in in_time(experiment, seconds):
+    best, beside = in_time(experiment, seconds)
+    assert (best.hparams.width, beside.hparams.width) == (8, 6)
+    for some in (best, beside):
         assert some.hparams.epochs * some.hparams.images_per_epoch == pytest.approx(2 * IMAGES, abs=4)
 
 
