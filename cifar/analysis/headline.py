@@ -74,10 +74,14 @@ def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any]
     names = {DEFAULTS: "the recipe's defaults", RESIZED: "the recipe's defaults at another width"}
     name = names.get(winner, f"trial {numbers.get(winner, winner)}")
     tied, images = len(answer["tied"]), f"{test['images']:,} test images ({test['data']})"
-    sure = "Better than each of the others" if tied == 1 else f"One of {tied} that tie for first"
+    seeds = f"{answer['seeds']} new seeds"
+    sure = (
+        f"Better than each of the others, by {seeds}" if tied == 1 else f"One of {tied} that tie for first, by {seeds}"
+    )
     if len(answer["candidates"]) == 1:
         are_defaults = winner in names and not answer.get("trained_on_validation", True)
-        sure = "No other is likely to be better" if are_defaults else "The only one that trains"
+        alone = f"The only one that trains, with {seeds}"
+        sure = "By the search's trials no other is likely to be better" if are_defaults else alone
     useless = answer.get("useless")
     validated = answer["candidates"][winner]
     return Headline(
@@ -89,7 +93,7 @@ def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any]
         f"of {images}",
         answers.gain_text(answer),
         [
-            f"{sure}, by {answer['seeds']} new seeds; {answers.mean_text(validated)} of the validation images.",
+            f"{sure}; {answers.mean_text(validated)} of the validation images.",
             *(f"{text[0].upper()}{text[1:]}." for text in answers.defaults_text(answer)),
             _how_tested(answer),
         ],
