@@ -43,7 +43,7 @@ function serve(sftp) {
 
 global.nni = { paths: { experimentRoot } };
 fetchOutput.silence = 1000;
-// Not of ssh2's own making: about one in 250 of those it cannot read again.
+// Not of ssh2's own making: about one in 300 of those it cannot read again.
 const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
 const hostKey = privateKey.export({ type: "sec1", format: "pem" });
 const server = new Server({ hostKeys: [hostKey] }, (client) => {
