@@ -22,6 +22,8 @@ from cifar.system.signals import listen
 from cifar.training.hparams import given_arguments
 from cifar.trials import layout, store
 
+_LEAST_TIME = 30  # seconds of a fit
+
 # Each command imports what it needs when it runs: PyTorch and NNI take seconds, a leaderboard needs neither.
 if TYPE_CHECKING:
     from cifar.search.plan import Request
@@ -122,10 +124,12 @@ def _time_limit(options: argparse.Namespace) -> float:
 
     if options.resume and options.time_limit:
         raise RequestError("--time-limit cannot change when a fit is resumed: it goes on for the time that it has left")
-    written = options.time_limit or TIME_LIMIT
+    written = TIME_LIMIT if options.time_limit is None else options.time_limit
     seconds = durations.seconds(written) if durations.is_duration(written) else None
     if seconds is None:
         raise RequestError(f"--time-limit {durations.RULE}, got {written!r}")
+    if seconds < _LEAST_TIME:
+        raise RequestError(f"--time-limit must be at least {_LEAST_TIME}s, got {written}: to measure takes nearly that")
     return seconds
 
 

@@ -20,7 +20,7 @@ _DATA = "cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cif
 _PORT = "port of NNI's web page (default: the first free one from 8080 up)"
 _NAME = "the experiment's name in NNI's web page (default: data, network and tuner)"
 _START_FROM = (
-    "try width=26,lr=0.02 right after the defaults (what is not named stays as in the defaults), or the best "
+    "try {} right after the defaults (what is not named stays as in the defaults), or the best "
     "configurations of experiment ID; may be repeated"
 )
 
@@ -77,7 +77,7 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
     add("--max-trials", type=int, metavar="N", help="trials in all (default: the config's, else without an end)")
     add("--duration", metavar="TIME", help="start no trial after this time: 90s, 30m, 2h, 1d (default: the config's)")
     add("--tuner", metavar="NAME", help="TPE, Random, GridSearch or Evolution (default: the config's)")
-    add("--start-from", action="append", metavar="ID|NAME=X,...", help=_START_FROM)
+    add("--start-from", action="append", metavar="ID|NAME=X,...", help=_START_FROM.format("width=26,lr=0.02"))
     add("--no-early-stopping", action="store_true", default=None, help="let every trial run to its end")
     add("--name", metavar="NAME", help=_NAME)
     add = command.add_argument_group("where it runs").add_argument
@@ -116,7 +116,7 @@ def _add_fit(command: argparse.ArgumentParser) -> None:
     add("--data", metavar="DATA", help=_DATA)
     add("--time-limit", metavar="TIME", help=f"for all of it: 90s, 30m, 2h (default: {TIME_LIMIT})")
     add("--config", type=Path, metavar="CONFIG.yml", help="a search of your own; its budget and limits are left out")
-    add("--start-from", action="append", metavar="ID|NAME=X,...", help=_START_FROM)
+    add("--start-from", action="append", metavar="ID|NAME=X,...", help=_START_FROM.format("width=24,lr=0.5"))
     add("--name", metavar="NAME", help=_NAME)
     add("--port", type=int, metavar="N", help=_PORT)
     add("--resume", metavar="ID", help="go on with one that was interrupted, for the time that it has left")

@@ -104,13 +104,17 @@ def gain_text(record: Mapping[str, Any]) -> str:
     if "gain" not in record:
         return "gain over the defaults: not measured by the version that made this answer"
     gain = record["gain"]
+    if gain is None and record.get("out"):
+        return f"gain over the defaults: not known, as {' and '.join(record['out'])} could not be trained"
     if gain is None and record["winner"] == DEFAULTS:
         return "gain over the defaults: none, as no other configuration leads: use the defaults"
     if gain is None and record["winner"] == RESIZED:
         return "gain over the defaults: not measured, as the winner is the defaults at another width"
     if gain is None:
         return "gain over the defaults: not known, as the defaults cannot be trained"
-    known = f"gain over the defaults: {points(gain)} (95 % interval, {record['seeds']} new seeds, validation images)"
+    budgets = [f", {text}" for text in [record.get("budgets")] if text]
+    by = f"95 % interval, {record['seeds']} new seeds, validation images{''.join(budgets)}"
+    known = f"gain over the defaults: {points(gain)} ({by})"
     search, best = (duration_text(record[name]) for name in ("seconds_of_search", "seconds_of_best"))
     known += f", for {search} of search and {best} of confirming and training"
     if record["winner"] == DEFAULTS:
@@ -145,12 +149,18 @@ def _is_one_budget(confirmed: Confirmed) -> bool:
     return len({some.configuration.budget_text for some in confirmed.candidates}) == 1
 
 
+def _budgets_text(confirmed: Confirmed) -> str:
+    """Where the candidates did not see equally many images."""
+    known = {some.configuration.name: some.configuration.budget_text for some in confirmed.ranked}
+    return ", ".join(f"{name} with {budget}" for name, budget in known.items())
+
+
 def _how_it_won(answer: Answer) -> str:
     number = len(answer.decisive.tied)
-    certainty = "better than each of the others" if number == 1 else f"{number} tie for first"
+    certainty = "no other ties with it" if number == 1 else f"{number} tie for first"
     if len(answer.decisive.candidates) == 1:
-        are_defaults = answer.winner.id in (DEFAULTS, RESIZED) and not answer.trained_on_validation
-        return "since no other is likely to be better" if are_defaults else "the only one that trains"
+        alone = not answer.trained_on_validation and not answer.decisive.out
+        return "since no other is likely to be better" if alone else "the only one that trains"
     highest = answer.decisive.ranked[0].id
     if answer.winner.id == DEFAULTS != highest and answer.rule.prefer == "accuracy":
         return f"since nothing is better by more than luck; {certainty}"
@@ -222,6 +232,8 @@ def record(answer: Answer) -> dict[str, Any]:
         "defaults": next((some.configuration.params for some in decisive.candidates if some.id == DEFAULTS), None),
         "useless": why_no_answer(answer),
         "gain": decisive.gain and _mean_record(decisive.gain),
+        "budgets": "" if _is_one_budget(decisive) else _budgets_text(decisive),
+        "out": [some.name for some in decisive.out],
         "seconds_of_search": answer.cost.search,
         "seconds_of_best": answer.cost.best,
         "rule": {"prefer": answer.rule.prefer, "margin": answer.rule.margin},

@@ -28,7 +28,7 @@ from cifar.analysis.configurations import (
     of_trial,
     size_of,
 )
-from cifar.analysis.confirm import MOST_ACCURATE, Confirmed, Rule, decide, finalists
+from cifar.analysis.confirm import MOST_ACCURATE, Candidate, Confirmed, Rule, decide, finalists
 from cifar.analysis.final_test import read_test_images, refuse_known, refuse_unfit
 from cifar.analysis.kept_trainings import Stage
 from cifar.analysis.retrain import Failed, Trainer
@@ -224,15 +224,16 @@ def hold_round(
     trainer: Trainer, configurations: Sequence[Configuration], seeds: Sequence[int], stage: Stage, rule: Rule
 ) -> Confirmed:
     """Train all with each of the seeds. A configuration that diverges with one of them is out."""
-    candidates = []
+    candidates, out = list[Candidate](), list[Configuration]()
     for configuration, trained in trainer.candidates(configurations, seeds, stage):
         if isinstance(trained, Failed):
             say(f"{configuration.name} is out: {trained}")
+            out.append(configuration)
         else:
             candidates.append(trained)
     if not candidates:
         raise Failed("no leading trial could be trained again")
-    return decide(candidates, rule)
+    return replace(decide(candidates, rule), out=out)
 
 
 def _keep(experiment: Path, dataset: Dataset, answer: Answer, tests: Sequence[Dataset]) -> int:

@@ -7,7 +7,7 @@ the recipe's defaults are trained again with new seeds, and what is said of them
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -60,6 +60,7 @@ class Confirmed:
 
     `gain` is by how much the winner, or where the defaults win the best of the others, is better than the defaults,
     without the luck of having been chosen. Its interval holds for all of the others at once. None where one is missing.
+    `out` are configurations that could not be trained with each seed.
     """
 
     candidates: list[Candidate]
@@ -67,6 +68,7 @@ class Confirmed:
     tied: list[Candidate]
     winner: Candidate
     gain: Mean | None
+    out: list[Configuration] = field(default_factory=list)
 
     def accuracy(self, candidate: Candidate) -> Mean:
         return self.accuracies[self.candidates.index(candidate)]

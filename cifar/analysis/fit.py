@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from cifar.analysis import best
 from cifar.analysis.configurations import Configuration, new_seeds, size_of
@@ -28,7 +25,9 @@ from cifar.errors import RequestError
 from cifar.search.plan import Request
 from cifar.search.prepare import Prepared, claim_stopped, prepare_new, prepare_resumed
 from cifar.search.run import search
+from cifar.system import durations
 from cifar.system.files import read_json, short, write_json
+from cifar.system.processes import seconds_here
 from cifar.training.hparams import Hparams, command_size
 from cifar.trials import layout, store
 
@@ -78,9 +77,15 @@ def resume(request: Request, experiment_id: str, held: ExitStack) -> tuple[Path,
     """An experiment that was interrupted, and its search where that is not over."""
     experiment, claim = claim_stopped(request.config_path, experiment_id)
     claim.release()
-    if Clock.read(experiment).searched:
+    if Clock.read(experiment).searched or _search_is_over(experiment):
         return experiment, None
     return experiment, held.enter_context(prepare_resumed(request, held, experiment_id))
+
+
+def _search_is_over(experiment: Path) -> bool:
+    """Whether it was interrupted when all of its time was used, and its last trials were still ending."""
+    most = durations.seconds(store.read_config(experiment).get("maxExperimentDuration"))
+    return most is not None and store.read_seconds(experiment) >= most
 
 
 def go_on(experiment: Path, data_name: str, prepared: Prepared | None = None) -> int:
@@ -92,17 +97,21 @@ def go_on(experiment: Path, data_name: str, prepared: Prepared | None = None) ->
             code = search(prepared, keep_open=False, resume_command=f"cifar fit --resume {experiment.name}")
             if code:
                 return code
-            replace(Clock.read(experiment), searched=True).write(experiment)
+        replace(Clock.read(experiment), searched=True).write(experiment)
         try:
             code = _finish(experiment, datasets.load(data_name, size_of(experiment)))
-            _report(experiment, data_name)
-            return code
         except Failed as failure:
             print(f"error: {failure}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print(f"what is trained is kept; resume with: cifar fit --resume {experiment.name}", file=sys.stderr)
             raise
+        try:
+            _report(experiment, data_name)
+        except KeyboardInterrupt:
+            print(f"the answer is kept; the report comes by: cifar report {experiment.name}", file=sys.stderr)
+            raise
+        return code
 
 
 @contextlib.contextmanager
@@ -111,16 +120,15 @@ def _counted(experiment: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        clock = Clock.read(experiment)
-        replace(clock, used=clock.used + _seconds_here()).write(experiment)
-
-
-def _seconds_here() -> float:
-    return time.time() - psutil.Process().create_time()
+        if layout.fit(experiment).exists():  # where NNI could not start, nothing of the experiment is left
+            clock = Clock.read(experiment)
+            replace(clock, used=clock.used + seconds_here()).write(experiment)
 
 
 def _finish(experiment: Path, dataset: Dataset) -> int:
-    tests, seeds = best.load_tests(dataset), new_seeds(store.read_trials(experiment), SEEDS)
+    trials = store.read_trials(experiment)
+    store.refuse_other_data(trials, dataset.fingerprint)
+    tests, seeds = best.load_tests(dataset), new_seeds(trials, SEEDS)
     with best.training(experiment, dataset, 0) as trainer:
         last = _decided(experiment, trainer, sum(len(test.labels) for test in tests))
         _say_what_follows(last)
@@ -135,7 +143,7 @@ def _decided(experiment: Path, trainer: Trainer, tests: int) -> list[Configurati
     clock = Clock.read(experiment)
     if clock.last is None:
         steps = measured_steps(experiment, trainer)
-        left = clock.limit * (1 - SPARE) - _REPORT_SECONDS - clock.used - _seconds_here()
+        left = clock.limit * (1 - SPARE) - _REPORT_SECONDS - clock.used - seconds_here()
         clock = replace(clock, last=planned(experiment, trainer.dataset, tests, left, steps))
         clock.write(experiment)
     assert clock.last is not None
@@ -151,8 +159,9 @@ def _report(experiment: Path, data_name: str) -> None:
         return
     out = experiment / "report.html"
     report(experiment, out, data_name, running=False)
-    used, limit = Clock.read(experiment).used + _seconds_here(), Clock.read(experiment).limit
-    print(f"report: {short(out)}\ntook {used:,.0f} of {limit:,.0f} seconds")
+    clock = Clock.read(experiment)
+    took, limit = (durations.duration_text(seconds) for seconds in (clock.used + seconds_here(), clock.limit))
+    print(f"report: {short(out)}\ntook {took} of {limit}")
 
 
 def _say_what_follows(last: Sequence[Configuration]) -> None:

@@ -166,19 +166,20 @@ class _Plans:
         return self.defaults(best.shown) if best.width == self._recipe_width else self.configuration(best)
 
     def defaults(self, shown: float) -> Configuration:
+        return of_defaults(self._experiment, self._data_name, self._images, **self._budget(shown))
+
+    def _budget(self, shown: float) -> dict[str, Any]:
         epochs, per_epoch = budget_of(shown, self._images)
-        return of_defaults(self._experiment, self._data_name, self._images, epochs=epochs, images_per_epoch=per_epoch)
+        return {"epochs": epochs, "images_per_epoch": per_epoch if per_epoch < self._images else 0}
 
     def configuration(self, chosen: Candidate) -> Configuration:
         """Longer and wider than in the search, and with smaller steps the longer it trains."""
-        (epochs, per_epoch), found = budget_of(chosen.shown, self._images), of_trial(chosen.trial)
-        width = chosen.width
+        budget, found, width = self._budget(chosen.shown), of_trial(chosen.trial), chosen.width
         if chosen.trial is self._of_defaults:
-            budget = {"epochs": epochs, "images_per_epoch": per_epoch, "width": width}
-            resized = of_defaults(self._experiment, self._data_name, self._images, **budget)
+            resized = of_defaults(self._experiment, self._data_name, self._images, **budget, width=width)
             return replace(resized, id=RESIZED, name=f"the defaults at width {width}")
-        lr = found.hparams.lr * min(1.0, (epochs * per_epoch / _shown(chosen.trial, self._images)) ** -_RATE_POWER)
-        hparams = replace(found.hparams, epochs=epochs, images_per_epoch=per_epoch, lr=lr, width=width)
+        lr = found.hparams.lr * min(1.0, (chosen.shown / _shown(chosen.trial, self._images)) ** -_RATE_POWER)
+        hparams = replace(found.hparams, **budget, lr=lr, width=width)
         changed: dict[str, Any] = {"lr": lr, "width": width}
         params = {name: changed.get(name, value) for name, value in found.params.items()}
         name = f"{found.name} at width {width}" if width > found.hparams.width else found.name

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
+import multiprocessing
 import os
 import shlex
 import shutil
@@ -186,11 +188,17 @@ def _fetch(data: str, part: Part, size: int, source: Source | None = None) -> ca
 
 def _dataset(data: str, cached: cache.Cached) -> Dataset:
     decoded = cached.decoded
-    if decoded.skipped:
-        logger.warning("%s: %d files are left out; cifar data %s tells why", data, decoded.skipped, shlex.quote(data))
+    if decoded.skipped and multiprocessing.parent_process() is None:  # else that one has said it
+        _tell_of_left_out(data, decoded.skipped)
     images, labels = torch.from_numpy(decoded.images).permute(0, 3, 1, 2), torch.from_numpy(decoded.labels)
     facts = decoded.classes, cached.fingerprint, decoded.skipped, decoded.groups, decoded.names, decoded.validation
     return Dataset(data, images, labels, *facts)
+
+
+@functools.cache
+def _tell_of_left_out(data: str, files: int) -> None:
+    """Once in a process, which may load the images several times."""
+    logger.warning("%s: %d files are left out; cifar data %s tells why", data, files, shlex.quote(data))
 
 
 def split(dataset: Dataset) -> Splits:

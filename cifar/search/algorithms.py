@@ -191,15 +191,19 @@ def assessor_problems(assessor: Mapping[str, Any]) -> Iterator[str]:
         yield f"assessor must be one of {', '.join(WORKING_ASSESSORS)} or none, got {name!r}"
 
 
-def shortened(tuner: Mapping[str, Any], max_trials: int) -> Any:
-    """The arguments of a tuner of so few trials: TPE's random phase is a quarter of them at most."""
+def shortened(tuner: Mapping[str, Any], max_trials: int, at_any_rate: bool = True) -> Any:
+    """The arguments of a tuner of so few trials: TPE's random phase is a quarter of them at most.
+
+    One that a config states stays as it is, unless it is to be shorter at any rate.
+    """
     arguments = tuner.get("classArgs")
     tpe_args = (arguments or {}).get("tpe_args", {}) if isinstance(arguments, Mapping | None) else None
     if name_of(tuner) != "TPE" or not isinstance(tpe_args, Mapping):
         return arguments
     startup = tpe_args.get("n_startup_jobs", _startup_jobs(tuner))
     fewer = max(_LEAST_STARTUP_JOBS, max_trials // 4)
-    if not _is_integer(startup, 1) or startup <= fewer:
+    stays = "n_startup_jobs" in tpe_args and not at_any_rate
+    if stays or not _is_integer(startup, 1) or startup <= fewer:
         return arguments
     return {**(arguments or {}), "tpe_args": {**tpe_args, "n_startup_jobs": fewer}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -42,18 +43,25 @@ def search_share(model: str) -> float:
     return _SEARCH_SHARES.get(model, _SEARCH_SHARE)
 
 
-def fitted(ready: Any, choice: Choice, time_limit: float, images: int) -> Any:
-    """A config whose trials fit into the search of a fit of so many seconds. RequestError where too few would."""
+def fitted(ready: Any, choice: Choice, time_limit: float, used: float, images: int) -> Any:
+    """A config whose trials fit into the search of a fit of so many seconds, of which some are used.
+
+    RequestError where too few would.
+    """
     if choice.throughput is None:
         raise RequestError("a time limit needs trials of one process, whose speed is measured")
-    seconds = search_share(command_model(ready.trial_command)) * time_limit
+    share = search_share(command_model(ready.trial_command))
+    seconds = share * max(0.0, time_limit - used)
     given, _ = command_hparams(ready.trial_command)
     nominal = for_data(given, images)
-    trial, trials = of_trial(seconds, choice.throughput, nominal.epochs * nominal.epoch_images(images), images)
+    measured_images = nominal.epochs * nominal.epoch_images(images)
+    trial, trials = of_trial(seconds, choice.throughput, measured_images, images)
     if trials < _LEAST_TRIALS:
+        each = _seconds_of_trial(trial, choice.throughput, measured_images, images)
+        needed = duration_text(math.ceil(_LEAST_TRIALS * each / share + used))
         raise RequestError(
             f"{duration_text(seconds)} of search are too few: there would be {trials} trials of {trial.text(images)}, "
-            f"and fewer than {_LEAST_TRIALS} teach nothing"
+            f"and fewer than {_LEAST_TRIALS} teach nothing; {needed} in all would do"
         )
     print(
         f"searching for {duration_text(seconds)}: about {trials} trials of {trial.text(images)}, "
@@ -70,13 +78,21 @@ def of_trial(seconds: float, measured: Throughput, measured_images: int, images:
 
     `measured` are trials that show so many images in all their epochs.
     """
-    image_seconds = (measured.trial_seconds - measured.beside_seconds) / measured_images
+    image_seconds = _image_seconds(measured, measured_images)
     each = seconds * measured.concurrency / _TRIALS - measured.beside_seconds
     shown = max(0.0, each) / (_COST * image_seconds)
     least = min(_FEWEST_IMAGES, images)
     budget = TrialBudget(_EPOCHS, int(min(max(shown / _EPOCHS, least), images)))
     if budget.images_per_epoch == images:
         budget = TrialBudget(int(min(max(shown / images, _EPOCHS), _MOST_EPOCHS)), 0)
-    trained = budget.epochs * (budget.images_per_epoch or images) * image_seconds
-    trials = seconds * measured.concurrency / (_COST * trained + measured.beside_seconds)
-    return budget, int(trials)
+    return budget, int(seconds / _seconds_of_trial(budget, measured, measured_images, images))
+
+
+def _image_seconds(measured: Throughput, measured_images: int) -> float:
+    return (measured.trial_seconds - measured.beside_seconds) / measured_images
+
+
+def _seconds_of_trial(budget: TrialBudget, measured: Throughput, measured_images: int, images: int) -> float:
+    """By which a trial more makes a search longer."""
+    trained = budget.epochs * (budget.images_per_epoch or images) * _image_seconds(measured, measured_images)
+    return (_COST * trained + measured.beside_seconds) / measured.concurrency

@@ -72,10 +72,12 @@ def prepare_new(request: Request, held: ExitStack) -> Prepared:
     if request.time_limit is None:
         space_file = _fit_space(ready, space_file, to_train_on)
         _tell_of_search(ready)
-    choice = choose_concurrency(ready, planned.data, planned.hosts, request.auto_concurrency, held)
+    measured = config.changed(ready)
+    measured.search_space = start.fitting_space(ready.search_space, command, to_train_on)
+    choice = choose_concurrency(measured, planned.data, planned.hosts, request.auto_concurrency, held)
     ready = config.changed(ready, trial_concurrency=choice.concurrency)
     if request.time_limit is not None:
-        ready = budget.fitted(ready, choice, request.time_limit, to_train_on)
+        ready = budget.fitted(ready, choice, request.time_limit, processes.seconds_here(), to_train_on)
         space_file = _fit_space(ready, space_file, to_train_on)
         _tell_of_search(ready)
     else:

@@ -17,14 +17,19 @@ Params = dict[str, Any]
 
 _LEADERS = 3  # of an earlier experiment
 SHIPPED_WIDTHS = ([4, 32, 2], [8, 32, 4], [32, 128, 16])  # low end, high end and step
-SHIPPED_BATCH_SIZES = ([4, 128, 4], [64, 1024, 64], [256, 2048, 256])  # likewise
+# Likewise, each with the batch size of the defaults for which its range was made.
+SHIPPED_BATCH_SIZES = {(4, 128, 4): 4, (64, 1024, 64): 128, (256, 2048, 256): 1024}
+_OF_A_STEP = ("batch_size", "momentum")  # by which, with the learning rate, an image moves the parameters
 _SMALLEST_STEP, _FEWEST_STEPS = 4, 25  # of batch sizes; of a trial's optimizer with the largest
 
 
 def defaults_of(space: Space, command: str, images: int, data_name: str) -> Params:
     """The defaults of a trial command that trains on so many images, as the nearest point of the space."""
     given, _ = command_hparams(command)
-    return nearest(augmentation.fitting(defaults.for_budget(given, images), data_name), space)
+    known = nearest(defaults.for_budget(given, images), space)
+    # A space that does not reach the defaults' batch size changes the learning rate that goes with it.
+    held = {present_name(name): value for name, value in known.items() if present_name(name) in _OF_A_STEP}
+    return nearest(augmentation.fitting(defaults.for_budget({**given, **held}, images), data_name), space)
 
 
 def fitting_space(space: Space, command: str, images: int) -> Space:
@@ -33,11 +38,11 @@ def fitting_space(space: Space, command: str, images: int) -> Space:
     It moves as the default batch size does, and its upper end leaves a trial some steps. A range of one's own stays.
     """
     low, high, step = _batch_sizes(space)
-    if [low, high, step] not in SHIPPED_BATCH_SIZES:
+    if (low, high, step) not in SHIPPED_BATCH_SIZES:
         return space
     given, _ = command_hparams(command)
-    usual, here = (defaults.for_budget(given, number) for number in (defaults.RECIPES_IMAGES, images))
-    moved = min(1.0, here.batch_size / usual.batch_size)
+    here = defaults.for_budget(given, images)
+    moved = min(1.0, here.batch_size / SHIPPED_BATCH_SIZES[low, high, step])
     smallest = min(low, defaults.smallest_batch(here.model))
     step, low = max(_SMALLEST_STEP, round(step * moved)), max(smallest, round(low * moved))
     most = here.epochs * here.epoch_images(images) // _FEWEST_STEPS
@@ -45,10 +50,19 @@ def fitting_space(space: Space, command: str, images: int) -> Space:
     return {**space, "batch_size": {**space["batch_size"], "_value": [low, high, step]}}
 
 
-def _batch_sizes(space: Space) -> list[Any]:
+def _batch_sizes(space: Space) -> tuple[Any, Any, Any]:
     """Ends and step of a quantised range; zeros where there is none."""
     sampler = space.get("batch_size", {"_type": "", "_value": []})
-    return list(sampler["_value"]) if sampler["_type"] == "qloguniform" else [0, 0, 0]
+    low, high, step = sampler["_value"] if sampler["_type"] == "qloguniform" else (0, 0, 0)
+    return low, high, step
+
+
+def _reachable(space: Space) -> Space:
+    """With the smallest batch sizes that a shipped range may come to: which images there are is not known yet."""
+    low, high, step = _batch_sizes(space)
+    if (low, high, step) not in SHIPPED_BATCH_SIZES:
+        return space
+    return {**space, "batch_size": {**space["batch_size"], "_value": [min(low, _SMALLEST_STEP), high, 1]}}
 
 
 def nearest(hparams: Hparams, space: Space) -> Params:
@@ -61,9 +75,9 @@ def points(asked: Sequence[str], space: Space, experiments: Path) -> list[Params
 
     RequestError for what the search space does not have.
     """
-    found = list[Params]()
+    found, reachable = list[Params](), _reachable(space)
     for text in asked:
-        found += [_read(text, space)] if "=" in text else _leaders(text, space, experiments)
+        found += [_read(text, reachable)] if "=" in text else _leaders(text, reachable, experiments)
     return found
 
 

@@ -118,8 +118,11 @@ def _server() -> Any:
 
 def _run(target: Callable[..., None], arguments: tuple[object, ...]) -> None:
     Thread(target=_end_with_parent, daemon=True).start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    target(*arguments)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        target(*arguments)
+    except KeyboardInterrupt:  # the process that started this one says what has come of it
+        sys.exit(128 + signal.SIGINT)
 
 
 def _end_with_parent() -> None:
@@ -127,6 +130,11 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def seconds_here() -> float:
+    """How long this process has run."""
+    return time.time() - psutil.Process().create_time()
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -77,7 +77,7 @@ def test_a_search_without_a_finished_trial_ends_with_a_sentence(tmp_path: Path) 
 def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cifar.analysis.fit._seconds_here", lambda: 1.0)  # this process has run for long
+    monkeypatch.setattr("cifar.analysis.fit.seconds_here", lambda: 1.0)  # this process has run for long
     experiment = made(tmp_path / "made", (0.5, 0.001, 6), (0.8, 0.02, 12), tuner=WITH_DEFAULTS)
     with_seconds(experiment, 0.3, 0.4)
     Clock(30.0, used=21.0, searched=True).write(experiment)
@@ -103,7 +103,7 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
     assert "on the validation images too" not in page
     assert "network net, 2 trials in " in page
     assert "its tuner begins with the defaults and near them" in page
-    assert "took 22 of 30 seconds" in said.out
+    assert "took 22 s of 30 s" in said.out
     assert len(answer["tests"]) == 1
     with pytest.raises(RequestError, match="experiment made already has an answer"):  # nor are test images read again
         fit.go_on(experiment, "digits")
@@ -112,7 +112,7 @@ def test_the_rest_of_the_time_trains_the_best_and_the_defaults(
 def test_the_defaults_train_alone_where_an_earlier_run_has_decided_so_and_no_gain_is_claimed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cifar.analysis.fit._seconds_here", lambda: 1.0)
+    monkeypatch.setattr("cifar.analysis.fit.seconds_here", lambda: 1.0)
     resized = Configuration(RESIZED, "the defaults at width 8", Hparams(width=8, epochs=2), {"lr": 0.001, "width": 8})
     monkeypatch.setattr("cifar.analysis.fit.planned", lambda *_: pytest.fail("an earlier run has decided"))
     experiment = made(tmp_path / "made", (0.70, 0.001, 6), (0.701, 0.002, 6), tuner=WITH_DEFAULTS)
@@ -125,6 +125,46 @@ def test_the_defaults_train_alone_where_an_earlier_run_has_decided_so_and_no_gai
     page = " ".join((experiment / "report.html").read_text().split())
     assert "defaults at another width, confirmed" in page
     assert "trials no other is likely to be better; " in page
+
+
+def test_a_search_that_is_interrupted_when_its_time_is_used_is_over(tmp_path: Path) -> None:
+    used = {True: "60s", False: "61s"}  # the made experiment has run for a minute
+    for over, most in used.items():
+        experiment = made(tmp_path / f"made{most}", (0.5, 0.001, 6), maxExperimentDuration=most)
+        assert fit._search_is_over(experiment) == over
+
+
+def test_pictures_that_have_changed_since_the_search_are_refused(tmp_path: Path) -> None:
+    described = {"accuracy": 0.5, "params": {"lr": 0.001, "width": 6.0}, "fingerprints": {"fingerprint": "other"}}
+    experiment = fake.make(tmp_path / "made", [described], QUICK)
+    Clock(60.0, searched=True).write(experiment)
+    with pytest.raises(RequestError, match="the data have changed since trial 0"):
+        fit.go_on(experiment, "digits")
+
+
+def test_an_interrupt_of_the_report_leaves_the_answer_and_says_how_the_report_comes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cifar.analysis.fit._finish", lambda *_: 0)
+    monkeypatch.setattr("cifar.analysis.fit._report", interrupted)
+    experiment = made(tmp_path / "made", (0.5, 0.001, 6))
+    Clock(60.0, searched=True).write(experiment)
+    with pytest.raises(KeyboardInterrupt):
+        fit.go_on(experiment, "digits")
+    assert capsys.readouterr().err == "the answer is kept; the report comes by: cifar report made\n"
+
+
+def test_what_nni_says_when_it_cannot_start_is_not_replaced(home: Path) -> None:
+    command = Search(
+        home,
+        ("fit", "--config", str(home / "config.yml"), "--time-limit", "3m"),
+        {"CIFAR_DATA": "digits", "NODE_OPTIONS": "--nope"},
+    )
+    assert command.wait() == 2
+    assert command.err.splitlines()[-1].startswith("error: NNI could not start the experiment: ")
 
 
 def test_what_was_begun_without_a_time_limit_is_not_resumed_by_fit(tmp_path: Path) -> None:
@@ -161,8 +201,9 @@ def home(tmp_path: Path) -> Path:
             ["--time-limit", "soon"],
             "error: --time-limit must be a number above 0 with a unit, as 90s, 30m, 2h or 1d, got",
         ),
-        (["--time-limit", "5s"], "error: 2 s of search are too few: there would be "),
-        (["--time-limit", "5s", "--model", "fast"], "error: 1 s of search are too few: there would be "),
+        (["--time-limit", ""], "error: --time-limit must be a number above 0 with a unit"),
+        (["--time-limit", "29s"], "error: --time-limit must be at least 30s, got 29s: to measure takes nearly that"),
+        (["--time-limit", "30s", "--model", "wide"], "error: "),
         (["--resume", "abc", "--time-limit", "1m"], "error: --time-limit cannot change when a fit is resumed"),
         (["--start-from", "width=900"], "error: --start-from width=900: width must be from 4 to 32 to be searched"),
         (["--metric", "f1"], "error: --metric must be one of accuracy, balanced_accuracy, got 'f1'"),

@@ -66,7 +66,7 @@ def test_with_little_time_a_quick_network_wins_over_a_slow_one_that_is_a_little_
     experiment = made(tmp_path / "made", *trials, searchSpace=OWN_SPACE)
     (short, beside), (long, _) = (in_time(experiment, seconds) for seconds in (150.0, 1e6))
     assert (short.id, long.id) == ("trial1", "trial2")
-    shown = short.hparams.epochs * short.hparams.images_per_epoch
+    shown = short.hparams.epochs * short.hparams.epoch_images(IMAGES)
     assert shown * (10 + 5) / (2 * IMAGES) == pytest.approx(150.0, rel=0.01)
     assert beside.hparams.images_per_epoch == short.hparams.images_per_epoch
     assert long.hparams.epochs == 48  # and no more: there is enough time
@@ -86,7 +86,7 @@ def test_with_time_to_spare_the_network_becomes_wider_unless_the_range_of_widths
 def test_the_defaults_take_no_longer_than_the_other_one(tmp_path: Path) -> None:
     experiment = made(tmp_path / "made", (0.5, 0.001, 6, 40.0), (0.8, 0.02, 4, 10.0), searchSpace=OWN_SPACE)
     quick, slow = in_time(experiment, 60.0)
-    shown = [some.hparams.epochs * some.hparams.images_per_epoch / IMAGES for some in (quick, slow)]
+    shown = [some.hparams.epochs * some.hparams.epoch_images(IMAGES) / IMAGES for some in (quick, slow)]
     assert shown[0] * 5 == pytest.approx(30.0, rel=0.01)
     assert shown[1] * 20 == pytest.approx(30.0, rel=0.01)
 
@@ -106,7 +106,7 @@ def test_the_time_for_the_test_images_is_kept(tmp_path: Path) -> None:
     experiment = made(tmp_path / "made", (0.5, 0.001, 6, 5.0), (0.8, 0.02, 12, 5.0), searchSpace=OWN_SPACE)
     for tests, left in ((0, 100.0), (10 * IMAGES, 100.0 - 10 * 2.5 / 2)):
         best, _ = planned(experiment, DIGITS, tests, 100.0, lambda width: width)
-        shown = best.hparams.epochs * best.hparams.images_per_epoch / IMAGES
+        shown = best.hparams.epochs * best.hparams.epoch_images(IMAGES) / IMAGES
         assert 2 * 2.5 * shown == pytest.approx(left, rel=0.01)
 
 
@@ -114,7 +114,7 @@ def test_what_the_other_one_leaves_of_the_time_is_for_the_defaults(tmp_path: Pat
     experiment = made(tmp_path / "made", (0.5, 0.001, 6, 40.0), (0.8, 0.02, 4, 1.0), searchSpace=OWN_SPACE)
     quick, slow = in_time(experiment, 424.0)
     assert quick.hparams.epochs == 48  # enough, after 24 of 424 seconds
-    assert slow.hparams.epochs * slow.hparams.images_per_epoch / IMAGES * 20 == pytest.approx(400.0, rel=0.01)
+    assert slow.hparams.epochs * slow.hparams.epoch_images(IMAGES) / IMAGES * 20 == pytest.approx(400.0, rel=0.01)
 
 
 def test_a_trial_that_may_be_lucky_gives_way_to_the_defaults_at_a_width_that_the_time_allows(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_where_nothing_is_likely_to_be_better_the_defaults_have_all_the_time(tmp
     experiment = made(tmp_path / "made", (0.8, 0.001, 6, 5.0), (0.7, 0.02, 12, 5.0), searchSpace=OWN_SPACE)
     (alone,) = in_time(experiment, 30.0)
     assert alone.id == DEFAULTS
-    assert alone.hparams.epochs * alone.hparams.images_per_epoch / IMAGES * 2.5 == pytest.approx(30.0, rel=0.01)
+    assert alone.hparams.epochs * alone.hparams.epoch_images(IMAGES) / IMAGES * 2.5 == pytest.approx(30.0, rel=0.01)
 
 
 def test_where_a_race_would_hardly_show_a_difference_the_defaults_train_alone_as_wide_as_the_time_allows(
@@ -165,7 +165,7 @@ def test_where_a_race_would_hardly_show_a_difference_the_defaults_train_alone_as
     close = [(0.70, 0.001, 6, 5.0), (0.701, 0.002, 6, 5.0), (0.69, 0.003, 6, 5.0)]
     (alone,) = in_time(made(tmp_path / "made", *close), 300.0)
     assert (alone.id, alone.name) == (RESIZED, "the defaults at width 8")
-    seconds = alone.hparams.epochs * alone.hparams.images_per_epoch / IMAGES * 2.5 * (8 / 6) ** TIME_OF_WIDTH
+    seconds = alone.hparams.epochs * alone.hparams.epoch_images(IMAGES) / IMAGES * 2.5 * (8 / 6) ** TIME_OF_WIDTH
     assert 120 < seconds <= 300
     (short,) = in_time(made(tmp_path / "short", *close), 60.0)
     assert (short.id, short.hparams.width) == (DEFAULTS, 6)
@@ -177,7 +177,7 @@ def test_without_time_the_last_networks_see_as_many_images_as_the_trials_did(tmp
     best, beside = in_time(experiment, seconds)
     assert (best.hparams.width, beside.hparams.width) == (8, 6)
     for some in (best, beside):
-        assert some.hparams.epochs * some.hparams.images_per_epoch == pytest.approx(2 * IMAGES, abs=4)
+        assert some.hparams.epochs * some.hparams.epoch_images(IMAGES) == pytest.approx(2 * IMAGES, abs=4)
 
 
 def test_a_batch_that_takes_much_memory_keeps_its_width(tmp_path: Path) -> None:

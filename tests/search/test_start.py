@@ -107,7 +107,8 @@ def test_a_short_search_has_a_short_random_phase() -> None:
     assert shortened(ours, 24) == {"seed": 1}
     nnis = {"name": "TPE", "classArgs": {"tpe_args": {"n_startup_jobs": 12, "gamma": 0.5}}}
     assert shortened(nnis, 20) == {"tpe_args": {"n_startup_jobs": 5, "gamma": 0.5}}
-    assert shortened({"name": "TPE"}, 20) == {"tpe_args": {"n_startup_jobs": 5}}
+    assert shortened(nnis, 20, at_any_rate=False) == nnis["classArgs"]
+    assert shortened({"name": "TPE"}, 20, at_any_rate=False) == {"tpe_args": {"n_startup_jobs": 5}}
     assert shortened({"name": "Random", "classArgs": {"seed": 1}}, 4) == {"seed": 1}
     assert shortened({"name": "TPE", "classArgs": [1]}, 4) == [1]  # the checks say what is wrong
 
@@ -142,6 +143,37 @@ def test_a_folder_gets_batch_sizes_that_it_can_fill(name: str, images: int, epoc
     assert by_default <= max(high, 2 * low)
     if images >= 45_000 and epochs >= 10:
         assert sampler == space["batch_size"]
+
+
+@pytest.mark.parametrize(("drawn", "images", "sampler"), [(0, 1279, [16, 128, 8]), (500, 1279, [16, 80, 8])])
+def test_a_drawn_subset_moves_the_batch_sizes_as_few_images_do(drawn: int, images: int, sampler: list[int]) -> None:
+    command = f"python trial.py --model fast --epochs 4 --images-per-epoch {drawn}"
+    space = start.fitting_space(SHIPPED["searches/fast"], command, images)
+    assert space["batch_size"]["_value"] == sampler
+    recipe = defaults.for_budget({"model": "fast", "epochs": 4, "images_per_epoch": drawn}, images)
+    assert start.defaults_of(space, command, images, "folder")["batch_size"] == recipe.batch_size
+
+
+def test_defaults_whose_batch_the_space_lacks_keep_their_step_per_image() -> None:
+    space = {name: SHIPPED["searches/fast"][name] for name in ("lr", "batch_size")}
+    command = "python trial.py --model fast --epochs 4 --images-per-epoch 500"
+    known, recipe = start.defaults_of(space, command, 2000, "folder"), defaults.for_budget(
+        {"model": "fast", "epochs": 4, "images_per_epoch": 500}, 2000
+    )  # fmt: skip
+    assert known["batch_size"] == 64 > recipe.batch_size
+    assert known["lr"] / 64 == pytest.approx(recipe.lr / recipe.batch_size, rel=0.05)
+
+
+def test_a_point_to_start_from_may_have_a_batch_that_only_few_images_get(tmp_path: Path) -> None:
+    space = SHIPPED["searches/fast"]
+    assert start.points(["batch_size=32"], space, tmp_path) == [{"batch_size": 32.0}]
+    fake.make(tmp_path / "earlier", [{"accuracy": 0.5, "params": {"width": 8.0, "lr": 0.1, "batch_size": 16.0}}])
+    assert start.points(["earlier"], space, tmp_path) == [{"width": 8.0, "lr": 0.1, "batch_size": 16.0}]
+    with pytest.raises(RequestError, match="batch_size must be from 4 to 1024 to be searched, got 2000"):
+        start.points(["batch_size=2000"], space, tmp_path)
+    own = {**space, "batch_size": {"_type": "qloguniform", "_value": [64, 512, 64]}}
+    with pytest.raises(RequestError, match="batch_size must be from 64 to 512 to be searched, got 32"):
+        start.points(["batch_size=32"], own, tmp_path)
 
 
 def test_a_range_of_ones_own_stays_as_it_is() -> None:

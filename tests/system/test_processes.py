@@ -43,6 +43,16 @@ def test_what_is_spawned_has_imported_what_its_spawner_has_and_can_be_interrupte
     assert told() == (False, False)
 
 
+def test_what_is_spawned_says_nothing_when_it_is_interrupted(capfd: pytest.CaptureFixture[str]) -> None:
+    with spawned(time.sleep, [(600,)], stop_seconds=5.0) as [child]:
+        assert child.pid
+        time.sleep(1.0)
+        os.kill(child.pid, signal.SIGINT)
+        child.join(10)
+    assert child.exitcode == 128 + signal.SIGINT
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_spawner_that_nobody_needs_costs_no_time_and_leaves_no_process() -> None:
     with spawner("cifar.search.forecast"):  # which takes seconds to import
         began = time.monotonic()
