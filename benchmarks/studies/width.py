@@ -78,12 +78,13 @@ def measure(data_name: str) -> Iterator[Line]:
             for width, epochs in tqdm(sizes, network, file=sys.stderr, disable=None):
                 given = {"model": network, "width": width, "epochs": epochs, **_GIVEN[network]}
                 hparams = defaults.for_budget(given, _IMAGES)
-                found = [*pool.map(_timed, [seeded(hparams, seed) for seed in range(_SEEDS)])]
+                found = [*pool.map(timed, [seeded(hparams, seed) for seed in range(_SEEDS)])]
                 accuracies, seconds = [accuracy for accuracy, _ in found], fmean(took for _, took in found)
                 yield Line(network, _IMAGES, width, epochs, hparams.batch_size, accuracies, seconds)
 
 
-def _timed(hparams: Hparams) -> tuple[float, float]:
+def timed(hparams: Hparams) -> tuple[float, float]:
+    """The accuracy of a training, and its seconds of a core."""
     began = time.process_time()
     return accuracy_of(hparams), time.process_time() - began
 

@@ -1,4 +1,4 @@
-"""Training images as an epoch shows them: mirrored and moved by a few pixels, where the images are."""
+"""Training images as an epoch shows them: mirrored, moved by a few pixels and recoloured, where the images are."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ class Augmentation:
         shifts = torch.randint(-hparams.translate, hparams.translate + 1, (2, images), generator=generator)
         self.flipped = (flipped if hparams.flip else torch.zeros_like(flipped)).to(device)
         self.down, self.right = shifts.to(device)
+        self.factors: Tensor | None = None  # of each image's brightness, contrast and saturation
+        if hparams.color_jitter:
+            drawn = torch.rand(images, 3, generator=generator)
+            self.factors = (1 + hparams.color_jitter * (2 * drawn - 1)).to(device)
 
     def __call__(self, pixels: Tensor, index: Tensor) -> Tensor:
         """The images at `index` of all pixels (N x height x width x 3); a moved image is mirrored at its edge."""
@@ -35,7 +39,19 @@ class Augmentation:
         rows = _inside(torch.arange(height, device=index.device) - self.down[index, None], height)
         columns = _inside(torch.arange(width, device=index.device) - self.right[index, None], width)
         columns = torch.where(self.flipped[index, None], width - 1 - columns, columns)
-        return pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+        seen = pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return seen if self.factors is None else _recoloured(seen, self.factors[index])
+
+
+def _recoloured(pixels: Tensor, factors: Tensor) -> Tensor:
+    """Contrast changes around an image's mean, saturation around the grey of each pixel."""
+    brightness, contrast, saturation = factors.T[:, :, None, None, None]
+    images = pixels.float()
+    mean = images.mean((1, 2, 3), keepdim=True)
+    images = ((images - mean) * contrast + mean) * brightness
+    grey = images.mean(3, keepdim=True)
+    recoloured: Tensor = grey + (images - grey) * saturation
+    return recoloured.round_().clamp_(0, 255).to(pixels.dtype)
 
 
 def _inside(places: Tensor, size: int) -> Tensor:

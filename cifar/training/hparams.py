@@ -177,6 +177,12 @@ class Hparams:
     )
     flip: bool = _hparam("images", False, _flag, "mirror each training image in every other epoch; digits never")
     translate: int = _hparam("images", 0, _integer(0, 31), "pixels by which training images move at most, each way")
+    color_jitter: float = _hparam(
+        "images",
+        0.0,
+        _number("from 0 to below 1", lambda v: 0 <= v < 1),
+        "share by which brightness, contrast and saturation of training images change at most",
+    )
     tta_flip: bool = _hparam(
         "images", False, _flag, "classify an image by the mean logits of itself and its mirror image; digits never"
     )
@@ -204,7 +210,7 @@ class Hparams:
 
     @property
     def augments(self) -> bool:
-        return self.flip or self.translate > 0
+        return self.flip or self.translate > 0 or self.color_jitter > 0
 
     def epoch_images(self, images: int) -> int:
         """How many of so many training images an epoch shows."""

@@ -57,8 +57,38 @@ def test_epochs_and_seeds_have_views_of_their_own(seed: int, epoch: int) -> None
 
 
 def test_an_image_looks_the_same_wherever_it_stands_in_the_order() -> None:
-    hparams = Hparams(translate=2, flip=True)
+    hparams = Hparams(translate=2, flip=True, color_jitter=0.3)
     assert torch.equal(augmented(hparams, 1, torch.tensor([7, 3])), augmented(hparams, 1)[[7, 3]])
+
+
+@given(jitter=st.floats(0.01, 0.99), epoch=st.integers(1, 5), number=st.integers(0, 39))
+def test_each_image_has_colours_of_its_own(jitter: float, epoch: int, number: int) -> None:
+    """As Pillow would change them one after the other, but for the luma by which it weighs the channels."""
+    augmentation = Augmentation(Hparams(color_jitter=jitter, flip=True), len(PIXELS), epoch, CPU)
+    plain = Augmentation(Hparams(flip=True), len(PIXELS), epoch, CPU)(PIXELS, torch.tensor([number]))[0].double()
+    assert augmentation.factors is not None
+    brightness, contrast, saturation = augmentation.factors[number].tolist()
+    assert all(1 - jitter - 1e-6 <= factor <= 1 + jitter + 1e-6 for factor in (brightness, contrast, saturation))
+    lit = (plain.mean() + (plain - plain.mean()) * contrast) * brightness
+    grey = lit.mean(2, keepdim=True)
+    expected = (grey + (lit - grey) * saturation).clamp(0, 255)
+    seen = augmentation(PIXELS, torch.tensor([number]))[0].double()
+    assert (seen - expected).abs().max() <= 0.51
+    assert not torch.equal(seen, plain)
+
+
+def test_colours_change_by_image_and_epoch_and_leave_all_else() -> None:
+    jittered, moved = Hparams(color_jitter=0.3, translate=2, flip=True), Hparams(translate=2, flip=True)
+    factors = [Augmentation(jittered, 2000, epoch, CPU).factors for epoch in (1, 2)]
+    assert factors[0] is not None and factors[1] is not None
+    assert not torch.isclose(factors[0], factors[1]).all(1).any()
+    assert factors[0].mean(0).tolist() == pytest.approx([1.0] * 3, abs=0.02)
+    assert factors[0].aminmax(dim=0).max.tolist() == pytest.approx([1.3] * 3, abs=0.01)
+    with_colours, without = (Augmentation(some, len(PIXELS), 1, CPU) for some in (jittered, moved))
+    assert torch.equal(with_colours.down, without.down) and torch.equal(with_colours.flipped, without.flipped)
+    grey = PIXELS[..., :1].expand(PIXELS.shape)
+    seen = with_colours(grey, torch.arange(len(grey)))
+    assert torch.equal(seen[..., 0], seen[..., 1]) and torch.equal(seen[..., 1], seen[..., 2])
 
 
 def test_digits_are_never_mirrored() -> None:

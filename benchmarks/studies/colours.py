@@ -1,0 +1,86 @@
+"""`python -m benchmarks.studies.colours IMAGES`: what training images of changing colours are worth, and for how long.
+
+A subset of CIFAR-10's training images, the same number of each class; accuracy on its 5,000 validation images. Seconds
+are those of one core, also where others are busy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from statistics import fmean
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.shared import machine
+from benchmarks.shared.report import RESULTS, Report
+from benchmarks.studies.recipes import load_images, seeded
+from benchmarks.studies.width import timed
+from cifar.data import datasets
+from cifar.training import defaults
+from cifar.training.hparams import Hparams
+
+_SEEDS = 2
+_FAST = {"model": "fast", "width": 32}
+_NET = {"model": "net", "width": 30, "schedule": "triangular", "flip": True, "translate": 2}
+_NETWORKS: dict[str, dict[str, Any]] = {"fast": _FAST, "net": _NET}
+# By images: epochs, and the shares by which colours change.
+_EPOCHS: dict[int, dict[str, tuple[int, ...]]] = {
+    200: {"fast": (39, 75)},
+    2_000: {"fast": (5, 11, 22, 47, 94), "net": (21, 47)},
+    20_000: {"fast": (5, 12, 24)},
+}
+_SHARES = {200: (0.0, 0.5), 2_000: (0.0, 0.3, 0.5, 0.7), 20_000: (0.0, 0.5)}
+HEADER = ["network", "images", "width", "epochs", "colours change by", "accuracy", "lowest", "highest", "seconds"]
+
+
+@dataclass(frozen=True)
+class Line:
+    hparams: Hparams
+    images: int
+    accuracies: list[float]
+    seconds: float  # of a core
+
+    def cells(self) -> list[str]:
+        hparams, shares = self.hparams, [fmean(self.accuracies), min(self.accuracies), max(self.accuracies)]
+        sizes = [f"{self.images:,}", str(hparams.width), str(hparams.epochs)]
+        told = [f"{share:.1%}" for share in shares]
+        return [hparams.model, *sizes, f"{hparams.color_jitter:.0%}", *told, f"{self.seconds:.0f}"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.colours", description=__doc__)
+    parser.add_argument("images", type=int, choices=_EPOCHS, help="to train on")
+    images = parser.parse_args().images
+    data_name = machine.choose_data()
+    datasets.load(data_name)  # decoded once, by this process
+    (RESULTS / "colours").mkdir(exist_ok=True)
+    facts = machine.describe(f"python -m benchmarks.studies.colours {images}", data_name)
+    report = Report(RESULTS / "colours" / str(images), f"Training images of changing colours, {images:,}", facts)
+    report.table(f"Validation accuracy, {_SEEDS} seeds", "colours", HEADER, measure(data_name, images))
+    return 0
+
+
+def measure(data_name: str, images: int) -> Iterator[Line]:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), load_images, (data_name, images)) as pool:
+        for hparams in tqdm([*_trained(images)], f"{images:,} images", file=sys.stderr, disable=None):
+            found = [*pool.map(timed, [seeded(hparams, seed) for seed in range(_SEEDS)])]
+            accuracies, seconds = [accuracy for accuracy, _ in found], fmean(took for _, took in found)
+            yield Line(hparams, images, accuracies, seconds)
+
+
+def _trained(images: int) -> Iterator[Hparams]:
+    for network, lengths in _EPOCHS[images].items():
+        for epochs in lengths:
+            usual = defaults.for_budget({**_NETWORKS[network], "epochs": epochs}, images)
+            yield from (replace(usual, color_jitter=share) for share in _SHARES[images])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
