@@ -38,7 +38,7 @@ HEADER = [
     "table",
     "contender",
     "searches",
-    *(f"at {moment:.0%}" for moment in _MOMENTS),
+    *(f"after {moment:.0%} of the seconds" for moment in _MOMENTS),
     "seconds to within a point",
     "worse than the defaults",
 ]
@@ -72,9 +72,14 @@ class Played:
 
     def cells(self) -> list[str]:
         regrets = [f"{100 * value:.2f} ± {100 * margin:.2f}" for value, margin in self.regrets]
-        value, low, high = ("more" if some is None else f"{some:,.0f}" for some in self.needed)
-        needed = f"{value} ({low} to {high})"
-        return [self.table, self.contender, str(self.searches), *regrets, needed, f"{self.worse:.1%}"]
+        return [self.table, self.contender, str(self.searches), *regrets, _needed(*self.needed), f"{self.worse:.1%}"]
+
+
+def _needed(value: float | None, low: float | None, high: float | None) -> str:
+    """Seconds with the ends of their interval; None is more than a search has."""
+    if value is None:
+        return "not in this time" if low is None else f"not in this time, or {low:,.0f}"
+    return f"{value:,.0f} ({low:,.0f} to {'more than it has' if high is None else f'{high:,.0f}'})"
 
 
 @dataclass(frozen=True)

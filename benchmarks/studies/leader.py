@@ -1,7 +1,8 @@
 """`python -m benchmarks.studies.leader TABLE...`: which trial of a search to go on with, replayed on the tables.
 
 With few validation images the highest accuracy is a lucky one. Beside it: the highest that a Gaussian process through
-all trials expects, and that one only where it is likely to be better than the defaults, which is what `cifar fit` does.
+all trials expects, and that one only where it is likely to be better than the defaults. So does `cifar fit`, which also
+doubts the more of it the longer the last training is.
 """
 
 from __future__ import annotations

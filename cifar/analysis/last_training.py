@@ -102,6 +102,8 @@ class _Plans:
 
     def chosen(self) -> Candidate:
         """What promises most; the defaults' trial unless another one is likely to be better."""
+        if len(self._whole) == 1:
+            return min(self._grown(self._whole[0]), key=lambda some: some.growth)
         known = expected(
             self._space, [trial.params for trial in self._whole], [trial.accuracy or 0.0 for trial in self._whole],
             self._val_images,
