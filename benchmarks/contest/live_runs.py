@@ -163,6 +163,7 @@ class Room:
         shown = min(left / image_seconds, MOST_EPOCHS * self._images)
         epochs, per_epoch = last_training.budget_of(shown, self._images)
         longer = {**params, "epochs": epochs, "images_per_epoch": per_epoch}
+        longer["color_jitter"] = self._color_jitter(longer)
         hparams = self._fitting(longer) if trials else augmentation.fitting(
             defaults.for_budget(longer, self._images), self._data_name
         )  # fmt: skip
@@ -179,6 +180,11 @@ class Room:
         found = read_test_images(self._scratch, models, test, "contest")
         val = fmean(float(some.correct.mean()) for some in trained.predictions)
         return Outcome(self._used(), found.accuracy.value, val, trials, asdict(replace(hparams, seed=seeds[0])))
+
+    def _color_jitter(self, params: dict[str, Any]) -> float:
+        """As the recipe has it for so long a training."""
+        known = {name: params[name] for name in ("model", "epochs", "images_per_epoch")}
+        return defaults.for_budget(known, self._images).color_jitter
 
 
 @contextmanager

@@ -27,16 +27,14 @@ from cifar.training import defaults
 from cifar.training.hparams import Hparams
 
 _SEEDS = 2
-_FAST = {"model": "fast", "width": 32}
-_NET = {"model": "net", "width": 30, "schedule": "triangular", "flip": True, "translate": 2}
-_NETWORKS: dict[str, dict[str, Any]] = {"fast": _FAST, "net": _NET}
-# By images: epochs, and the shares by which colours change.
-_EPOCHS: dict[int, dict[str, tuple[int, ...]]] = {
-    200: {"fast": (39, 75)},
-    2_000: {"fast": (5, 11, 22, 47, 94), "net": (21, 47)},
-    20_000: {"fast": (5, 12, 24)},
+_FAST: dict[str, Any] = {"model": "fast"}
+_NET = {"model": "net", "schedule": "triangular", "flip": True, "translate": 2}
+_SIZES: dict[int, list[tuple[dict[str, Any], int, tuple[int, ...]]]] = {  # by images: network, width and epochs
+    200: [(_FAST, 32, (39, 75, 150))],
+    2_000: [(_FAST, 32, (5, 11, 22, 47, 94)), (_FAST, 64, (22, 47)), (_NET, 30, (47, 94))],
+    20_000: [(_FAST, 32, (12, 24))],
 }
-_SHARES = {200: (0.0, 0.5), 2_000: (0.0, 0.3, 0.5, 0.7), 20_000: (0.0, 0.5)}
+_SHARES = (0.0, 0.5)
 HEADER = ["network", "images", "width", "epochs", "colours change by", "accuracy", "lowest", "highest", "seconds"]
 
 
@@ -56,7 +54,7 @@ class Line:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.colours", description=__doc__)
-    parser.add_argument("images", type=int, choices=_EPOCHS, help="to train on")
+    parser.add_argument("images", type=int, choices=_SIZES, help="to train on")
     images = parser.parse_args().images
     data_name = machine.choose_data()
     datasets.load(data_name)  # decoded once, by this process
@@ -76,10 +74,10 @@ def measure(data_name: str, images: int) -> Iterator[Line]:
 
 
 def _trained(images: int) -> Iterator[Hparams]:
-    for network, lengths in _EPOCHS[images].items():
+    for given, width, lengths in _SIZES[images]:
         for epochs in lengths:
-            usual = defaults.for_budget({**_NETWORKS[network], "epochs": epochs}, images)
-            yield from (replace(usual, color_jitter=share) for share in _SHARES[images])
+            usual = defaults.for_budget({**given, "width": width, "epochs": epochs}, images)
+            yield from (replace(usual, color_jitter=share) for share in _SHARES)
 
 
 if __name__ == "__main__":

@@ -182,6 +182,9 @@ class _Plans:
             return replace(resized, id=RESIZED, name=f"the defaults at width {width}")
         lr = found.hparams.lr * min(1.0, (chosen.shown / _shown(chosen.trial, self._images)) ** -_RATE_POWER)
         hparams = replace(found.hparams, **budget, lr=lr, width=width)
+        if "color_jitter" not in self._space:  # it follows from how often each image is shown
+            usual = of_defaults(self._experiment, self._data_name, self._images, **budget)
+            hparams = replace(hparams, color_jitter=usual.hparams.color_jitter)
         changed: dict[str, Any] = {"lr": lr, "width": width}
         params = {name: changed.get(name, value) for name, value in found.params.items()}
         name = f"{found.name} at width {width}" if width > found.hparams.width else found.name

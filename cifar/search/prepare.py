@@ -221,7 +221,7 @@ def _refuse_other_defaults(trials: list[Trial], planned: Plan) -> None:
     """RequestError where this version would train a trial otherwise than the version did that ran it."""
     given, _ = command_hparams(planned.config.trial_command)
     for trial in trials:
-        known = (trial.result or {}).get("hparams", {})
+        known = _whole((trial.result or {}).get("hparams", {}))
         now = _hparams_now({**given, **trial.params}, trial.data.get("train_images"), planned.data)
         for name in known.keys() & now.keys():
             if known[name] != now[name]:
@@ -229,6 +229,11 @@ def _refuse_other_defaults(trials: list[Trial], planned: Plan) -> None:
                     f"trial {trial.number} was trained with {name} {known[name]}, this version would train it with "
                     f"{now[name]}: further trials would not compare; begin a new search"
                 )
+
+
+def _whole(known: dict[str, object]) -> dict[str, object]:
+    """With the defaults of hyperparameters that an earlier version did not have."""
+    return {**vars(Hparams.from_params({"model": known["model"]})), **known} if "model" in known else known
 
 
 def _hparams_now(params: dict[str, object], images: int | None, data_name: str) -> dict[str, object]:

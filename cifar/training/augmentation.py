@@ -10,6 +10,8 @@ from torch import Tensor
 from cifar.data.datasets import epoch_generator
 from cifar.training.hparams import Hparams
 
+_SHARES = torch.tensor([1.0, 1.0, 1.0, 0.4, 0.4, 0.4])  # of the jitter: as much of a tint makes other colours of them
+
 
 def fitting(hparams: Hparams, data_name: str) -> Hparams:
     """These hyperparameters without mirror images where a mirror image is of no class: a mirrored digit is no digit."""
@@ -28,10 +30,10 @@ class Augmentation:
         shifts = torch.randint(-hparams.translate, hparams.translate + 1, (2, images), generator=generator)
         self.flipped = (flipped if hparams.flip else torch.zeros_like(flipped)).to(device)
         self.down, self.right = shifts.to(device)
-        self.factors: Tensor | None = None  # of each image's brightness, contrast and saturation
+        self.factors: Tensor | None = None  # of each image's brightness, contrast, saturation, red, green and blue
         if hparams.color_jitter:
-            drawn = torch.rand(images, 3, generator=generator)
-            self.factors = (1 + hparams.color_jitter * (2 * drawn - 1)).to(device)
+            drawn = 2 * torch.rand(images, 6, generator=generator) - 1
+            self.factors = (1 + hparams.color_jitter * _SHARES * drawn).to(device)
 
     def __call__(self, pixels: Tensor, index: Tensor) -> Tensor:
         """The images at `index` of all pixels (N x height x width x 3); a moved image is mirrored at its edge."""
@@ -44,13 +46,18 @@ class Augmentation:
 
 
 def _recoloured(pixels: Tensor, factors: Tensor) -> Tensor:
-    """Contrast changes around an image's mean, saturation around the grey of each pixel."""
-    brightness, contrast, saturation = factors.T[:, :, None, None, None]
+    """Contrast changes around an image's mean, saturation around the grey of each pixel, and the light has a tint.
+
+    A grey image stays grey.
+    """
+    has_colour = (pixels != pixels[..., :1]).flatten(1).any(1)
+    tint = torch.where(has_colour[:, None], factors[:, 3:], 1.0)[:, None, None]
+    brightness, contrast, saturation = factors[:, :3].T[:, :, None, None, None]
     images = pixels.float()
     mean = images.mean((1, 2, 3), keepdim=True)
     images = ((images - mean) * contrast + mean) * brightness
     grey = images.mean(3, keepdim=True)
-    recoloured: Tensor = grey + (images - grey) * saturation
+    recoloured: Tensor = (grey + (images - grey) * saturation) * tint
     return recoloured.round_().clamp_(0, 255).to(pixels.dtype)
 
 

@@ -181,7 +181,7 @@ class Hparams:
         "images",
         0.0,
         _number("from 0 to below 1", lambda v: 0 <= v < 1),
-        "share by which brightness, contrast and saturation of training images change at most",
+        "share by which brightness, contrast and saturation of training images change at most, and tint by 0.4 of it",
     )
     tta_flip: bool = _hparam(
         "images", False, _flag, "classify an image by the mean logits of itself and its mirror image; digits never"

@@ -13,16 +13,18 @@ from cifar.trials.store import Trial
 
 # Always named: their defaults follow from the data, or say most of the configuration.
 _NAMED = ("width", "lr", "momentum", "batch_size", "epochs")
+_NAMED_OF_FAST = (*_NAMED, "color_jitter")
 
 
 def trial_line(hparams: Hparams, data_name: str) -> str:
     """`python trial.py ...` with these hyperparameters, as far as they are not the network's defaults."""
     usual, words = Hparams.from_params({"model": hparams.model}), ["python trial.py"]
+    named = _NAMED_OF_FAST if hparams.model == "fast" else _NAMED
     if data_name != "cifar10":
         place = short(Path(data_name)) if Path(data_name).is_absolute() else data_name
         words.append(f"--data {shlex.quote(place)}")
     for name, value in vars(hparams).items():
-        if name in _NAMED or value != getattr(usual, name) or (name == "model" and value != "net"):
+        if name in named or value != getattr(usual, name) or (name == "model" and value != "net"):
             words.append(option(name, value))
     return " ".join(words)
 

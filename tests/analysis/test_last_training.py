@@ -194,3 +194,27 @@ def test_without_a_finished_trial_there_is_nothing_to_train(tmp_path: Path) -> N
     experiment = fake.make(tmp_path / "made", [{"accuracy": 0.1, "status": "diverged"}])
     with pytest.raises(Failed, match="no trial of the search has finished"):
         in_time(experiment, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("space", "searched", "jitter"),
+    [({}, 0.0, 0.5), ({"color_jitter": {"_type": "uniform", "_value": [0, 0.9]}}, 0.1, 0.1)],
+)
+def test_colours_change_in_a_long_training_though_not_in_its_short_trial(
+    tmp_path: Path, space: dict[str, Any], searched: float, jitter: float
+) -> None:
+    trials = [(0.5, 0.001, 8, 5.0), (0.9, 0.02, 16, 10.0)]
+    experiment = made(
+        tmp_path / "made", *trials,
+        trialCommand="python3 trial.py --model fast --batch-size 64 --epochs 2", searchSpace={**OWN_SPACE, **space},
+    )  # fmt: skip
+    for number, (_, lr, width, _) in enumerate(trials):
+        path = layout.trial_directory(experiment, f"trial{number}") / layout.RESULT
+        hparams = Hparams(model="fast", lr=lr, width=width, epochs=2, batch_size=64, color_jitter=searched)
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"hparams": vars(hparams)}))
+        params = path.with_name("params.json")
+        known = json.loads(params.read_text())["parameters"]
+        params.write_text(json.dumps({"parameters": known | dict.fromkeys(space, searched)}))
+    chosen, defaults = in_time(experiment, 1e6)
+    assert (chosen.id, chosen.hparams.color_jitter) == ("trial1", jitter)
+    assert defaults.hparams.color_jitter == 0.5

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,10 @@ from conftest import MakeFolder
 
 from cifar.errors import RequestError
 from cifar.search.prepare import _fit_space, _refuse_other_defaults, _tell_of_data
-from cifar.trials import store
+from cifar.training.defaults import for_budget
+from cifar.trials import layout, store
+
+FACTS: dict[str, Any] = {"train_images": 2_000}
 
 
 def refuse(tmp_path: Path, command: str, images: int | None) -> None:
@@ -47,6 +51,22 @@ def test_trials_that_would_not_compare_end_the_experiment(
         refuse(tmp_path, command, images)
 
 
+def test_a_trial_of_a_version_that_did_not_change_colours_is_not_continued_by_one_that_does(tmp_path: Path) -> None:
+    experiment = fake.make(tmp_path / "made", [{"accuracy": 0.5, "fingerprints": FACTS}])
+    path = layout.trial_directory(experiment, "trial0") / layout.RESULT
+    result = json.loads(path.read_text())
+    result["hparams"] = vars(
+        for_budget({"model": "fast", "epochs": 20} | {name: result["hparams"][name] for name in ("width", "lr")}, 2_000)
+    )
+    del result["hparams"]["color_jitter"]
+    path.write_text(json.dumps(result))
+    planned: Any = SimpleNamespace(
+        config=SimpleNamespace(trial_command="python trial.py --model fast --epochs 20"), data="photos"
+    )
+    with pytest.raises(RequestError, match=r"trained with color_jitter 0.0, this version would train it with 0.5"):
+        _refuse_other_defaults(store.read_trials(experiment), planned)
+
+
 def test_a_search_says_how_it_reads_a_folder(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
     data = str(make_folder({"train/0": 20, "train/1": 20, "extra/0": 3}))
     planned: Any = SimpleNamespace(
@@ -71,4 +91,4 @@ def test_a_space_that_moved_with_the_folder_is_no_longer_that_of_its_file(capsys
     assert capsys.readouterr().err == ""
     assert _fit_space(ready, Path("space.json"), 500) is None
     assert ready.search_space["batch_size"]["_value"][1] < 1024
-    assert "batch_size 16 to " in capsys.readouterr().err
+    assert "batch_size 32 to " in capsys.readouterr().err

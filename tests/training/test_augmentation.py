@@ -63,15 +63,16 @@ def test_an_image_looks_the_same_wherever_it_stands_in_the_order() -> None:
 
 @given(jitter=st.floats(0.01, 0.99), epoch=st.integers(1, 5), number=st.integers(0, 39))
 def test_each_image_has_colours_of_its_own(jitter: float, epoch: int, number: int) -> None:
-    """As Pillow would change them one after the other, but for the luma by which it weighs the channels."""
+    """Brightness and contrast of the image, saturation of each pixel, and a tint, one after the other."""
     augmentation = Augmentation(Hparams(color_jitter=jitter, flip=True), len(PIXELS), epoch, CPU)
     plain = Augmentation(Hparams(flip=True), len(PIXELS), epoch, CPU)(PIXELS, torch.tensor([number]))[0].double()
     assert augmentation.factors is not None
-    brightness, contrast, saturation = augmentation.factors[number].tolist()
-    assert all(1 - jitter - 1e-6 <= factor <= 1 + jitter + 1e-6 for factor in (brightness, contrast, saturation))
+    brightness, contrast, saturation, *tint = augmentation.factors[number].tolist()
+    assert all(abs(factor - 1) <= jitter + 1e-6 for factor in (brightness, contrast, saturation))
+    assert all(abs(factor - 1) <= 0.4 * jitter + 1e-6 for factor in tint)
     lit = (plain.mean() + (plain - plain.mean()) * contrast) * brightness
     grey = lit.mean(2, keepdim=True)
-    expected = (grey + (lit - grey) * saturation).clamp(0, 255)
+    expected = ((grey + (lit - grey) * saturation) * torch.tensor(tint)).clamp(0, 255)
     seen = augmentation(PIXELS, torch.tensor([number]))[0].double()
     assert (seen - expected).abs().max() <= 0.51
     assert not torch.equal(seen, plain)
@@ -82,13 +83,14 @@ def test_colours_change_by_image_and_epoch_and_leave_all_else() -> None:
     factors = [Augmentation(jittered, 2000, epoch, CPU).factors for epoch in (1, 2)]
     assert factors[0] is not None and factors[1] is not None
     assert not torch.isclose(factors[0], factors[1]).all(1).any()
-    assert factors[0].mean(0).tolist() == pytest.approx([1.0] * 3, abs=0.02)
-    assert factors[0].aminmax(dim=0).max.tolist() == pytest.approx([1.3] * 3, abs=0.01)
+    assert factors[0].mean(0).tolist() == pytest.approx([1.0] * 6, abs=0.02)
+    assert factors[0].aminmax(dim=0).max.tolist() == pytest.approx([1.3] * 3 + [1.12] * 3, abs=0.01)
     with_colours, without = (Augmentation(some, len(PIXELS), 1, CPU) for some in (jittered, moved))
     assert torch.equal(with_colours.down, without.down) and torch.equal(with_colours.flipped, without.flipped)
     grey = PIXELS[..., :1].expand(PIXELS.shape)
     seen = with_colours(grey, torch.arange(len(grey)))
     assert torch.equal(seen[..., 0], seen[..., 1]) and torch.equal(seen[..., 1], seen[..., 2])
+    assert not torch.equal(seen, without(grey, torch.arange(len(grey))))
 
 
 def test_digits_are_never_mirrored() -> None:

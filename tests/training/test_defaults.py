@@ -61,13 +61,32 @@ def test_they_are_hyperparameters_for_any_budget(model: str, images: int, epochs
     assert hparams.lr > 0
 
 
-@pytest.mark.parametrize(("model", "epochs"), [("net", round(2 * 22.5**0.5)), ("fast", round(10 * 22.5**0.25))])
+@pytest.mark.parametrize(("model", "epochs"), [("net", round(2 * 22.5**0.5)), ("fast", round(10 * 22.5**0.5))])
 def test_of_fewer_images_there_are_more_epochs(model: str, epochs: int) -> None:
     given = {"model": model}
     assert for_data(given, 45_000) == for_data(given, 90_000) == Hparams(model=model)
     assert for_data(given, 2_000).epochs == epochs
     assert for_data({**given, "epochs": 3}, 2_000).epochs == 3
     assert for_data({**given, "schedule": "triangular"}, 45_000).lr == Hparams(model=model).lr
+
+
+@pytest.mark.parametrize(
+    ("given", "images", "jitter"),
+    [
+        ({}, 2_000, 0.5),
+        ({"epochs": 16}, 2_000, 0.5),
+        ({"epochs": 15}, 2_000, 0.0),
+        ({"epochs": 40, "images_per_epoch": 700}, 2_000, 0.0),
+        ({"epochs": 47, "images_per_epoch": 700}, 2_000, 0.5),
+        ({"epochs": 40}, 10_001, 0.0),
+        ({"color_jitter": 0.0}, 2_000, 0.0),
+        ({"model": "net"}, 2_000, 0.0),
+    ],
+)
+def test_few_images_of_fast_change_their_colours_where_they_are_shown_often(
+    given: dict[str, object], images: int, jitter: float
+) -> None:
+    assert for_budget({"model": "fast", **given}, images).color_jitter == jitter
 
 
 def test_very_few_images_do_not_move_fast_without_an_end() -> None:

@@ -25,6 +25,7 @@ PARAMS = st.fixed_dictionaries(
         "nesterov": st.booleans(),
         "tta_flip": st.booleans(),
         "translate": st.integers(0, 4),
+        "color_jitter": st.floats(0, 0.9),
         "schedule": st.sampled_from(["constant", "triangular"]),
         "optimizer": st.sampled_from(["sgd", "adam"]),
         "seed": st.integers(0, 9),
