@@ -76,7 +76,8 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
     add("--data", metavar="DATA", help=_DATA)
     add("--max-trials", type=int, metavar="N", help="trials in all (default: the config's, else without an end)")
     add("--duration", metavar="TIME", help="start no trial after this time: 90s, 30m, 2h, 1d (default: the config's)")
-    add("--tuner", metavar="NAME", help="TPE, Random, GridSearch or Evolution (default: the config's)")
+    own = "this project's TPE; NNI's own is had by name: TPE in a config"
+    add("--tuner", metavar="NAME", help=f"TPE, Random, GridSearch or Evolution (default: the config's, {own})")
     add("--start-from", action="append", metavar="ID|NAME=X,...", help=_START_FROM.format("width=26,lr=0.02"))
     add("--no-early-stopping", action="store_true", default=None, help="let every trial run to its end")
     add("--name", metavar="NAME", help=_NAME)

@@ -186,7 +186,7 @@ def importance(found: study.Importances) -> Figure:
     text = (
         f"The share of the differences in accuracy that each explains: "
         f"{', '.join(parts) or 'nothing, as all accuracies are equal'}; in brackets 95 % of the values over resampled "
-        f"trials. A made-up one would have up to {chance:.0%}{beside}. "
+        f"trials. A random number in its place would have up to {chance:.0%}{beside}. "
         f"{_how_far(found.explained)}"
     )
     values = list(shares.values())
@@ -203,7 +203,7 @@ def importance(found: study.Importances) -> Figure:
             "arrayminus": [share.value - share.low for share in values],
         },
     )
-    plot = _styled(go.Figure(bars), "dashed: a made-up one", "", height=120 + 45 * len(values))
+    plot = _styled(go.Figure(bars), "dashed: a random number", "", height=120 + 45 * len(values))
     plot.update_xaxes(tickformat=_PERCENT, dtick=None)
     plot.update_yaxes(autorange="reversed", tickformat=None)
     plot.add_vline(x=chance, line_dash="dash", line_color=_GREY)
@@ -217,7 +217,7 @@ def _how_far(explained: float) -> str:
 
 
 def accuracy_against_seconds(ranked: Sequence[Trial]) -> Figure:
-    """The trials that ran to their end, in red where no quicker one is as good."""
+    """The trials that ran to their end, in red those that beat all quicker ones."""
     finished = [trial for trial in ranked if trial.status == "ok"] or [*ranked]
     quickest_first = sorted(finished, key=lambda trial: (_seconds(trial), -(trial.accuracy or 0.0)))
     front, best = list[Trial](), -1.0
@@ -229,8 +229,8 @@ def accuracy_against_seconds(ranked: Sequence[Trial]) -> Figure:
         plot.add_trace(_points(some, [*map(_seconds, some)], [trial.accuracy or 0.0 for trial in some], colour))
     steps = "; ".join(f"{accuracy_text(trial)} in {_seconds(trial):.3g} s (trial {trial.number})" for trial in front)
     text = (
-        f"Validation accuracy against the seconds of training, of trials that ran to their end. Red: no quicker one is "
-        f"as good: {steps}."
+        f"Validation accuracy against the seconds of training, of trials that ran to their end. Red trials beat all "
+        f"quicker ones: {steps}."
     )
     return Figure("Accuracy against seconds", text, (_styled(plot, "seconds of training", "validation accuracy"),))
 

@@ -75,11 +75,9 @@ def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any]
     name = names.get(winner, f"trial {numbers.get(winner, winner)}")
     tied, images = len(answer["tied"]), f"{test['images']:,} test images ({test['data']})"
     seeds = f"{answer['seeds']} new seeds"
-    sure = (
-        f"Better than each of the others, by {seeds}" if tied == 1 else f"One of {tied} that tie for first, by {seeds}"
-    )
+    sure = f"No other ties with it, by {seeds}" if tied == 1 else f"One of {tied} that tie for first, by {seeds}"
     if len(answer["candidates"]) == 1:
-        are_defaults = winner in names and not answer.get("trained_on_validation", True)
+        are_defaults = winner in names and not (answer.get("trained_on_validation", True) or answer.get("out"))
         alone = f"The only one that trains, with {seeds}"
         sure = "By the search's trials no other is likely to be better" if are_defaults else alone
     useless = answer.get("useless")

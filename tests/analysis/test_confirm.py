@@ -262,6 +262,17 @@ def test_for_speed_the_gain_is_that_of_the_quick_one(quickest: str, ending: str)
     assert gain_text(record).endswith(ending or "of confirming and training")
 
 
+def test_a_gain_names_trainings_of_several_lengths_and_what_could_not_be_trained() -> None:
+    record = {"winner": "abc", "seeds": 2, "seconds_of_search": 60.0, "seconds_of_best": 60.0}
+    gain = {"mean": 0.02, "margin_95": 0.01}
+    budgets = "trial 3 with 4 epochs of 500 images, the defaults with 4 epochs of 131 images"
+    assert f"validation images, {budgets}), for 60 s" in gain_text({**record, "gain": gain, "budgets": budgets})
+    assert "validation images), for 60 s" in gain_text({**record, "gain": gain, "budgets": ""})
+    alone = {**record, "winner": DEFAULTS, "gain": None}
+    assert gain_text({**alone, "out": []}).endswith("none, as no other configuration leads: use the defaults")
+    assert gain_text({**alone, "out": ["trial 3"]}).endswith("not known, as trial 3 could not be trained")
+
+
 def test_a_table_of_trainings_of_several_lengths_says_them_and_becomes_narrower() -> None:
     first, second = candidate(0, [0.9, 0.8], 100.0), candidate(1, [0.5, 0.6], 2.0)
     longer = replace(second.configuration, hparams=Hparams(epochs=24, images_per_epoch=1_991))

@@ -129,7 +129,7 @@ def test_after_cifar_best_the_page_has_the_test_images_verdict(tmp_path: Path) -
     text = Page(tmp_path / "report.html").text
     assert re.search(r"gain over the defaults: \+\d+\.\d points ± \d+\.\d \(95 % interval, 2 new seeds, valid", text)
     assert "<p>trial 0, confirmed</p>" in text
-    assert re.search(r"(Better than each of the others|One of 2 that tie for first), by 2 new seeds; \d", text)
+    assert re.search(r"(No other ties with it|One of 2 that tie for first), by 2 new seeds; \d", text)
     assert re.search(r"\d+\.\d% ± \d+\.\d%</p><p>of 359 test images \(digits\)", text)
     assert "Test images read in this experiment: digits once." in text
     assert "Confusion matrix of 359 test images (digits)" in text
