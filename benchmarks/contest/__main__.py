@@ -78,7 +78,7 @@ class Played:
 def _needed(value: float | None, low: float | None, high: float | None) -> str:
     """Seconds with the ends of their interval; None is more than a search has."""
     if value is None:
-        return "not in this time" if low is None else f"not in this time, or {low:,.0f}"
+        return "not in this time" if low is None else f"not in this time ({low:,.0f} or more)"
     return f"{value:,.0f} ({low:,.0f} to {'more than it has' if high is None else f'{high:,.0f}'})"
 
 

@@ -337,10 +337,9 @@ def _apply_tuner(overrides: Overrides, config: Any) -> None:
         config.tuner = algorithm(name=overrides.tuner, class_args={"optimize_mode": "maximize"})
     if "seed" in overrides.hparams and _tuner_name(config) in SEEDED_TUNERS:
         config.tuner.class_args = {**(config.tuner.class_args or {}), "seed": overrides.hparams["seed"]}
-    if config.tuner and isinstance(config.max_trial_number, int):
-        config.tuner.class_args = shortened(
-            described(config.tuner), config.max_trial_number, at_any_rate=overrides.max_trials is not None
-        )
+    if _tuner_name(config) == "TPE" and isinstance(config.max_trial_number, int):
+        asked = overrides.max_trials is not None
+        config.tuner.class_args = shortened(described(config.tuner), config.max_trial_number, at_any_rate=asked)
 
 
 def _tuner_name(config: Any) -> Any:
