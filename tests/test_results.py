@@ -94,13 +94,14 @@ def test_what_fit_gave() -> None:
     assert fmean(json.loads(reading)["accuracies"]) == pytest.approx(answer["tests"][0]["mean"])
 
 
-def test_what_fit_gave_with_fast() -> None:
-    answer, text = figures("fit/fast/best"), " ".join(README.split())
+@pytest.mark.parametrize(("run", "page"), [("fast", "README.md"), ("pictures", "docs/pictures.md")])
+def test_what_fit_gave_with_fast(run: str, page: str) -> None:
+    answer = figures(f"fit/{run}/best")
     (test,) = answer["tests"]
     assert answer["gain"] is None
-    for told in (text, " ".join((ROOT / "results/fit/README.md").read_text().split())):
-        assert interval(test) in told.replace("*", "")
-    (reading,) = (ROOT / "results/fit/fast/test-readings.jsonl").read_text().splitlines()
+    for told in (page, "results/fit/README.md"):
+        assert interval(test) in " ".join((ROOT / told).read_text().split()).replace("*", "")
+    (reading,) = (ROOT / f"results/fit/{run}/test-readings.jsonl").read_text().splitlines()
     assert fmean(json.loads(reading)["accuracies"]) == pytest.approx(test["mean"])
 
 
