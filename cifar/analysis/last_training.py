@@ -34,8 +34,8 @@ _FEWEST_PARTS = 4  # epochs of a training that has no time to see all images so 
 # (results/table.md) and 21 % after 360,000 (results/README.md); the learning rate that is best falls about as much.
 _ERROR_POWER = _RATE_POWER = 0.25
 # More epochs than are enough hardly pay, and a wider network does: for net on few images (results/width.md), and on all
-# of CIFAR-10, where fast of width 128 has 91.7 % after ten epochs and 92.2 % after 28 (results/README.md). For fast on few
-# images whose colours change twice the epochs are worth as much as twice the width (results/colours/2000.md).
+# of CIFAR-10, where fast of width 128 has 91.7 % after ten epochs and 92.2 % after 28 (results/README.md). For fast on
+# few images whose colours change twice the epochs are worth as much as twice the width (results/colours/2000.md).
 _EPOCHS_ENOUGH = 48  # of the tutorial's networks; the recipe of fast has enough
 _WIDER, _WIDEST, _WIDTH_STEP = [2 ** (quarter / 4) for quarter in range(1, 13)], 128, 4
 _WIDTH_POWER = 0.07  # of the width, with which the error falls at least
