@@ -58,7 +58,7 @@ def fitted(ready: Any, choice: Choice, time_limit: float, used: float, images: i
     trial, trials = of_trial(seconds, choice.throughput, measured_images, images)
     if trials < _LEAST_TRIALS:
         each = _seconds_of_trial(trial, choice.throughput, measured_images, images)
-        needed = duration_text(math.ceil(_LEAST_TRIALS * each / share + used))
+        needed = duration_text(60 * math.ceil((_LEAST_TRIALS * each / share + used) / 60))
         raise RequestError(
             f"{duration_text(seconds)} of search are too few: there would be {trials} trials of {trial.text(images)}, "
             f"and fewer than {_LEAST_TRIALS} teach nothing; {needed} in all would do"

@@ -7,6 +7,7 @@ import re
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fake_experiments as fake
@@ -24,7 +25,9 @@ from cifar.analysis.fit import Clock
 from cifar.data import datasets
 from cifar.errors import RequestError
 from cifar.inference import model_file
+from cifar.search.budget import fitted as fitted_budget
 from cifar.search.budget import of_trial
+from cifar.search.concurrency import Choice
 from cifar.search.forecast import Throughput
 from cifar.training.hparams import Hparams
 from cifar.trials import layout
@@ -66,6 +69,18 @@ def test_trials_fit_into_the_time_of_a_search(
     assert trials * each <= seconds * at_once * 1.000001
     if trial.epochs * per_epoch > 4 * min(500, images):
         assert trials >= 29
+
+
+def test_too_little_time_is_refused_with_the_time_that_would_do() -> None:
+    """Trials of two epochs of 2,000 images take 40 s and 1 s beside them: of 500 images in four epochs half as long."""
+    ready = SimpleNamespace(trial_command="python3 trial.py --epochs 2")
+    choice = Choice(2, {}, Throughput(2, 41.0, 90.0, 10**9, 1.0))
+    message = (
+        "10 s of search are too few: there would be 0 trials of 4 epochs of 500 images, "
+        "and fewer than 8 teach nothing; 6 min in all would do"
+    )
+    with pytest.raises(RequestError, match=f"^{message}$"):
+        fitted_budget(ready, choice, 45.0, 20.0, 2_000)  # of the 25 s that are left
 
 
 def test_a_search_without_a_finished_trial_ends_with_a_sentence(tmp_path: Path) -> None:
@@ -203,7 +218,6 @@ def home(tmp_path: Path) -> Path:
         ),
         (["--time-limit", ""], "error: --time-limit must be a number above 0 with a unit"),
         (["--time-limit", "29s"], "error: --time-limit must be at least 30s, got 29s: to measure takes nearly that"),
-        (["--time-limit", "30s", "--model", "wide"], "error: "),
         (["--resume", "abc", "--time-limit", "1m"], "error: --time-limit cannot change when a fit is resumed"),
         (["--start-from", "width=900"], "error: --start-from width=900: width must be from 4 to 32 to be searched"),
         (["--metric", "f1"], "error: --metric must be one of accuracy, balanced_accuracy, got 'f1'"),
