@@ -90,7 +90,10 @@ def _read(text: str, space: Space) -> Params:
         if name in params:
             raise RequestError(f"--start-from {text}: {name} is given twice")
         params[name] = _value(value, name, space[name], text)
-    Hparams.from_params(params)
+    try:
+        Hparams.from_params(params)
+    except RequestError as error:
+        raise RequestError(f"--start-from {text}: {error}") from None
     return params
 
 

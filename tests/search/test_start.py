@@ -57,6 +57,7 @@ def test_a_point_outside_the_space_is_refused(tmp_path: Path, text: str, problem
 
 @given(st.text(alphabet="abcdefghijklmnopqrstuvwxyz=,.0123456789 _-", max_size=40).map(lambda text: f"width={text}"))
 @example("width=6,")
+@example("width=4.1")
 def test_any_text_is_a_point_of_the_space_or_refused(text: str) -> None:
     try:
         (point,) = start.points([text], SPACE, Path("/nowhere"))
