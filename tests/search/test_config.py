@@ -190,6 +190,27 @@ def test_an_option_changes_what_it_names_and_nothing_else(overrides: Overrides, 
     assert [getattr(changed, other) for other in others] == [getattr(plain, other) for other in others]
 
 
+@pytest.mark.parametrize(
+    ("stated", "overrides", "startup"),
+    [(None, Overrides(), 2), (7, Overrides(), 7), (7, Overrides(max_trials=12), 3)],
+)
+def test_a_config_of_few_trials_has_a_short_random_phase_unless_it_states_one(
+    tmp_path: Path, stated: int | None, overrides: Overrides, startup: int
+) -> None:
+    content = yaml.safe_load((ROOT / "config.yml").read_text())
+    content |= {
+        "maxTrialNumber": 8,
+        "trialCodeDirectory": str(ROOT),
+        "searchSpaceFile": str(ROOT / "search_space.json"),
+    }
+    content["tuner"] = {"name": "TPE", "classArgs": {"optimize_mode": "maximize"}}
+    if stated:
+        content["tuner"]["classArgs"]["tpe_args"] = {"n_startup_jobs": stated}
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(content))
+    loaded = load(tmp_path / "config.yml", overrides)
+    assert loaded.tuner.class_args["tpe_args"]["n_startup_jobs"] == startup
+
+
 def written(directory: Path, text: str) -> Path:
     """The shipped config with lines of it replaced or added, as a user would."""
     kept = [line for line in (ROOT / "config.yml").read_text().splitlines() if line.split(":")[0] not in text]
