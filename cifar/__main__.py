@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, NoReturn
 from cifar import console
 from cifar.console import say_next, show
 from cifar.errors import RequestError
-from cifar.options import FIT_MODEL, TIME_LIMIT, Run, parse
+from cifar.options import FIT_MODEL, LEAST_TIME, TIME_LIMIT, Run, parse
 from cifar.system import processes
 from cifar.system.files import refuse_to_replace
 from cifar.system.ports import LOOPBACK
 from cifar.system.signals import listen
 from cifar.training.hparams import given_arguments
 from cifar.trials import layout, store
-
-_LEAST_TIME = 30  # seconds of a fit
 
 # Each command imports what it needs when it runs: PyTorch and NNI take seconds, a leaderboard needs neither.
 if TYPE_CHECKING:
@@ -128,8 +126,8 @@ def _time_limit(options: argparse.Namespace) -> float:
     seconds = durations.seconds(written) if durations.is_duration(written) else None
     if seconds is None:
         raise RequestError(f"--time-limit {durations.RULE}, got {written!r}")
-    if seconds < _LEAST_TIME:
-        raise RequestError(f"--time-limit must be at least {_LEAST_TIME}s, got {written}: to measure takes nearly that")
+    if seconds < LEAST_TIME:
+        raise RequestError(f"--time-limit must be at least {LEAST_TIME}s, got {written}: to measure takes nearly that")
     return seconds
 
 

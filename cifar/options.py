@@ -16,6 +16,7 @@ from cifar.training.hparams import add_arguments
 Run = Callable[[argparse.Namespace], int]
 
 TIME_LIMIT, FIT_MODEL = "30m", "fast"  # of `cifar fit`, unless it is told otherwise
+LEAST_TIME = 30  # seconds of a fit, which takes nearly that to measure
 _DATA = "cifar10, digits or a folder of pictures (default: $CIFAR_DATA, else cifar10)"
 _PORT = "port of NNI's web page (default: the first free one from 8080 up)"
 _NAME = "the experiment's name in NNI's web page (default: data, network and tuner)"
@@ -115,7 +116,8 @@ def _add_search(command: argparse.ArgumentParser) -> None:
 def _add_fit(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--data", metavar="DATA", help=_DATA)
-    add("--time-limit", metavar="TIME", help=f"for all of it: 90s, 30m, 2h (default: {TIME_LIMIT})")
+    usual = f"default: {TIME_LIMIT}, at least {LEAST_TIME}s"
+    add("--time-limit", metavar="TIME", help=f"for all of it: 90s, 30m, 2h ({usual})")
     add("--config", type=Path, metavar="CONFIG.yml", help="a search of your own; its budget and limits are left out")
     add("--start-from", action="append", metavar="ID|NAME=X,...", help=_START_FROM.format("width=24,lr=0.5"))
     add("--name", metavar="NAME", help=_NAME)

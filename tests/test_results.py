@@ -16,6 +16,7 @@ from benchmarks.shared.report import standard_error
 from benchmarks.studies import (
     accuracy,
     chance,
+    colours,
     curves,
     discard,
     folders,
@@ -31,6 +32,7 @@ from benchmarks.studies import (
 )
 from benchmarks.table import summary
 from benchmarks.yardsticks import airbench94, growth, memory, processes, scale, searches, speed, startup, warm
+from cifar.training.hparams import Hparams
 from cifar.training.intervals import wilson
 
 ROOT = Path(__file__).parents[1]
@@ -331,6 +333,20 @@ def test_a_table_says_what_was_measured(name: str, table: str, line: type[Any]) 
     assert records
     for record in records:
         assert f"| {' | '.join(line(**record).cells())} |" in text
+
+
+@pytest.mark.parametrize("images", [200, 2_000])
+def test_what_changing_colours_are_worth(images: int) -> None:
+    text, pictures = ((ROOT / page).read_text() for page in (f"results/colours/{images}.md", "docs/pictures.md"))
+    known = {}
+    for record in figures(f"colours/{images}")["colours"]:
+        line = colours.Line(**{**record, "hparams": Hparams.from_params(record["hparams"])})
+        assert f"| {' | '.join(line.cells())} |" in text
+        some = line.hparams
+        known[some.model, some.width, some.epochs, some.color_jitter] = f"{100 * fmean(line.accuracies):.1f} %"
+    for channels, epochs in {200: [(32, 39)], 2_000: [(32, 47), (64, 47)]}[images]:
+        claim = f"{known['fast', channels, epochs, 0.5]} in place of {known['fast', channels, epochs, 0.0]}"
+        assert claim in " ".join(pictures.split())
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -22,7 +22,7 @@ from filelock import FileLock
 from benchmarks.contest import policies
 from benchmarks.contest.live_runs import Outcome, Room, run_fit
 from benchmarks.shared import machine
-from benchmarks.shared.report import RESULTS, Report
+from benchmarks.shared.report import RESULTS, Report, mean_and_ends
 from benchmarks.table.plan import PLANS, Plan
 from cifar.data import datasets
 from cifar.system.files import new_file
@@ -77,9 +77,8 @@ class Line:
     seconds: list[float]
 
     def cells(self) -> list[str]:
-        ends = [f"{100 * end(self.accuracies):.1f}%" for end in (min, max)]
-        runs, mean = str(len(self.accuracies)), f"{100 * fmean(self.accuracies):.1f}%"
-        return [self.match, self.contender, runs, mean, *ends, f"{max(self.seconds):.0f}"]
+        runs, longest = str(len(self.accuracies)), f"{max(self.seconds):.0f}"
+        return [self.match, self.contender, runs, *mean_and_ends(self.accuracies), longest]
 
 
 def main() -> int:

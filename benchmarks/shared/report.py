@@ -7,12 +7,17 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import stdev
+from statistics import fmean, stdev
 from typing import Any, Protocol
 
 from cifar.system.files import new_file
 
 RESULTS = Path(__file__).parents[2] / "results"
+
+
+def mean_and_ends(shares: Sequence[float]) -> list[str]:
+    """The mean, the lowest and the highest, in percent: of trainings that are too few for an interval."""
+    return [f"{share:.1%}" for share in (fmean(shares), min(shares), max(shares))]
 
 
 class _Line(Protocol):

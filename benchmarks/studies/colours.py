@@ -13,15 +13,14 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
-from statistics import fmean
 from typing import Any
 
 from tqdm import tqdm
 
 from benchmarks.shared import machine
-from benchmarks.shared.report import RESULTS, Report
-from benchmarks.studies.recipes import load_images, seeded
-from benchmarks.studies.width import timed
+from benchmarks.shared.report import RESULTS, Report, mean_and_ends
+from benchmarks.studies.recipes import load_images
+from benchmarks.studies.width import trained_with_seeds
 from cifar.data import datasets
 from cifar.training import defaults
 from cifar.training.hparams import Hparams
@@ -46,10 +45,9 @@ class Line:
     seconds: float  # of a core
 
     def cells(self) -> list[str]:
-        hparams, shares = self.hparams, [fmean(self.accuracies), min(self.accuracies), max(self.accuracies)]
-        sizes = [f"{self.images:,}", str(hparams.width), str(hparams.epochs)]
-        told = [f"{share:.1%}" for share in shares]
-        return [hparams.model, *sizes, f"{hparams.color_jitter:.0%}", *told, f"{self.seconds:.0f}"]
+        hparams = self.hparams
+        sizes = [f"{self.images:,}", str(hparams.width), str(hparams.epochs), f"{hparams.color_jitter:.0%}"]
+        return [hparams.model, *sizes, *mean_and_ends(self.accuracies), f"{self.seconds:.0f}"]
 
 
 def main() -> int:
@@ -68,9 +66,7 @@ def main() -> int:
 def measure(data_name: str, images: int) -> Iterator[Line]:
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), load_images, (data_name, images)) as pool:
         for hparams in tqdm([*_trained(images)], f"{images:,} images", file=sys.stderr, disable=None):
-            found = [*pool.map(timed, [seeded(hparams, seed) for seed in range(_SEEDS)])]
-            accuracies, seconds = [accuracy for accuracy, _ in found], fmean(took for _, took in found)
-            yield Line(hparams, images, accuracies, seconds)
+            yield Line(hparams, images, *trained_with_seeds(pool, hparams, _SEEDS))
 
 
 def _trained(images: int) -> Iterator[Hparams]:

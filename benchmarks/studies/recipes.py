@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
-from statistics import fmean
 
 import torch
 from tqdm import tqdm
 
 from benchmarks.shared import machine
-from benchmarks.shared.report import RESULTS, Report
+from benchmarks.shared.report import RESULTS, Report, mean_and_ends
 from benchmarks.table.curves import evenly
 from cifar.data import datasets
 from cifar.data.datasets import Dataset, Splits
@@ -53,9 +52,8 @@ class Line:
 
     def cells(self) -> list[str]:
         recipe, hparams = self.recipe, self.recipe.hparams
-        shares = [fmean(self.accuracies), min(self.accuracies), max(self.accuracies)]
         told = [recipe.network, f"{recipe.images:,}", recipe.name, str(hparams.epochs), str(hparams.batch_size)]
-        return [*told, f"{hparams.lr:.2g}", *(f"{share:.1%}" for share in shares)]
+        return [*told, f"{hparams.lr:.2g}", *mean_and_ends(self.accuracies)]
 
 
 def main() -> int:

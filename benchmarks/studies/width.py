@@ -20,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.shared import machine
-from benchmarks.shared.report import RESULTS, Report
+from benchmarks.shared.report import RESULTS, Report, mean_and_ends
 from benchmarks.studies.recipes import accuracy_of, load_images, seeded
 from cifar.data import datasets
 from cifar.training import defaults
@@ -51,15 +51,8 @@ class Line:
     seconds: float
 
     def cells(self) -> list[str]:
-        shares = [fmean(self.accuracies), min(self.accuracies), max(self.accuracies)]
-        sizes = [self.width, self.epochs, self.batch_size]
-        return [
-            self.network,
-            f"{self.images:,}",
-            *map(str, sizes),
-            *(f"{s:.1%}" for s in shares),
-            f"{self.seconds:.0f}",
-        ]
+        sizes = map(str, [self.width, self.epochs, self.batch_size])
+        return [self.network, f"{self.images:,}", *sizes, *mean_and_ends(self.accuracies), f"{self.seconds:.0f}"]
 
 
 def main() -> int:
@@ -78,13 +71,17 @@ def measure(data_name: str) -> Iterator[Line]:
             for width, epochs in tqdm(sizes, network, file=sys.stderr, disable=None):
                 given = {"model": network, "width": width, "epochs": epochs, **_GIVEN[network]}
                 hparams = defaults.for_budget(given, _IMAGES)
-                found = [*pool.map(timed, [seeded(hparams, seed) for seed in range(_SEEDS)])]
-                accuracies, seconds = [accuracy for accuracy, _ in found], fmean(took for _, took in found)
-                yield Line(network, _IMAGES, width, epochs, hparams.batch_size, accuracies, seconds)
+                found = trained_with_seeds(pool, hparams, _SEEDS)
+                yield Line(network, _IMAGES, width, epochs, hparams.batch_size, *found)
 
 
-def timed(hparams: Hparams) -> tuple[float, float]:
-    """The accuracy of a training, and its seconds of a core."""
+def trained_with_seeds(pool: ProcessPoolExecutor, hparams: Hparams, seeds: int) -> tuple[list[float], float]:
+    """The accuracies of trainings with so many seeds, and the mean of their seconds of a core."""
+    found = [*pool.map(_timed, [seeded(hparams, seed) for seed in range(seeds)])]
+    return [accuracy for accuracy, _ in found], fmean(took for _, took in found)
+
+
+def _timed(hparams: Hparams) -> tuple[float, float]:
     began = time.process_time()
     return accuracy_of(hparams), time.process_time() - began
 

@@ -20,7 +20,7 @@ SHIPPED_WIDTHS = ([4, 32, 2], [8, 32, 4], [32, 128, 16])  # low end, high end an
 # Likewise, each with the batch size of the defaults for which its range was made.
 SHIPPED_BATCH_SIZES = {(4, 128, 4): 4, (64, 1024, 64): 128, (256, 2048, 256): 1024}
 _OF_A_STEP = ("batch_size", "momentum")  # by which, with the learning rate, an image moves the parameters
-_SMALLEST_STEP, _FEWEST_STEPS = 4, 25  # of batch sizes; of a trial's optimizer with the largest
+_SMALLEST, _FEWEST_STEPS = 4, 25  # batch size, and step of batch sizes; steps of a trial with the largest
 
 
 def defaults_of(space: Space, command: str, images: int, data_name: str) -> Params:
@@ -44,7 +44,7 @@ def fitting_space(space: Space, command: str, images: int) -> Space:
     here = defaults.for_budget(given, images)
     moved = min(1.0, here.batch_size / SHIPPED_BATCH_SIZES[low, high, step])
     smallest = min(low, defaults.smallest_batch(here.model))
-    step, low = max(_SMALLEST_STEP, round(step * moved)), max(smallest, round(low * moved))
+    step, low = max(_SMALLEST, round(step * moved)), max(smallest, round(low * moved))
     most = here.epochs * here.epoch_images(images) // _FEWEST_STEPS
     high = max(2 * low, int(min(high * moved, most) // step * step))
     return {**space, "batch_size": {**space["batch_size"], "_value": [low, high, step]}}
@@ -62,7 +62,7 @@ def _reachable(space: Space) -> Space:
     low, high, step = _batch_sizes(space)
     if (low, high, step) not in SHIPPED_BATCH_SIZES:
         return space
-    return {**space, "batch_size": {**space["batch_size"], "_value": [min(low, _SMALLEST_STEP), high, 1]}}
+    return {**space, "batch_size": {**space["batch_size"], "_value": [min(low, _SMALLEST), high, 1]}}
 
 
 def nearest(hparams: Hparams, space: Space) -> Params:

@@ -12,7 +12,7 @@ RECIPES_IMAGES = 45_000  # CIFAR-10's without those to validate on: for them the
 _EPOCHS_POWER = 0.5  # of how many times fewer the images are, by which there are more epochs (results/recipes/2000.md)
 _FEWEST_STEPS = 400  # by the table of fast on 2,000 images they are worth 6 points more than 100
 # Few images that are shown often have to change, or fast knows them by heart: of 2,000 images colours that change are
-# worth 3 points in 47 epochs, and cost 4 in five (results/colours/2000.md).
+# worth 3.7 points in 47 epochs, and cost as much in five (results/colours/2000.md).
 _COLOR_JITTER = {"fast": 0.5}
 _FEW_IMAGES, _OFTEN = 10_000, 16
 _SMALLEST_BATCH = {"fast": 16}  # which normalises by the images of a batch; of other networks 4
