@@ -141,7 +141,7 @@ def test_another_one_takes_the_place_of_the_defaults_if_it_is_likely_to_be_bette
     assert [some.id for some in in_time(experiment, seconds)] == expected
 
 
-def test_of_fast_as_many_epochs_are_enough_as_its_recipe_has_for_so_many_images(tmp_path: Path) -> None:
+def test_fast_trains_at_most_twice_as_long_as_its_recipe_has_it_for_so_many_images(tmp_path: Path) -> None:
     command = {"trialCommand": "python3 trial.py --model fast --batch-size 64 --epochs 2"}
     experiment = made(tmp_path / "made", (0.5, 0.001, 6, 5.0), (0.9, 0.02, 8, 5.0), **command, searchSpace=OWN_SPACE)
     for number in (0, 1):
@@ -149,7 +149,15 @@ def test_of_fast_as_many_epochs_are_enough_as_its_recipe_has_for_so_many_images(
         result = json.loads(path.read_text())
         path.write_text(json.dumps(result | {"hparams": result["hparams"] | {"model": "fast"}}))
     last = in_time(experiment, 1e6)
-    assert {some.hparams.epochs for some in last} == {defaults.for_data({"model": "fast"}, IMAGES).epochs}
+    assert {some.hparams.epochs for some in last} == {2 * defaults.for_data({"model": "fast"}, IMAGES).epochs}
+
+
+def test_time_beyond_enough_epochs_of_fast_is_for_more_of_them_and_for_width(tmp_path: Path) -> None:
+    command = {"trialCommand": "python3 trial.py --model fast --batch-size 64 --epochs 2"}
+    close = [(0.70, 0.001, 6, 5.0), (0.701, 0.002, 6, 5.0), (0.69, 0.003, 6, 5.0)]
+    experiment, enough = made(tmp_path / "made", *close, **command), 59 * 2.5
+    last = [some for times in (1.0, 1.5, 2.6) for some in in_time(experiment, times * enough)]
+    assert [(some.hparams.width, some.hparams.epochs) for some in last] == [(6, 59), (6, 89), (8, 93)]
 
 
 def test_where_nothing_is_likely_to_be_better_the_defaults_have_all_the_time(tmp_path: Path) -> None:
