@@ -139,7 +139,7 @@ class _Plans:
     def _falls(self, planned: float, shown: float) -> float:
         """By which factor the error falls from so many images shown to as many or more."""
         enough = max(planned, min(shown, self._enough))
-        return (enough / planned) ** -_ERROR_POWER * (shown / enough) ** -self._longer_power
+        return float((enough / planned) ** -_ERROR_POWER * (shown / enough) ** -self._longer_power)
 
     def _shown_beside(self, mine: float, shown: float, seconds: float) -> float:
         """How many images the defaults see beside a training of `mine` seconds, at most `shown`."""
