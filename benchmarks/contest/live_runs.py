@@ -48,7 +48,6 @@ class Outcome:
 
     seconds: float
     test_accuracy: float
-    val_accuracy: float
     trials: int
     hparams: dict[str, Any]
 
@@ -78,8 +77,7 @@ def run_fit(model: str, data_name: str, seconds: float, seed: int) -> Outcome:
     assert known is not None
     hparams = model_file.load(layout.best_model(experiment)).hparams
     trials = len(list(layout.trial_directory(experiment, "x").parent.iterdir()))
-    val = known["candidates"][known["winner"]]["mean"]
-    return Outcome(took, known["tests"][0]["mean"], val, trials, asdict(hparams))
+    return Outcome(took, known["tests"][0]["mean"], trials, asdict(hparams))
 
 
 class Room:
@@ -178,8 +176,7 @@ class Room:
             raise trained
         models = trainer.fitted_models(configuration, seeds)
         found = read_test_images(self._scratch, models, test, "contest")
-        val = fmean(float(some.correct.mean()) for some in trained.predictions)
-        return Outcome(self._used(), found.accuracy.value, val, trials, asdict(replace(hparams, seed=seeds[0])))
+        return Outcome(self._used(), found.accuracy.value, trials, asdict(replace(hparams, seed=seeds[0])))
 
     def _color_jitter(self, params: dict[str, Any]) -> float:
         """As the recipe has it for so long a training."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from prettytable import PrettyTable
 
 from cifar.analysis.configurations import DEFAULTS, RESIZED, Configuration
-from cifar.analysis.confirm import Candidate, Confirmed, Rule
+from cifar.analysis.confirm import MOST_ACCURATE, Candidate, Confirmed, Rule
 from cifar.analysis.final_test import FinalTest
 from cifar.analysis.statistics import Mean
 from cifar.console import first_that_fits, plain_table
@@ -25,6 +25,7 @@ from cifar.training.intervals import Interval, wilson
 from cifar.trials import layout
 from cifar.trials.leaderboard import param_text
 
+_NOT_COMPARED: dict[str, Any] = {"defaults": None, "gain": None, "budgets": "", "out": [], "tied": [], "candidates": {}}
 USELESS = "no network was found that beats guessing; give it more time, more pictures or another network"
 _IN_THE_END = "in the last trainings, of so many epochs x images:"
 _BEGINNING = 4  # letters of a class's name above a narrow table
@@ -42,28 +43,26 @@ class Cost:
 class Answer:
     """Which configuration is best, what it was compared with, and what the test images say of it.
 
-    `confirmed` has one round at the search's budget and, where the final networks have another one, one at theirs.
+    `confirmed` has one round at the search's budget and, where the final networks have another one, one at theirs; none
+    where the search's own trials have decided.
     """
 
-    confirmed: list[Confirmed]
-    rule: Rule
+    winner: Configuration
     finals: list[SavedModel]
     test_results: list[FinalTest]
     cost: Cost
+    confirmed: Sequence[Confirmed] = ()
+    rule: Rule = MOST_ACCURATE
     trained_on_validation: bool = True  # the final networks, whose validation accuracy would then mean nothing
 
     @property
-    def decisive(self) -> Confirmed:
+    def decisive(self) -> Confirmed | None:
         """The round at the final budget, whose winner is the answer."""
-        return self.confirmed[-1]
+        return self.confirmed[-1] if self.confirmed else None
 
     @property
-    def winner(self) -> Configuration:
-        return self.decisive.winner.configuration
-
-    @property
-    def validation(self) -> Mean:
-        return self.decisive.accuracy(self.decisive.winner)
+    def validation(self) -> Mean | None:
+        return self.decisive.accuracy(self.decisive.winner) if self.decisive else None
 
     @property
     def of_the_model(self) -> Interval:
@@ -141,7 +140,8 @@ def points(difference: Mapping[str, float]) -> str:
 
 def _titles(answer: Answer) -> list[str]:
     """One for each round; networks that are validated and final at once have had one at the final budget."""
-    final = f"at the final budget, {answer.winner.budget_text}:" if _is_one_budget(answer.decisive) else _IN_THE_END
+    one = answer.decisive is None or _is_one_budget(answer.decisive)
+    final = f"at the final budget, {answer.winner.budget_text}:" if one else _IN_THE_END
     return ["at the search's budget:", final] if answer.trained_on_validation else [final]
 
 
@@ -156,11 +156,12 @@ def _budgets_text(confirmed: Confirmed) -> str:
 
 
 def _how_it_won(answer: Answer) -> str:
+    if answer.decisive is None:
+        return "since no other is likely to be better"
     number = len(answer.decisive.tied)
     certainty = "no other ties with it" if number == 1 else f"{number} tie for first"
     if len(answer.decisive.candidates) == 1:
-        alone = not answer.trained_on_validation and not answer.decisive.out
-        return "since no other is likely to be better" if alone else "the only one that trains"
+        return "the only one that trains"
     highest = answer.decisive.ranked[0].id
     if answer.winner.id == DEFAULTS != highest and answer.rule.prefer == "accuracy":
         return f"since nothing is better by more than luck; {certainty}"
@@ -172,11 +173,13 @@ def _how_it_won(answer: Answer) -> str:
 
 def why_no_answer(answer: Answer) -> str:
     """Why the winner is no better than guessing; "" where it is. It would otherwise look like an answer."""
-    predictions, metric = answer.decisive.winner.predictions, answer.winner.hparams.metric
+    metric, tested = answer.winner.hparams.metric, answer.test_results[0]
+    predictions = answer.decisive.winner.predictions if answer.decisive else tested.predictions
+    value = answer.validation or (tested.accuracy if metric == "accuracy" else tested.balanced_accuracy)
     labels = predictions[0].labels
     given = max(len(np.unique(some.predicted)) for some in predictions)
     share = float(np.bincount(labels).max() / len(labels))
-    return why_useless(given, answer.validation.value, metric, share, len(np.unique(labels)))
+    return why_useless(given, value.value, metric, share, len(np.unique(labels)))
 
 
 def _candidates_tables(confirmed: Confirmed) -> Iterator[PrettyTable]:
@@ -225,27 +228,33 @@ def _confusion_tables(tested: FinalTest) -> Iterator[PrettyTable]:
 
 
 def record(answer: Answer) -> dict[str, Any]:
-    decisive = answer.decisive
+    """As best.json has it; without candidates where none was trained beside the winner."""
     return {
         "winner": answer.winner.id,
         "params": answer.winner.params,
-        "defaults": next((some.configuration.params for some in decisive.candidates if some.id == DEFAULTS), None),
+        **(_compared(answer.decisive) if answer.decisive else _NOT_COMPARED),
+        "before": _round_record(answer.confirmed[0]) if len(answer.confirmed) > 1 else None,
         "useless": why_no_answer(answer),
-        "gain": decisive.gain and _mean_record(decisive.gain),
-        "budgets": "" if _is_one_budget(decisive) else _budgets_text(decisive),
-        "out": [some.name for some in decisive.out],
         "seconds_of_search": answer.cost.search,
         "seconds_of_best": answer.cost.best,
         "rule": {"prefer": answer.rule.prefer, "margin": answer.rule.margin},
-        "tied": [candidate.id for candidate in decisive.tied],
-        "candidates": _round_record(decisive),
-        "before": _round_record(answer.confirmed[0]) if len(answer.confirmed) > 1 else None,
         "seeds": len(answer.finals),
-        "seconds": decisive.winner.seconds,
         "final_epochs": answer.finals[0].hparams.epochs,
         "trained_on_validation": answer.trained_on_validation,
         "classes": list(answer.test_results[0].classes),
         "tests": [_test_record(tested) for tested in answer.test_results],
+    }
+
+
+def _compared(decisive: Confirmed) -> dict[str, Any]:
+    return {
+        "defaults": next((some.configuration.params for some in decisive.candidates if some.id == DEFAULTS), None),
+        "gain": decisive.gain and _mean_record(decisive.gain),
+        "budgets": "" if _is_one_budget(decisive) else _budgets_text(decisive),
+        "out": [some.name for some in decisive.out],
+        "tied": [candidate.id for candidate in decisive.tied],
+        "candidates": _round_record(decisive),
+        "seconds": decisive.winner.seconds,
     }
 
 
@@ -275,7 +284,9 @@ def read(experiment: Path) -> dict[str, Any] | None:
     if answer is None:
         return None
     try:
-        means = [answer["candidates"][answer["winner"]], *answer["tests"], *filter(None, [answer.get("gain")])]
+        validated = [answer["candidates"][answer["winner"]]] if answer["candidates"] else []
+        first, *others = answer["tests"]
+        means = [*validated, first, *others, *filter(None, [answer.get("gain")])]
         shapes = [np.asarray(test["confusion"]).shape for test in answer["tests"]]
         size = len(answer["classes"])
         whole = all(isinstance(mean["mean"] + mean["margin_95"], float) for mean in means)

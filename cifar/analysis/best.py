@@ -100,8 +100,9 @@ def best(
     try:
         with training(experiment, dataset, len(configurations) * budget.seeds) as trainer:
             confirmed = _confirm(trainer, configurations, seeds, budget, rule)
-            finals = trainer.final_models(_at_final_budget(confirmed[-1].winner.configuration, budget), seeds)
-        return conclude(experiment, dataset, confirmed, rule, finals, tests)
+            winner = confirmed[-1].winner.configuration
+            finals = trainer.final_models(_at_final_budget(winner, budget), seeds)
+        return conclude(experiment, dataset, winner, finals, tests, confirmed, rule)
     except Failed as failure:
         say(f"error: {failure}")
         return 1
@@ -129,17 +130,18 @@ def training(experiment: Path, dataset: Dataset, trainings: int) -> Iterator[Tra
 def conclude(
     experiment: Path,
     dataset: Dataset,
-    confirmed: list[Confirmed],
-    rule: Rule,
+    winner: Configuration,
     finals: list[SavedModel],
     tests: Sequence[Dataset],
+    confirmed: Sequence[Confirmed] = (),
+    rule: Rule = MOST_ACCURATE,
     trained_on_validation: bool = True,
 ) -> int:
     """Read the test images, keep the model and the answer, and print it."""
-    winner, known = confirmed[-1].winner.id, [some.predictions for some in confirmed[-1].candidates]
-    test_results = [read_test_images(experiment, finals, test, winner, known) for test in tests]
+    known = [some.predictions for some in confirmed[-1].candidates] if confirmed else []
+    test_results = [read_test_images(experiment, finals, test, winner.id, known) for test in tests]
     cost = Cost(store.read_seconds(experiment), _seconds(experiment))
-    answer = Answer(confirmed, rule, finals, test_results, cost, trained_on_validation)
+    answer = Answer(winner, finals, test_results, cost, confirmed, rule, trained_on_validation)
     return _keep(experiment, dataset, answer, tests)
 
 
@@ -242,8 +244,9 @@ def _keep(experiment: Path, dataset: Dataset, answer: Answer, tests: Sequence[Da
     accuracy = {
         "test_accuracy": answer.of_the_model.value,
         "configuration_test_accuracy": answer.test_results[0].accuracy.value,
-        f"configuration_validation_{answer.winner.hparams.metric}": answer.validation.value,
     }
+    if answer.validation:
+        accuracy[f"configuration_validation_{answer.winner.hparams.metric}"] = answer.validation.value
     model_file.save(path, model.network, model.hparams, dataset, accuracy)
     write_json(layout.answer(experiment), answers.record(answer))
     lines = [

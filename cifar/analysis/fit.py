@@ -133,9 +133,12 @@ def _finish(experiment: Path, dataset: Dataset) -> int:
         last = _decided(experiment, trainer, sum(len(test.labels) for test in tests))
         _say_what_follows(last)
         trainer.expect(len(last) * len(seeds))
+        if len(last) == 1:  # nothing is to be compared: the validation images are better trained on
+            return best.conclude(experiment, dataset, last[0], trainer.final_models(last[0], seeds), tests)
         confirmed = best.hold_round(trainer, last, seeds, "fit", MOST_ACCURATE)
-        finals = trainer.fitted_models(confirmed.winner.configuration, seeds)
-    return best.conclude(experiment, dataset, [confirmed], MOST_ACCURATE, finals, tests, trained_on_validation=False)
+        winner = confirmed.winner.configuration
+        finals = trainer.fitted_models(winner, seeds)
+    return best.conclude(experiment, dataset, winner, finals, tests, [confirmed], trained_on_validation=False)
 
 
 def _decided(experiment: Path, trainer: Trainer, tests: int) -> list[Configuration]:
@@ -165,6 +168,6 @@ def _report(experiment: Path, data_name: str) -> None:
 
 
 def _say_what_follows(last: Sequence[Configuration]) -> None:
-    each = "with" if len(last) == 1 else "each with"
     told = [f"{some.name} ({some.budget_text})" for some in last]
-    print(f"training {' and '.join(told)}, {each} {SEEDS} new seeds", file=sys.stderr)
+    how = f"with {SEEDS} new seeds, on the validation images too" if len(last) == 1 else f"each with {SEEDS} new seeds"
+    print(f"training {' and '.join(told)}, {how}", file=sys.stderr)

@@ -77,11 +77,12 @@ def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any]
     seeds = f"{answer['seeds']} new seeds"
     sure = f"No other ties with it, by {seeds}" if tied == 1 else f"One of {tied} that tie for first, by {seeds}"
     if len(answer["candidates"]) == 1:
-        are_defaults = winner in names and not (answer.get("trained_on_validation", True) or answer.get("out"))
-        alone = f"The only one that trains, with {seeds}"
-        sure = "By the search's trials no other is likely to be better" if are_defaults else alone
+        sure = f"The only one that trains, with {seeds}"
+    if answer["candidates"]:
+        sure += f"; {answers.mean_text(answer['candidates'][winner])} of the validation images"
+    else:
+        sure = "By the search's trials no other is likely to be better"
     useless = answer.get("useless")
-    validated = answer["candidates"][winner]
     return Headline(
         f"nothing: {answers.USELESS} ({useless})" if useless else f"{name}, confirmed",
         True,
@@ -91,7 +92,7 @@ def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any]
         f"of {images}",
         answers.gain_text(answer),
         [
-            f"{sure}; {answers.mean_text(validated)} of the validation images.",
+            f"{sure}.",
             *(f"{text[0].upper()}{text[1:]}." for text in answers.defaults_text(answer)),
             _how_tested(answer),
         ],

@@ -40,7 +40,6 @@ _EPOCHS_ENOUGH = 48  # of the tutorial's networks; the recipe of fast has enough
 _LONGER_POWER, _LONGEST = {"fast": 0.07}, {"fast": 2.0}  # of the images shown beyond, and up to how many times
 _WIDER, _WIDEST, _WIDTH_STEP = [2 ** (quarter / 4) for quarter in range(1, 13)], 128, 4
 _WIDTH_POWER = 0.07  # of the width, with which the error falls at least
-_WORTH_A_RACE = 2  # times the defaults' width
 _PROBED_WIDTHS, _PROBED_BATCH, _PROBE_SECONDS = (4, 8, 16, 32, 64, 128), 64, 0.4
 _BATCH_MEMORY = 64 * 1024 * 32**2  # width x images x pixels of a batch: as much as the recipe of fast takes
 # A search of a few minutes seldom finds better than good defaults, and its luck says otherwise (results/leader.md).
@@ -69,14 +68,14 @@ def planned(experiment: Path, dataset: Dataset, tests: int, seconds: float, step
 
     Of that time some is for the better one to look at so many test images. The defaults train on as many images, if
     they do not take longer for that. The other one sees no fewer images than its trial did, if need be beyond the time.
-    Where nothing is likely to be better it is the defaults alone, at a width that suits the time. Failed where no trial
-    has finished.
+    Where nothing is likely to be better it is the defaults alone, at a width that suits the time, on the validation
+    images too. Failed where no trial has finished.
     """
     plans = _Plans(experiment, dataset, tests, seconds, steps)
     chosen = plans.chosen()
-    if plans.is_near_defaults(chosen):
+    if plans.are_defaults(chosen):
         return [plans.alone()]
-    return [plans.configuration(chosen), plans.defaults(chosen.shown_of_defaults)]
+    return plans.beside(chosen)
 
 
 class _Plans:
@@ -166,29 +165,28 @@ class _Plans:
         wider = {_WIDTH_STEP * round(some * hparams.width / _WIDTH_STEP) for some in _WIDER}
         yield from (width for width in sorted(wider) if is_free and hparams.width < width <= most)
 
-    def is_near_defaults(self, chosen: Candidate) -> bool:
-        """Whether it is the defaults, at a width whose worth a race would hardly show."""
-        return chosen.trial is self._of_defaults and chosen.width < _WORTH_A_RACE * self._recipe_width
+    def are_defaults(self, chosen: Candidate) -> bool:
+        return chosen.trial is self._of_defaults
 
     def alone(self) -> Configuration:
-        """The defaults in all of the time."""
+        """The defaults in all of the time and on all images."""
         assert self._of_defaults is not None
         best = min(self._grown(self._of_defaults, alone=True), key=lambda some: some.growth)
-        return self.defaults(best.shown) if best.width == self._recipe_width else self.configuration(best)
+        return self.defaults(best.shown, best.width, self._images + self._val_images)
 
-    def defaults(self, shown: float) -> Configuration:
-        return of_defaults(self._experiment, self._data_name, self._images, **self._budget(shown))
+    def defaults(self, shown: float, width: int, images: int) -> Configuration:
+        found = of_defaults(self._experiment, self._data_name, images, **_budget(shown, images), width=width)
+        if width == self._recipe_width:
+            return found
+        return replace(found, id=RESIZED, name=f"the defaults at width {width}")
 
-    def _budget(self, shown: float) -> dict[str, Any]:
-        epochs, per_epoch = budget_of(shown, self._images)
-        return {"epochs": epochs, "images_per_epoch": per_epoch if per_epoch < self._images else 0}
+    def beside(self, chosen: Candidate) -> list[Configuration]:
+        """The configuration, and the defaults that it is to beat."""
+        return [self._longer(chosen), self.defaults(chosen.shown_of_defaults, self._recipe_width, self._images)]
 
-    def configuration(self, chosen: Candidate) -> Configuration:
+    def _longer(self, chosen: Candidate) -> Configuration:
         """Longer and wider than in the search, and with smaller steps the longer it trains."""
-        budget, found, width = self._budget(chosen.shown), of_trial(chosen.trial), chosen.width
-        if chosen.trial is self._of_defaults:
-            resized = of_defaults(self._experiment, self._data_name, self._images, **budget, width=width)
-            return replace(resized, id=RESIZED, name=f"the defaults at width {width}")
+        budget, found, width = _budget(chosen.shown, self._images), of_trial(chosen.trial), chosen.width
         lr = found.hparams.lr * min(1.0, (chosen.shown / _shown(chosen.trial, self._images)) ** -_RATE_POWER)
         hparams = replace(found.hparams, **budget, lr=lr, width=width)
         if "color_jitter" not in self._space:  # it follows from how often each image is shown
@@ -198,6 +196,11 @@ class _Plans:
         params = {name: changed.get(name, value) for name, value in found.params.items()}
         name = f"{found.name} at width {width}" if width > found.hparams.width else found.name
         return replace(found, name=name, hparams=hparams, params=params)
+
+
+def _budget(shown: float, images: int) -> dict[str, Any]:
+    epochs, per_epoch = budget_of(shown, images)
+    return {"epochs": epochs, "images_per_epoch": per_epoch if per_epoch < images else 0}
 
 
 def makespan(seconds: Sequence[float], at_once: int) -> float:

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from cifar.analysis import answer as answers
 from cifar.analysis import fit
 from cifar.analysis.configurations import RESIZED, Configuration
 from cifar.analysis.fit import Clock
@@ -134,12 +135,24 @@ def test_the_defaults_train_alone_where_an_earlier_run_has_decided_so_and_no_gai
     Clock(30.0, used=25.0, searched=True, last=[resized]).write(experiment)
     assert fit.go_on(experiment, "digits") == 0
     said = capsys.readouterr()
-    assert "training the defaults at width 8 (2 epochs of all images), with 2 new seeds" in said.err
+    assert (
+        "training the defaults at width 8 (2 epochs of all images), with 2 new seeds, on the validation images too"
+        in said.err
+    )
+    assert "likely to be better\ntest accuracy on digits: " in said.out
+    assert re.search(r"test accuracy on digits: .* images\), trained on the validation images too$", said.out, re.M)
+    assert " validation images" not in said.out.split("winner: ")[0]
     assert "winner: the defaults at width 8 (lr 0.001, width 8), since no other is likely to be better" in said.out
     assert "gain over the defaults: not measured, as the winner is the defaults at another width" in said.out
     page = " ".join((experiment / "report.html").read_text().split())
     assert "defaults at another width, confirmed" in page
-    assert "trials no other is likely to be better; " in page
+    assert "trials no other is likely to be better.<" in page
+    assert "Trained 2 epochs on the validation images too, then tested once." in page
+    answer = answers.read(experiment)
+    assert answer is not None and answer["candidates"] == {} and answer["useless"] == ""
+    kept = model_file.load(layout.best_model(experiment))
+    assert kept.hparams == replace(resized.hparams, seed=1000)
+    assert "configuration_validation_accuracy" not in kept.accuracy
 
 
 def test_a_search_that_is_interrupted_when_its_time_is_used_is_over(tmp_path: Path) -> None:
