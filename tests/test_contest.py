@@ -17,7 +17,7 @@ from benchmarks.table.plan import PLANS
 
 
 def outcome(accuracy: float) -> Outcome:
-    return Outcome(120.0, accuracy, accuracy + 0.01, 20, {"width": 6})
+    return Outcome(120.0, accuracy, 20, {"width": 6})
 
 
 def test_runs_are_kept_and_the_best_contender_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
