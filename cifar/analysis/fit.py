@@ -17,7 +17,7 @@ from typing import Any
 from cifar.analysis import best
 from cifar.analysis.configurations import Configuration, new_seeds, size_of
 from cifar.analysis.confirm import MOST_ACCURATE
-from cifar.analysis.last_training import SEEDS, measured_steps, planned
+from cifar.analysis.last_training import SEEDS, measured_speed, planned
 from cifar.analysis.retrain import Failed, Trainer
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
@@ -134,20 +134,22 @@ def _finish(experiment: Path, dataset: Dataset) -> int:
         _say_what_follows(last)
         trainer.expect(len(last) * len(seeds))
         if len(last) == 1:  # nothing is to be compared: the validation images are better trained on
-            return best.conclude(experiment, dataset, last[0], trainer.final_models(last[0], seeds), tests)
-        confirmed = best.hold_round(trainer, last, seeds, "fit", MOST_ACCURATE)
-        winner = confirmed.winner.configuration
-        finals = trainer.fitted_models(winner, seeds)
-    return best.conclude(experiment, dataset, winner, finals, tests, [confirmed], trained_on_validation=False)
+            confirmed, winner = [], last[0]
+            finals = trainer.final_models(winner, seeds)
+        else:
+            confirmed = [best.hold_round(trainer, last, seeds, "fit", MOST_ACCURATE)]
+            winner = confirmed[0].winner.configuration
+            finals = trainer.fitted_models(winner, seeds)
+    return best.conclude(experiment, dataset, winner, finals, tests, confirmed, trained_on_validation=not confirmed)
 
 
 def _decided(experiment: Path, trainer: Trainer, tests: int) -> list[Configuration]:
     """What trains to the end, as an earlier run has decided or by the time that is left."""
     clock = Clock.read(experiment)
     if clock.last is None:
-        steps = measured_steps(experiment, trainer)
+        speed = measured_speed(experiment, trainer)
         left = clock.limit * (1 - SPARE) - _REPORT_SECONDS - clock.used - seconds_here()
-        clock = replace(clock, last=planned(experiment, trainer.dataset, tests, left, steps))
+        clock = replace(clock, last=planned(experiment, trainer.dataset, tests, left, speed))
         clock.write(experiment)
     assert clock.last is not None
     return clock.last

@@ -7,7 +7,7 @@ with the measurement that it comes from.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ _EPOCHS_ENOUGH = 48  # of the tutorial's networks; the recipe of fast has enough
 _LONGER_POWER, _LONGEST = {"fast": 0.07}, {"fast": 2.0}  # of the images shown beyond, and up to how many times
 _WIDER, _WIDEST, _WIDTH_STEP = [2 ** (quarter / 4) for quarter in range(1, 13)], 128, 4
 _WIDTH_POWER = 0.07  # of the width, with which the error falls at least
-_PROBED_WIDTHS, _PROBED_BATCH, _PROBE_SECONDS = (4, 8, 16, 32, 64, 128), 64, 0.4
+_PROBED_WIDTHS, _PROBED_BATCHES, _PROBED_BATCH, _PROBE_SECONDS = (4, 8, 16, 32, 64, 128), (4, 16, 64, 256), 64, 0.4
 _BATCH_MEMORY = 64 * 1024 * 32**2  # width x images x pixels of a batch: as much as the recipe of fast takes
 # A search of a few minutes seldom finds better than good defaults, and its luck says otherwise (results/leader.md).
 _SURE = 0.7
@@ -60,10 +60,10 @@ class Candidate:
     shown_of_defaults: float
 
 
-StepSeconds = Callable[[float], float]  # of a network of that width
+ImageSeconds = Callable[[float, float], float]  # by width and batch size, of which the ratios count
 
 
-def planned(experiment: Path, dataset: Dataset, tests: int, seconds: float, steps: StepSeconds) -> list[Configuration]:
+def planned(experiment: Path, dataset: Dataset, tests: int, seconds: float, speed: ImageSeconds) -> list[Configuration]:
     """The configuration that promises most if it and the defaults train for so many seconds, and the defaults.
 
     Of that time some is for the better one to look at so many test images. The defaults train on as many images, if
@@ -71,7 +71,7 @@ def planned(experiment: Path, dataset: Dataset, tests: int, seconds: float, step
     Where nothing is likely to be better it is the defaults alone, at a width that suits the time, on the validation
     images too. Failed where no trial has finished.
     """
-    plans = _Plans(experiment, dataset, tests, seconds, steps)
+    plans = _Plans(experiment, dataset, tests, seconds, speed)
     chosen = plans.chosen()
     if plans.are_defaults(chosen):
         return [plans.alone()]
@@ -81,7 +81,7 @@ def planned(experiment: Path, dataset: Dataset, tests: int, seconds: float, step
 class _Plans:
     """What could train in so many seconds, by the trials of an experiment."""
 
-    def __init__(self, experiment: Path, dataset: Dataset, tests: int, seconds: float, steps: StepSeconds) -> None:
+    def __init__(self, experiment: Path, dataset: Dataset, tests: int, seconds: float, speed: ImageSeconds) -> None:
         config, splits = store.read_config(experiment), datasets.split(dataset)
         self._experiment, self._data_name = experiment, dataset.name
         self._seconds, self._tests, self._splits = seconds, tests, splits
@@ -100,7 +100,7 @@ class _Plans:
         self._whole = whole or ranked[:1]
         self._of_defaults = next((trial for trial in self._whole if trial.params == known), None)
         near = self._of_defaults or self._whole[0]
-        self._steps, self._recipe_width = steps, recipe.width
+        self._speed, self._recipe_width, self._recipe_batch = speed, recipe.width, recipe.batch_size
         self._defaults_seconds = self._seconds_at(near, recipe.width)
 
     def chosen(self) -> Candidate:
@@ -154,8 +154,11 @@ class _Plans:
         return image_seconds(float(result["seconds"]), int(result["epochs"]), of_trial(trial).hparams, self._splits)
 
     def _seconds_at(self, trial: Trial, width: int) -> float:
-        """Seconds of an image in a training like this trial at that width."""
-        return self._image_seconds(trial) * self._steps(width) / self._steps(of_trial(trial).hparams.width)
+        """Seconds of an image in a long training like this trial at that width; the defaults' batches grow with it."""
+        tried = of_trial(trial).hparams
+        batch_size = self._recipe_batch if trial is self._of_defaults else tried.batch_size
+        slower = self._speed(width, batch_size) / self._speed(tried.width, tried.batch_size)
+        return self._image_seconds(trial) * slower
 
     def _widths(self, hparams: Hparams) -> Iterator[int]:
         """A range of widths of one's own may be meant as a limit."""
@@ -218,14 +221,26 @@ def budget_of(shown: float, images: int) -> tuple[int, int]:
     return epochs, max(1, min(images, int(shown / epochs)))
 
 
-def measured_steps(experiment: Path, trainer: Trainer) -> StepSeconds:
-    """Of the experiment's network, by a few steps on the trainer's device; a power of the width between those."""
+def measured_speed(experiment: Path, trainer: Trainer) -> ImageSeconds:
+    """Of the experiment's network, by a few steps on the trainer's device; a power of width and batch between those."""
     recipe, device = _recipe(experiment, len(trainer.splits.train)), trainer.claim.device
     dataset, splits = trainer.dataset.to(device), trainer.splits.to(device)
     like = replace(recipe, batch_size=_PROBED_BATCH, gradient_accumulation_steps=1)
     torch.set_num_threads(trainer.claim.threads(like))
-    found = [step_seconds(replace(like, width=width), dataset, splits, _PROBE_SECONDS) for width in _PROBED_WIDTHS]
-    return lambda width: math.exp(np.interp(math.log(width), np.log(_PROBED_WIDTHS), np.log(found)))
+
+    def seconds(width: int, batch_size: int) -> float:
+        probed = replace(like, width=width, batch_size=batch_size)
+        return step_seconds(probed, dataset, splits, _PROBE_SECONDS) / batch_size
+
+    by_width = _power_between({width: seconds(width, _PROBED_BATCH) for width in _PROBED_WIDTHS})
+    batches = [batch for batch in _PROBED_BATCHES if batch <= len(splits.train)]
+    by_batch = _power_between({batch: seconds(recipe.width, batch) for batch in batches})
+    return lambda width, batch_size: by_width(width) * by_batch(batch_size)
+
+
+def _power_between(known: Mapping[int, float]) -> Callable[[float], float]:
+    x, y = (np.log([*some]) for some in (known.keys(), known.values()))
+    return lambda asked: math.exp(np.interp(math.log(asked), x, y))
 
 
 def _recipe(experiment: Path, images: int) -> Hparams:

@@ -150,6 +150,7 @@ def test_the_defaults_train_alone_where_an_earlier_run_has_decided_so_and_no_gai
     assert "Trained 2 epochs on the validation images too, then tested once." in page
     answer = answers.read(experiment)
     assert answer is not None and answer["candidates"] == {} and answer["useless"] == ""
+    assert answer["seconds_of_best"] > 0
     kept = model_file.load(layout.best_model(experiment))
     assert kept.hparams == replace(resized.hparams, seed=1000)
     assert "configuration_validation_accuracy" not in kept.accuracy

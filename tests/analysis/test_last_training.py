@@ -28,7 +28,7 @@ TIME_OF_WIDTH = 1.75  # a power
 
 
 def in_time(experiment: Path, seconds: float) -> list[Configuration]:
-    return planned(experiment, DIGITS, 0, seconds, lambda width: width**TIME_OF_WIDTH)
+    return planned(experiment, DIGITS, 0, seconds, lambda width, _: width**TIME_OF_WIDTH)
 
 
 def shown(alone: Configuration) -> int:
@@ -110,7 +110,7 @@ def test_the_validation_images_weigh_less_where_an_epoch_shows_more_images(tta: 
 def test_the_time_for_the_test_images_is_kept(tmp_path: Path) -> None:
     experiment = made(tmp_path / "made", (0.5, 0.001, 6, 5.0), (0.8, 0.02, 12, 5.0), searchSpace=OWN_SPACE)
     for tests, left in ((0, 100.0), (10 * IMAGES, 100.0 - 10 * 2.5 / 2)):
-        best, _ = planned(experiment, DIGITS, tests, 100.0, lambda width: width)
+        best, _ = planned(experiment, DIGITS, tests, 100.0, lambda width, _: width)
         shown = best.hparams.epochs * best.hparams.epoch_images(IMAGES) / IMAGES
         assert 2 * 2.5 * shown == pytest.approx(left, rel=0.01)
 
@@ -169,6 +169,16 @@ def test_where_nothing_is_likely_to_be_better_the_defaults_have_all_the_time(tmp
     (alone,) = in_time(experiment, 30.0)
     assert alone.id == DEFAULTS
     assert shown(alone) / IMAGES * 2.5 == pytest.approx(30.0, rel=0.01)
+
+
+def test_an_image_costs_less_in_the_larger_batches_that_the_defaults_get_in_a_longer_training(tmp_path: Path) -> None:
+    command = {"trialCommand": "python3 trial.py --batch-size 16 --epochs 2", "searchSpace": OWN_SPACE}
+    experiment = made(tmp_path / "made", (0.8, 0.001, 6, 5.0), (0.7, 0.02, 12, 5.0), **command)
+    path = layout.trial_directory(experiment, "trial0") / layout.RESULT
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps(result | {"hparams": result["hparams"] | {"batch_size": 4}}))
+    (alone,) = planned(experiment, DIGITS, 0, 30.0, lambda _, batch_size: 1 / batch_size)
+    assert shown(alone) / IMAGES * 2.5 == pytest.approx(30.0 * 16 / 4, rel=0.01)
 
 
 def test_the_defaults_train_alone_as_wide_as_the_time_allows(tmp_path: Path) -> None:
