@@ -2,7 +2,7 @@
 
 This project's run is the command `cifar fit`. The others search with their own library for the same share of the time,
 as many trials at once, by the same trainer and on the same budget of a trial; then their best trial trains with two
-seeds, on as many images as the rest of the time allows. The defaults do so for the whole time. What counts is the test
+seeds on all images, for the rest of the time. The defaults do so for the whole time. What counts is the test
 accuracy of those last networks. Each run is kept as it ends, and the same command goes on with the next one.
 """
 

@@ -158,30 +158,24 @@ class Room:
         test = datasets.load_test(self._data_name)
         tested = last_training.looks(self._base) * len(test.labels)  # as `cifar fit` reckons with
         left = self._seconds * (1 - fit.SPARE) - self._used() - tested * image_seconds
-        shown = min(left / image_seconds, MOST_EPOCHS * self._images)
-        epochs, per_epoch = last_training.budget_of(shown, self._images)
+        images = len(self.dataset.labels)  # those to validate on are no longer held out
+        shown = min(left / image_seconds, MOST_EPOCHS * images)
+        epochs, per_epoch = last_training.budget_of(shown, images)
         longer = {**params, "epochs": epochs, "images_per_epoch": per_epoch}
-        longer["color_jitter"] = self._color_jitter(longer)
+        known = defaults.for_budget({name: longer[name] for name in ("model", "epochs", "images_per_epoch")}, images)
+        longer["color_jitter"] = known.color_jitter  # as the recipe has it for so long a training
         hparams = self._fitting(longer) if trials else augmentation.fitting(
-            defaults.for_budget(longer, self._images), self._data_name
+            defaults.for_budget(longer, images), self._data_name
         )  # fmt: skip
         seeds = [_FIRST_SEED, _FIRST_SEED + 1]
         directory = layout.confirmed(self._scratch)
         directory.mkdir()
         configuration = Configuration("last", "the last networks", hparams, {})
         trainer = Trainer(directory, self.dataset, AT_ONCE, len(seeds))
-        ((_, trained),) = trainer.candidates([configuration], seeds, "fit")
+        models = trainer.final_models(configuration, seeds)
         trainer.progress.close()
-        if isinstance(trained, Failed):
-            raise trained
-        models = trainer.fitted_models(configuration, seeds)
         found = read_test_images(self._scratch, models, test, "contest")
         return Outcome(self._used(), found.accuracy.value, trials, asdict(replace(hparams, seed=seeds[0])))
-
-    def _color_jitter(self, params: dict[str, Any]) -> float:
-        """As the recipe has it for so long a training."""
-        known = {name: params[name] for name in ("model", "epochs", "images_per_epoch")}
-        return defaults.for_budget(known, self._images).color_jitter
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from prettytable import PrettyTable
 
-from cifar.analysis.configurations import DEFAULTS, RESIZED, Configuration
+from cifar.analysis.configurations import DEFAULTS, Configuration
 from cifar.analysis.confirm import MOST_ACCURATE, Candidate, Confirmed, Rule
 from cifar.analysis.final_test import FinalTest
 from cifar.analysis.statistics import Mean
@@ -27,7 +27,6 @@ from cifar.trials.leaderboard import param_text
 
 _NOT_COMPARED: dict[str, Any] = {"defaults": None, "gain": None, "budgets": "", "out": [], "tied": [], "candidates": {}}
 USELESS = "no network was found that beats guessing; give it more time, more pictures or another network"
-_IN_THE_END = "in the last trainings, of so many epochs x images:"
 _BEGINNING = 4  # letters of a class's name above a narrow table
 
 
@@ -53,7 +52,6 @@ class Answer:
     cost: Cost
     confirmed: Sequence[Confirmed] = ()
     rule: Rule = MOST_ACCURATE
-    trained_on_validation: bool = True  # the final networks, whose validation accuracy would then mean nothing
 
     @property
     def decisive(self) -> Confirmed | None:
@@ -76,7 +74,7 @@ def text(answer: Answer) -> str:
     lines, accuracies = list[str](), list[str]()
     for title, confirmed in zip(_titles(answer), answer.confirmed, strict=False):
         lines += [title, first_that_fits(*map(str, _candidates_tables(confirmed)))]
-    also = ", trained on the validation images too" if answer.trained_on_validation else ""
+    also = f", trained on the validation images too{_longer_text(answer)}"
     for tested in answer.test_results:
         title = f"test images of {tested.name}, true classes down, predicted across, summed over the seeds:"
         lines += [title, first_that_fits(*map(str, _confusion_tables(tested)))]
@@ -106,9 +104,8 @@ def gain_text(record: Mapping[str, Any]) -> str:
     if gain is None and record.get("out"):
         return f"gain over the defaults: not known, as {' and '.join(record['out'])} could not be trained"
     if gain is None and record["winner"] == DEFAULTS:
-        return "gain over the defaults: none, as no other configuration leads: use the defaults"
-    if gain is None and record["winner"] == RESIZED:
-        return "gain over the defaults: not measured, as the winner is the defaults at another width"
+        why = "leads" if record.get("candidates") else "is likely to be better"
+        return f"gain over the defaults: none, as no other configuration {why}: use the defaults"
     if gain is None:
         return "gain over the defaults: not known, as the defaults cannot be trained"
     budgets = [f", {text}" for text in [record.get("budgets")] if text]
@@ -140,17 +137,20 @@ def points(difference: Mapping[str, float]) -> str:
 
 def _titles(answer: Answer) -> list[str]:
     """One for each round; networks that are validated and final at once have had one at the final budget."""
-    one = answer.decisive is None or _is_one_budget(answer.decisive)
-    final = f"at the final budget, {answer.winner.budget_text}:" if one else _IN_THE_END
-    return ["at the search's budget:", final] if answer.trained_on_validation else [final]
+    return ["at the search's budget:", f"at the final budget, {answer.winner.budget_text}:"]
 
 
-def _is_one_budget(confirmed: Confirmed) -> bool:
-    return len({some.configuration.budget_text for some in confirmed.candidates}) == 1
+def _longer_text(answer: Answer) -> str:
+    """Where the last networks train longer than what was compared, or alone."""
+    is_known = answer.decisive and answer.winner.budget_text in answer.decisive.budgets
+    return "" if is_known else f", {answer.winner.budget_text}"
 
 
-def _budgets_text(confirmed: Confirmed) -> str:
-    """Where the candidates did not see equally many images."""
+def _budgets_text(confirmed: Confirmed, final: Configuration) -> str:
+    """Where the candidates did not see as many images as the last networks, or as each other."""
+    if len(confirmed.budgets) == 1:
+        (compared,) = confirmed.budgets
+        return "" if compared == final.budget_text else f"after {compared}"
     known = {some.configuration.name: some.configuration.budget_text for some in confirmed.ranked}
     return ", ".join(f"{name} with {budget}" for name, budget in known.items())
 
@@ -187,13 +187,13 @@ def _candidates_tables(confirmed: Confirmed) -> Iterator[PrettyTable]:
     columns: dict[str, Callable[[Candidate], str]] = {
         "configuration": lambda one: one.configuration.name,
         "trained": lambda one: _size_of_training(one.configuration.hparams),
-        "trial": lambda one: "" if one.id in (DEFAULTS, RESIZED) else one.id,
+        "trial": lambda one: "" if one.id == DEFAULTS else one.id,
         "in the search": lambda one: "" if one.configuration.found is None else f"{one.configuration.found:.1%}",
         f"{_tuned(confirmed)} ± 95%": lambda one: str(confirmed.accuracy(one)),
         "tie": lambda one: "=" if _is_tied(one.id, confirmed) else "",
         "seconds": lambda one: f"{one.seconds:.1f}",
     }
-    if _is_one_budget(confirmed):
+    if len(confirmed.budgets) == 1:
         del columns["trained"]
     for dropped in (None, "in the search", "trial", "seconds"):
         columns.pop(dropped or "", None)
@@ -232,7 +232,7 @@ def record(answer: Answer) -> dict[str, Any]:
     return {
         "winner": answer.winner.id,
         "params": answer.winner.params,
-        **(_compared(answer.decisive) if answer.decisive else _NOT_COMPARED),
+        **(_compared(answer.decisive, answer.winner) if answer.decisive else _NOT_COMPARED),
         "before": _round_record(answer.confirmed[0]) if len(answer.confirmed) > 1 else None,
         "useless": why_no_answer(answer),
         "seconds_of_search": answer.cost.search,
@@ -240,17 +240,16 @@ def record(answer: Answer) -> dict[str, Any]:
         "rule": {"prefer": answer.rule.prefer, "margin": answer.rule.margin},
         "seeds": len(answer.finals),
         "final_epochs": answer.finals[0].hparams.epochs,
-        "trained_on_validation": answer.trained_on_validation,
         "classes": list(answer.test_results[0].classes),
         "tests": [_test_record(tested) for tested in answer.test_results],
     }
 
 
-def _compared(decisive: Confirmed) -> dict[str, Any]:
+def _compared(decisive: Confirmed, final: Configuration) -> dict[str, Any]:
     return {
         "defaults": next((some.configuration.params for some in decisive.candidates if some.id == DEFAULTS), None),
         "gain": decisive.gain and _mean_record(decisive.gain),
-        "budgets": "" if _is_one_budget(decisive) else _budgets_text(decisive),
+        "budgets": _budgets_text(decisive, final),
         "out": [some.name for some in decisive.out],
         "tied": [candidate.id for candidate in decisive.tied],
         "candidates": _round_record(decisive),

@@ -135,13 +135,13 @@ def conclude(
     tests: Sequence[Dataset],
     confirmed: Sequence[Confirmed] = (),
     rule: Rule = MOST_ACCURATE,
-    trained_on_validation: bool = True,
 ) -> int:
     """Read the test images, keep the model and the answer, and print it."""
-    known = [some.predictions for some in confirmed[-1].candidates] if confirmed else []
+    alike = [some for some in confirmed[-1:] if winner.budget_text in some.budgets]  # by which seeds differ as much
+    known = [candidate.predictions for some in alike for candidate in some.candidates]
     test_results = [read_test_images(experiment, finals, test, winner.id, known) for test in tests]
     cost = Cost(store.read_seconds(experiment), _seconds(experiment))
-    answer = Answer(winner, finals, test_results, cost, confirmed, rule, trained_on_validation)
+    answer = Answer(winner, finals, test_results, cost, confirmed, rule)
     return _keep(experiment, dataset, answer, tests)
 
 

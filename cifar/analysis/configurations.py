@@ -16,7 +16,7 @@ from cifar.trials.leaderboard import param_text
 from cifar.trials.store import Trial, best_first
 from cifar.trials.ties import ties
 
-DEFAULTS, RESIZED = "defaults", "defaults-resized"  # ids: as they are, and at a width that suits the time
+DEFAULTS = "defaults"  # their id
 MOST_LEADERS = 5  # of a search, that are trained again
 _FIRST_SEED = 1000  # far from the seeds that most searches use
 

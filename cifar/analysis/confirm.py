@@ -74,6 +74,11 @@ class Confirmed:
         return self.accuracies[self.candidates.index(candidate)]
 
     @property
+    def budgets(self) -> set[str]:
+        """Of its trainings, each once."""
+        return {some.configuration.budget_text for some in self.candidates}
+
+    @property
     def ranked(self) -> list[Candidate]:
         """The best first."""
         return sorted(self.candidates, key=lambda candidate: -self.accuracy(candidate).value)

@@ -11,7 +11,7 @@ from typing import Any
 from prettytable import PrettyTable
 
 from cifar.analysis import answer as answers
-from cifar.analysis.configurations import DEFAULTS, RESIZED
+from cifar.analysis.configurations import DEFAULTS
 from cifar.console import as_wide_as_the_terminal, plain_table
 from cifar.errors import RequestError
 from cifar.search.facts import read_facts
@@ -133,8 +133,7 @@ def _winner(some: Summary) -> str:
         return "not run yet"
     numbers = {trial.id: trial.number for trial in some.trials}
     winner = some.answer["winner"]
-    names = {DEFAULTS: "the defaults", RESIZED: "the defaults, resized"}
-    return names.get(winner, f"trial {numbers.get(winner, winner)}")
+    return "the defaults" if winner == DEFAULTS else f"trial {numbers.get(winner, winner)}"
 
 
 def _gain(answer: dict[str, Any] | None) -> str:

@@ -1,7 +1,7 @@
 """`cifar fit`: the best network for these images that so much time gives: search, final training, model, report.
 
-A part of the time is searched with small trials. In the rest the configuration that promises most for so long a
-training and the defaults train with new seeds; nothing of it is trained twice.
+A part of the time is searched with small trials. The one that promises most is confirmed beside the defaults with new
+seeds, where it is likely to be better; the better of the two trains for the rest of the time, on all images.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 from cifar.analysis import best
 from cifar.analysis.configurations import Configuration, new_seeds, size_of
-from cifar.analysis.confirm import MOST_ACCURATE
-from cifar.analysis.last_training import SEEDS, measured_speed, planned
+from cifar.analysis.confirm import MOST_ACCURATE, Confirmed
+from cifar.analysis.last_training import SEEDS, Plans, measured_speed
 from cifar.analysis.retrain import Failed, Trainer
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
@@ -42,7 +42,13 @@ class Clock:
     limit: float
     used: float = 0.0
     searched: bool = False
-    last: list[Configuration] | None = None  # what trains to the end
+    rivals: list[Configuration] | None = None  # to be confirmed; none where the defaults need not be
+    last: Configuration | None = None  # what trains to the end
+
+    @property
+    def left(self) -> float:
+        """Seconds, without those that are held back."""
+        return self.limit * (1 - SPARE) - _REPORT_SECONDS - self.used - seconds_here()
 
     @staticmethod
     def read(experiment: Path) -> Clock:
@@ -50,8 +56,9 @@ class Clock:
         if content is None:
             raise RequestError(f"experiment {experiment.name} was not begun by cifar fit: use cifar best")
         try:
-            last = content["last"] and [_configuration(some) for some in content["last"]]
-            return Clock(content["limit"], content["used"], content["searched"], last)
+            rivals = None if content["rivals"] is None else [_configuration(some) for some in content["rivals"]]
+            last = content["last"] and _configuration(content["last"])
+            return Clock(content["limit"], content["used"], content["searched"], rivals, last)
         except (KeyError, TypeError, ValueError) as error:
             raise RequestError(f"{layout.fit(experiment)} is of another version: {error!r}") from None
 
@@ -130,26 +137,36 @@ def _finish(experiment: Path, dataset: Dataset) -> int:
     store.refuse_other_data(trials, dataset.fingerprint)
     tests, seeds = best.load_tests(dataset), new_seeds(trials, SEEDS)
     with best.training(experiment, dataset, 0) as trainer:
-        last = _decided(experiment, trainer, sum(len(test.labels) for test in tests))
-        _say_what_follows(last)
-        trainer.expect(len(last) * len(seeds))
-        if len(last) == 1:  # nothing is to be compared: the validation images are better trained on
-            confirmed, winner = [], last[0]
-            finals = trainer.final_models(winner, seeds)
-        else:
-            confirmed = [best.hold_round(trainer, last, seeds, "fit", MOST_ACCURATE)]
-            winner = confirmed[0].winner.configuration
-            finals = trainer.fitted_models(winner, seeds)
-    return best.conclude(experiment, dataset, winner, finals, tests, confirmed, trained_on_validation=not confirmed)
+        plans = Plans(experiment, dataset, sum(len(test.labels) for test in tests), measured_speed(experiment, trainer))
+        confirmed = _confirmed(experiment, plans, trainer, seeds)
+        last = _last(experiment, plans, confirmed)
+        print(f"training {last.name} ({last.budget_text}) with {SEEDS} new seeds, on all images", file=sys.stderr)
+        trainer.expect(SEEDS)
+        finals = trainer.final_models(last, seeds)
+    return best.conclude(experiment, dataset, last, finals, tests, confirmed)
 
 
-def _decided(experiment: Path, trainer: Trainer, tests: int) -> list[Configuration]:
+def _confirmed(experiment: Path, plans: Plans, trainer: Trainer, seeds: Sequence[int]) -> list[Confirmed]:
+    """What promises most and the defaults, or nothing where the defaults do; as an earlier run has decided."""
+    clock = Clock.read(experiment)
+    if clock.rivals is None:
+        rival = plans.rival(clock.left)
+        clock = replace(clock, rivals=[rival, plans.defaults()] if rival else [])
+        clock.write(experiment)
+    if not clock.rivals:
+        return []
+    names = " and ".join(some.name for some in clock.rivals)
+    print(f"confirming {names} ({clock.rivals[0].budget_text}), each with {SEEDS} new seeds", file=sys.stderr)
+    trainer.expect(len(clock.rivals) * SEEDS)
+    return [best.hold_round(trainer, clock.rivals, seeds, "search", MOST_ACCURATE)]
+
+
+def _last(experiment: Path, plans: Plans, confirmed: Sequence[Confirmed]) -> Configuration:
     """What trains to the end, as an earlier run has decided or by the time that is left."""
     clock = Clock.read(experiment)
     if clock.last is None:
-        speed = measured_speed(experiment, trainer)
-        left = clock.limit * (1 - SPARE) - _REPORT_SECONDS - clock.used - seconds_here()
-        clock = replace(clock, last=planned(experiment, trainer.dataset, tests, left, speed))
+        winner = confirmed[0].winner.configuration if confirmed else plans.defaults()
+        clock = replace(clock, last=plans.last(winner, clock.left))
         clock.write(experiment)
     assert clock.last is not None
     return clock.last
@@ -167,9 +184,3 @@ def _report(experiment: Path, data_name: str) -> None:
     clock = Clock.read(experiment)
     took, limit = (durations.duration_text(seconds) for seconds in (clock.used + seconds_here(), clock.limit))
     print(f"report: {short(out)}\ntook {took} of {limit}")
-
-
-def _say_what_follows(last: Sequence[Configuration]) -> None:
-    told = [f"{some.name} ({some.budget_text})" for some in last]
-    how = f"with {SEEDS} new seeds, on the validation images too" if len(last) == 1 else f"each with {SEEDS} new seeds"
-    print(f"training {' and '.join(told)}, {how}", file=sys.stderr)

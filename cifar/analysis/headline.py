@@ -9,7 +9,7 @@ from typing import Any
 
 from cifar.analysis import answer as answers
 from cifar.analysis import next_steps
-from cifar.analysis.configurations import DEFAULTS, RESIZED
+from cifar.analysis.configurations import DEFAULTS
 from cifar.errors import RequestError
 from cifar.inference import model_file
 from cifar.trials import layout
@@ -71,8 +71,7 @@ def _of_leader(experiment: Path, trials: list[Trial], noise: SeedNoise, data_nam
 
 def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any], data_name: str) -> Headline:
     numbers, winner, test = {trial.id: trial.number for trial in trials}, answer["winner"], answer["tests"][0]
-    names = {DEFAULTS: "the recipe's defaults", RESIZED: "the recipe's defaults at another width"}
-    name = names.get(winner, f"trial {numbers.get(winner, winner)}")
+    name = "the recipe's defaults" if winner == DEFAULTS else f"trial {numbers.get(winner, winner)}"
     tied, images = len(answer["tied"]), f"{test['images']:,} test images ({test['data']})"
     seeds = f"{answer['seeds']} new seeds"
     sure = f"No other ties with it, by {seeds}" if tied == 1 else f"One of {tied} that tie for first, by {seeds}"
@@ -103,11 +102,10 @@ def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any]
 def _how_tested(answer: dict[str, Any]) -> str:
     number = answer.get("final_epochs")
     epochs = f"Trained {number} {'epoch' if number == 1 else 'epochs'}" if number else "Trained"
-    also = " on the validation images too" if answer.get("trained_on_validation", True) else ""  # all were, before fit
     others = [
         f"{answers.mean_text(test)} of {test['images']:,} images ({test['data']})" for test in answer["tests"][1:]
     ]
-    return f"{epochs}{also}, then tested once{'; ' if others else ''}{'; '.join(others)}."
+    return f"{epochs} on the validation images too, then tested once{'; ' if others else ''}{'; '.join(others)}."
 
 
 def _beside_others(experiment: Path) -> Path:

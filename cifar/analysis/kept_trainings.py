@@ -17,9 +17,8 @@ from cifar.trials import layout
 from cifar.trials.predictions import Predictions, load_predictions, save_predictions
 from cifar.trials.run import Trained
 
-# At the search's budget, at that of the final networks, and a final network: on the validation images too; and one that
-# is validated and may be the final one.
-Stage = Literal["search", "long", "final", "fit"]
+# At the search's budget, at that of the final networks, and a final network: on the validation images too.
+Stage = Literal["search", "long", "final"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class KeptTrainings:
         return self._directory / training.name
 
     def has(self, training: Training) -> bool:
-        has_model = training.stage not in ("final", "fit") or self.model(training) is not None
+        has_model = training.stage != "final" or self.model(training) is not None
         return has_model and (training.stage == "final" or self.validated(training) is not None)
 
     def save_validated(self, training: Training, trained: Trained, seconds: float) -> Validated:

@@ -1,4 +1,4 @@
-"""What `cifar fit` trains to the end: which configurations, how long and how wide, in the time that is left.
+"""What `cifar fit` confirms and trains to the end: which configuration, how long and how wide, in what time is left.
 
 A search's trials are small. What one promises for a longer training of a wider network follows from a few rules, each
 with the measurement that it comes from.
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cifar.analysis.configurations import RESIZED, Configuration, of_defaults, of_trial
+from cifar.analysis.configurations import DEFAULTS, Configuration, of_defaults, of_trial
 from cifar.analysis.expected import expected
 from cifar.analysis.retrain import Failed, Trainer
 from cifar.data import datasets
@@ -48,50 +48,46 @@ _SURE = 0.7
 # of the error was off by 0.06 to 0.2 after five times the images.
 _DOUBT = 0.06  # by which it may be off when it shows e times the images
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A trial's configuration at some width, and what it would come to."""
-
-    trial: Trial
-    width: int
-    shown: float  # images, in all epochs
-    growth: float  # of the error, a factor
-    shown_of_defaults: float
-
-
 ImageSeconds = Callable[[float, float], float]  # by width and batch size, of which the ratios count
 
 
-def planned(experiment: Path, dataset: Dataset, tests: int, seconds: float, speed: ImageSeconds) -> list[Configuration]:
-    """The configuration that promises most if it and the defaults train for so many seconds, and the defaults.
+@dataclass(frozen=True)
+class _Start:
+    """From where a training grows: a configuration, what its trial showed, and what an image costs from now on."""
 
-    Of that time some is for the better one to look at so many test images. The defaults train on as many images, if
-    they do not take longer for that. The other one sees no fewer images than its trial did, if need be beyond the time.
-    Where nothing is likely to be better it is the defaults alone, at a width that suits the time, on the validation
-    images too. Failed where no trial has finished.
+    width: int
+    batch_size: int
+    shown: float  # images, in all epochs
+    image_seconds: float
+    test_looks: float  # of a test image, in images to train on
+
+
+@dataclass(frozen=True)
+class _Growth:
+    """A longer training at some width."""
+
+    width: int
+    shown: float
+    error: float  # as many times as high as in the trial
+
+
+class Plans:
+    """What could train in so many seconds, by the trials of an experiment. Failed where no trial has finished.
+
+    The last networks train on all images, and look at so many test images.
     """
-    plans = _Plans(experiment, dataset, tests, seconds, speed)
-    chosen = plans.chosen()
-    if plans.are_defaults(chosen):
-        return [plans.alone()]
-    return plans.beside(chosen)
 
-
-class _Plans:
-    """What could train in so many seconds, by the trials of an experiment."""
-
-    def __init__(self, experiment: Path, dataset: Dataset, tests: int, seconds: float, speed: ImageSeconds) -> None:
+    def __init__(self, experiment: Path, dataset: Dataset, tests: int, speed: ImageSeconds) -> None:
         config, splits = store.read_config(experiment), datasets.split(dataset)
         self._experiment, self._data_name = experiment, dataset.name
-        self._seconds, self._tests, self._splits = seconds, tests, splits
-        self._images, self._val_images = len(splits.train), len(splits.val)
+        self._tests, self._splits, self._speed = tests, splits, speed
+        self._images = len(splits.train)
         self._space: Space = config.get("searchSpace") or {}
         self._at_once = int(config.get("trialConcurrency", 1))
-        recipe = _recipe(experiment, self._images)
-        self._enough = self._images * (recipe.epochs if recipe.model == "fast" else _EPOCHS_ENOUGH)
-        self._most = self._enough * _LONGEST.get(recipe.model, 1.0)
-        self._longer_power = _LONGER_POWER.get(recipe.model, 0.0)
+        self._recipe = _recipe(experiment, self._images)
+        is_fast = self._recipe.model == "fast"
+        self._enough = self._images * (self._recipe.epochs if is_fast else _EPOCHS_ENOUGH)
+        self._most = self._enough * _LONGEST.get(self._recipe.model, 1.0)
         ranked = best_first(store.read_trials(experiment))
         if not ranked:
             raise Failed("no trial of the search has finished")
@@ -99,106 +95,123 @@ class _Plans:
         whole = [trial for trial in ranked if trial.status == "ok" and fits(trial.params, self._space)]
         self._whole = whole or ranked[:1]
         self._of_defaults = next((trial for trial in self._whole if trial.params == known), None)
-        near = self._of_defaults or self._whole[0]
-        self._speed, self._recipe_width, self._recipe_batch = speed, recipe.width, recipe.batch_size
-        self._defaults_seconds = self._seconds_at(near, recipe.width)
 
-    def chosen(self) -> Candidate:
-        """What promises most; the defaults' trial unless another one is likely to be better."""
-        if len(self._whole) == 1:
-            return min(self._grown(self._whole[0]), key=lambda some: some.growth)
+    def rival(self, seconds: float) -> Configuration | None:
+        """Of the trials the one that promises most in so many seconds, confirmation included.
+
+        None where it is the defaults' or not likely to be better than theirs.
+        """
+        trials = self._whole
         known = expected(
-            self._space, [trial.params for trial in self._whole], [trial.accuracy or 0.0 for trial in self._whole],
-            self._val_images,
+            self._space, [trial.params for trial in trials], [trial.accuracy or 0.0 for trial in trials],
+            len(self._splits.val),
         )  # fmt: skip
-        best = [min(self._grown(trial), key=lambda some: some.growth) for trial in self._whole]
-        errors = [float(1 - accuracy) * some.growth for accuracy, some in zip(known.accuracies, best, strict=True)]
-        first = errors.index(min(errors))
-        if self._of_defaults is None:
-            return best[first]
-        defaults = self._whole.index(self._of_defaults)
-        growth = [some.growth for some in best]
-        doubt = [_DOUBT * math.log(max(1.0, some.shown / _shown(some.trial, self._images))) for some in best]
-        chance = known.chance_below(first, defaults, growth, doubt)
-        return best[first] if first != defaults and chance >= _SURE else best[defaults]
+        best = [self._best_growth(self._start(trial), seconds - self._confirmation(trial)) for trial in trials]
+        growth = [some.error for some in best]
+        errors = (1 - known.accuracies) * growth
+        first = int(errors.argmin())
+        if self._of_defaults is not None:
+            defaults = trials.index(self._of_defaults)
+            longer = [max(1.0, some.shown / self._shown(trial)) for some, trial in zip(best, trials, strict=True)]
+            doubt = [_DOUBT * math.log(times) for times in longer]
+            if first == defaults or known.chance_below(first, defaults, growth, doubt) < _SURE:
+                return None
+        return of_trial(trials[first])
 
-    def _grown(self, trial: Trial, alone: bool = False) -> Iterator[Candidate]:
-        """The trial's configuration at the widths that it may have, beside the defaults or alone."""
-        narrow, planned_images = of_trial(trial).hparams.width, _shown(trial, self._images)
-        for width in self._widths(of_trial(trial).hparams):
-            mine = self._seconds_at(trial, width)
-            together = makespan((mine,) if alone else (mine, min(mine, self._defaults_seconds)), self._at_once)
-            left = self._seconds - self._seconds_of_tests(trial, mine)
-            if width > narrow and left / together < planned_images:
+    def defaults(self) -> Configuration:
+        """As the search has tried them: its space may not reach their width."""
+        if self._of_defaults is None:
+            return of_defaults(self._experiment, self._data_name, self._images)
+        found = of_trial(self._of_defaults)
+        return replace(found, id=DEFAULTS, name=_name("the defaults", found.hparams.width, self._recipe.width))
+
+    def last(self, winner: Configuration, seconds: float) -> Configuration:
+        """What trains to the end in so many seconds: the winner or the defaults, longer and wider.
+
+        It sees no fewer images than its trial did, if need be beyond the time.
+        """
+        images = self._images + len(self._splits.val)
+        if winner.id == DEFAULTS:
+            growth = self._best_growth(self._start_of_defaults(), seconds)
+            budget = {**_budget(growth.shown, images), "width": growth.width}
+            found = of_defaults(self._experiment, self._data_name, images, **budget)
+            return replace(found, name=_name("the defaults", growth.width, self._recipe.width))
+        trial = next(trial for trial in self._whole if trial.id == winner.id)
+        return self._longer(trial, self._best_growth(self._start(trial), seconds), images)
+
+    def _best_growth(self, start: _Start, seconds: float) -> _Growth:
+        return min(self._grown(start, seconds), key=lambda some: some.error)
+
+    def _grown(self, start: _Start, seconds: float) -> Iterator[_Growth]:
+        for width in self._widths(start):
+            each = start.image_seconds * self._speed(width, start.batch_size)
+            each /= self._speed(start.width, start.batch_size)
+            left = seconds - self._tests * SEEDS * start.test_looks * each / self._at_once
+            possible = left / makespan([each], self._at_once)
+            if width > start.width and possible < start.shown:
                 return  # there is no time for it, nor for a wider one
-            shown = max(planned_images, min(left / together, self._most))
-            growth = self._falls(planned_images, shown) * (width / narrow) ** -_WIDTH_POWER
-            yield Candidate(trial, width, shown, growth, self._shown_beside(mine * shown, shown, left))
+            shown = max(start.shown, min(possible, self._most))
+            error = self._falls(start.shown, shown) * (width / start.width) ** -_WIDTH_POWER
+            yield _Growth(width, shown, error)
 
     def _falls(self, planned: float, shown: float) -> float:
         """By which factor the error falls from so many images shown to as many or more."""
-        enough = max(planned, min(shown, self._enough))
-        return float((enough / planned) ** -_ERROR_POWER * (shown / enough) ** -self._longer_power)
+        enough, longer = max(planned, min(shown, self._enough)), _LONGER_POWER.get(self._recipe.model, 0.0)
+        return float((enough / planned) ** -_ERROR_POWER * (shown / enough) ** -longer)
 
-    def _shown_beside(self, mine: float, shown: float, seconds: float) -> float:
-        """How many images the defaults see beside a training of `mine` seconds, at most `shown`."""
-        left = (seconds - makespan((mine,), self._at_once)) * min(self._at_once, SEEDS) / SEEDS
-        return min(shown, max(mine, left) / self._defaults_seconds)
+    def _widths(self, start: _Start) -> Iterator[int]:
+        """A range of widths of one's own may be meant as a limit."""
+        yield start.width
+        is_free = (self._space.get("width") or {}).get("_value") in SHIPPED_WIDTHS
+        most = min(_WIDEST, _BATCH_MEMORY / (start.batch_size * self._recipe.size**2))
+        wider = {_WIDTH_STEP * round(some * start.width / _WIDTH_STEP) for some in _WIDER}
+        yield from (width for width in sorted(wider) if is_free and start.width < width <= most)
 
-    def _seconds_of_tests(self, trial: Trial, seconds: float) -> float:
-        """Of looking at the test images, on all cores, each at most as long as at one to train on."""
-        return self._tests * SEEDS * looks(of_trial(trial).hparams) * seconds / self._at_once
+    def _start(self, trial: Trial) -> _Start:
+        tried = of_trial(trial).hparams
+        if trial is self._of_defaults:
+            return self._start_of_defaults()
+        return _Start(tried.width, tried.batch_size, self._shown(trial), self._image_seconds(trial), looks(tried))
+
+    def _start_of_defaults(self) -> _Start:
+        """In a longer training they have larger batches than in their trial, if there was one."""
+        near = self._of_defaults or self._whole[0]
+        tried = of_trial(near).hparams
+        width = tried.width if self._of_defaults else self._recipe.width
+        slower = self._speed(width, self._recipe.batch_size) / self._speed(tried.width, tried.batch_size)
+        seconds = self._image_seconds(near) * slower
+        return _Start(width, self._recipe.batch_size, self._shown(near), seconds, looks(tried))
 
     def _image_seconds(self, trial: Trial) -> float:
         result = trial.result or {}
         return image_seconds(float(result["seconds"]), int(result["epochs"]), of_trial(trial).hparams, self._splits)
 
-    def _seconds_at(self, trial: Trial, width: int) -> float:
-        """Seconds of an image in a long training like this trial at that width; the defaults' batches grow with it."""
-        tried = of_trial(trial).hparams
-        batch_size = self._recipe_batch if trial is self._of_defaults else tried.batch_size
-        slower = self._speed(width, batch_size) / self._speed(tried.width, tried.batch_size)
-        return self._image_seconds(trial) * slower
+    def _confirmation(self, trial: Trial) -> float:
+        """Seconds of training it and the defaults again."""
+        if trial is self._of_defaults:
+            return 0.0
+        rivals = [trial, self._of_defaults or trial]
+        return makespan([float((some.result or {})["seconds"]) for some in rivals], self._at_once)
 
-    def _widths(self, hparams: Hparams) -> Iterator[int]:
-        """A range of widths of one's own may be meant as a limit."""
-        yield hparams.width
-        is_free = (self._space.get("width") or {}).get("_value") in SHIPPED_WIDTHS
-        most = min(_WIDEST, _BATCH_MEMORY / (hparams.batch_size * hparams.size**2))
-        wider = {_WIDTH_STEP * round(some * hparams.width / _WIDTH_STEP) for some in _WIDER}
-        yield from (width for width in sorted(wider) if is_free and hparams.width < width <= most)
+    def _shown(self, trial: Trial) -> float:
+        hparams = of_trial(trial).hparams
+        return float(hparams.epochs * hparams.epoch_images(self._images))
 
-    def are_defaults(self, chosen: Candidate) -> bool:
-        return chosen.trial is self._of_defaults
-
-    def alone(self) -> Configuration:
-        """The defaults in all of the time and on all images."""
-        assert self._of_defaults is not None
-        best = min(self._grown(self._of_defaults, alone=True), key=lambda some: some.growth)
-        return self.defaults(best.shown, best.width, self._images + self._val_images)
-
-    def defaults(self, shown: float, width: int, images: int) -> Configuration:
-        found = of_defaults(self._experiment, self._data_name, images, **_budget(shown, images), width=width)
-        if width == self._recipe_width:
-            return found
-        return replace(found, id=RESIZED, name=f"the defaults at width {width}")
-
-    def beside(self, chosen: Candidate) -> list[Configuration]:
-        """The configuration, and the defaults that it is to beat."""
-        return [self._longer(chosen), self.defaults(chosen.shown_of_defaults, self._recipe_width, self._images)]
-
-    def _longer(self, chosen: Candidate) -> Configuration:
-        """Longer and wider than in the search, and with smaller steps the longer it trains."""
-        budget, found, width = _budget(chosen.shown, self._images), of_trial(chosen.trial), chosen.width
-        lr = found.hparams.lr * min(1.0, (chosen.shown / _shown(chosen.trial, self._images)) ** -_RATE_POWER)
-        hparams = replace(found.hparams, **budget, lr=lr, width=width)
+    def _longer(self, trial: Trial, growth: _Growth, images: int) -> Configuration:
+        """With smaller steps the longer it trains."""
+        budget, found = _budget(growth.shown, images), of_trial(trial)
+        lr = found.hparams.lr * min(1.0, (growth.shown / self._shown(trial)) ** -_RATE_POWER)
+        hparams = replace(found.hparams, **budget, lr=lr, width=growth.width)
         if "color_jitter" not in self._space:  # it follows from how often each image is shown
-            usual = of_defaults(self._experiment, self._data_name, self._images, **budget)
+            usual = of_defaults(self._experiment, self._data_name, images, **budget)
             hparams = replace(hparams, color_jitter=usual.hparams.color_jitter)
-        changed: dict[str, Any] = {"lr": lr, "width": width}
+        changed: dict[str, Any] = {"lr": lr, "width": growth.width}
         params = {name: changed.get(name, value) for name, value in found.params.items()}
-        name = f"{found.name} at width {width}" if width > found.hparams.width else found.name
-        return replace(found, name=name, hparams=hparams, params=params)
+        return replace(found, name=_name(found.name, growth.width, found.hparams.width), hparams=hparams, params=params)
+
+
+def _name(name: str, width: int, usual: int) -> str:
+    return name if width == usual else f"{name} at width {width}"
 
 
 def _budget(shown: float, images: int) -> dict[str, Any]:
@@ -264,8 +277,3 @@ def image_seconds(seconds: float, epochs: int, hparams: Hparams, splits: Splits)
 def looks(hparams: Hparams) -> float:
     """How long a network takes for an image at most, beside training on it; with its mirror image twice as long."""
     return 1.0 if hparams.tta_flip else 0.5
-
-
-def _shown(trial: Trial, images: int) -> float:
-    hparams = of_trial(trial).hparams
-    return float(hparams.epochs * hparams.epoch_images(images))

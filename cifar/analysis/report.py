@@ -193,13 +193,10 @@ def _about_model(
 def _model_to_show(
     experiment: Path, trials: list[Trial], answer: dict[str, Any] | None
 ) -> tuple[SavedModel | None, str]:
-    """The answer's, where it has not been trained on validation images, else what the search has kept of its trial.
+    """Of the answer's trial, as the search has kept it: the answer's own has been trained on the validation images.
 
     If that is gone, the leader's, or the best there is.
     """
-    is_fit = answer and not answer.get("trained_on_validation", True)
-    if is_fit and (model := _readable(layout.best_model(experiment))):
-        return model, "the answer's network"
     numbers, leader = {trial.id: trial.number for trial in trials}, best_first(trials)[0]
     preferred = [top_models.find(experiment, trial) for trial in ([answer["winner"]] if answer else []) + [leader.id]]
     for path in [*filter(None, preferred), *top_models.best(experiment)]:

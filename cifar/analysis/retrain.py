@@ -77,11 +77,6 @@ class Trainer:
         self._train_ahead(trainings)
         return [self._final_model(training) for training in trainings]
 
-    def fitted_models(self, configuration: Configuration, seeds: Sequence[int]) -> list[SavedModel]:
-        """The networks of candidates of the stage "fit"."""
-        trainings = [Training(configuration.id, hparams, "fit") for hparams in configuration.with_seeds(seeds)]
-        return [model for training in trainings if (model := self.kept.model(training))]
-
     def _train_ahead(self, trainings: Sequence[Training]) -> None:
         """Run the missing trainings, as many at once as the search did; failures are left to later callers."""
         missing = [training for training in trainings if not self.kept.has(training)]
@@ -127,8 +122,6 @@ class Trainer:
         if self.kept.has(training) and (kept := self.kept.validated(training)):
             return kept
         trained, seconds = self._train(training, self.splits)
-        if training.stage == "fit":
-            self.kept.save_model(training, trained)
         return self.kept.save_validated(training, trained, seconds)
 
     def _train(self, training: Training, splits: Splits) -> tuple[Trained, float]:

@@ -268,8 +268,10 @@ def test_a_gain_names_trainings_of_several_lengths_and_what_could_not_be_trained
     budgets = "trial 3 with 4 epochs of 500 images, the defaults with 4 epochs of 131 images"
     assert f"validation images, {budgets}), for 60 s" in gain_text({**record, "gain": gain, "budgets": budgets})
     assert "validation images), for 60 s" in gain_text({**record, "gain": gain, "budgets": ""})
-    alone = {**record, "winner": DEFAULTS, "gain": None}
+    alone = {**record, "winner": DEFAULTS, "gain": None, "candidates": {DEFAULTS: {}}}
     assert gain_text({**alone, "out": []}).endswith("none, as no other configuration leads: use the defaults")
+    uncompared = gain_text({**alone, "out": [], "candidates": {}})
+    assert uncompared.endswith("none, as no other configuration is likely to be better: use the defaults")
     assert gain_text({**alone, "out": ["trial 3"]}).endswith("not known, as trial 3 could not be trained")
 
 

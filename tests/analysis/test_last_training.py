@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar.analysis import last_training
-from cifar.analysis.configurations import DEFAULTS, RESIZED, Configuration
-from cifar.analysis.last_training import planned
+from cifar.analysis.configurations import DEFAULTS, Configuration
+from cifar.analysis.last_training import ImageSeconds, Plans
 from cifar.analysis.retrain import Failed
 from cifar.data import datasets
 from cifar.training import defaults
@@ -27,13 +27,19 @@ TUNER = {
 TIME_OF_WIDTH = 1.75  # a power
 
 
-def in_time(experiment: Path, seconds: float) -> list[Configuration]:
-    return planned(experiment, DIGITS, 0, seconds, lambda width, _: width**TIME_OF_WIDTH)
+def grown(width: float, _: float) -> float:
+    return float(width**TIME_OF_WIDTH)
 
 
-def shown(alone: Configuration) -> int:
-    """Images, in all epochs; where nothing is compared the validation images are among them."""
-    return alone.hparams.epochs * alone.hparams.epoch_images(IMAGES + VAL_IMAGES)
+def in_time(experiment: Path, seconds: float, tests: int = 0, speed: ImageSeconds = grown) -> Configuration:
+    """The last training, where what promises most is confirmed at once."""
+    plans = Plans(experiment, DIGITS, tests, speed)
+    return plans.last(plans.rival(seconds) or plans.defaults(), seconds)
+
+
+def shown(some: Configuration) -> int:
+    """Images, in all epochs; the validation images are among them."""
+    return some.hparams.epochs * some.hparams.epoch_images(IMAGES + VAL_IMAGES)
 
 
 OWN_SPACE = {**fake.SPACE, "width": {"_type": "qloguniform", "_value": [2, 64, 2]}}
@@ -69,31 +75,33 @@ def test_a_budget_shows_about_as_many_images_as_there_is_time_for(shown: float, 
 def test_with_little_time_a_quick_network_wins_over_a_slow_one_that_is_a_little_better(tmp_path: Path) -> None:
     trials = [(0.5, 0.001, 6, 5.0), (0.79, 0.02, 8, 10.0), (0.8, 0.02, 32, 100.0)]
     experiment = made(tmp_path / "made", *trials, searchSpace=OWN_SPACE)
-    (short, beside), (long, _) = (in_time(experiment, seconds) for seconds in (150.0, 1e6))
+    short, long = (in_time(experiment, seconds) for seconds in (150.0, 1e6))
     assert (short.id, long.id) == ("trial1", "trial2")
-    shown = short.hparams.epochs * short.hparams.epoch_images(IMAGES)
-    assert shown * (10 + 5) / (2 * IMAGES) == pytest.approx(150.0, rel=0.01)
-    assert beside.hparams.images_per_epoch == short.hparams.images_per_epoch
-    assert long.hparams.epochs == 48  # and no more: there is enough time
+    assert shown(short) / IMAGES * (10 / 2) == pytest.approx(150.0, rel=0.01)
+    assert shown(long) / IMAGES == pytest.approx(48, rel=0.02)  # and no more: there is enough time
 
 
 def test_with_time_to_spare_the_network_becomes_wider_unless_the_range_of_widths_is_ones_own(tmp_path: Path) -> None:
     trials = [(0.5, 0.001, 6, 5.0), (0.8, 0.02, 12, 10.0)]
     shipped, own = made(tmp_path / "shipped", *trials), made(tmp_path / "own", *trials, searchSpace=OWN_SPACE)
-    (wider, plain), (as_wide, _) = (in_time(some, 1e6) for some in (shipped, own))
+    wider, as_wide = (in_time(some, 1e6) for some in (shipped, own))
     assert (wider.id, wider.name) == ("trial1", "trial 1 at width 96")
     assert wider.hparams.width == wider.params["width"] == 96
-    assert (plain.id, plain.hparams.width, plain.hparams.epochs) == (DEFAULTS, 6, wider.hparams.epochs)
     assert (as_wide.name, as_wide.hparams.width) == ("trial 1", 12)
     assert wider.hparams.lr < 0.02  # smaller steps for a longer training
 
 
-def test_the_defaults_take_no_longer_than_the_other_one(tmp_path: Path) -> None:
-    experiment = made(tmp_path / "made", (0.5, 0.001, 6, 40.0), (0.8, 0.02, 4, 10.0), searchSpace=OWN_SPACE)
-    quick, slow = in_time(experiment, 60.0)
-    shown = [some.hparams.epochs * some.hparams.epoch_images(IMAGES) / IMAGES for some in (quick, slow)]
-    assert shown[0] * 5 == pytest.approx(30.0, rel=0.01)
-    assert shown[1] * 20 == pytest.approx(30.0, rel=0.01)
+def test_the_seconds_of_confirming_are_not_there_for_the_last_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 146 s the slow one, which is a little better, has 15 s to spend on that."""
+    trials = [(0.5, 0.001, 6, 5.0), (0.78, 0.02, 8, 5.0), (0.8, 0.08, 8, 10.0)]
+    plans = Plans(made(tmp_path / "made", *trials, searchSpace=OWN_SPACE), DIGITS, 0, lambda *_: 1.0)
+    quick, slow = plans.rival(146.0), plans.rival(161.0)
+    assert quick is not None and quick.id == "trial1"
+    assert slow is not None and slow.id == "trial2"
+    monkeypatch.setattr(Plans, "_confirmation", lambda *_: 0.0)
+    assert plans.rival(146.0) == slow
 
 
 @pytest.mark.parametrize("tta", [False, True])
@@ -110,38 +118,43 @@ def test_the_validation_images_weigh_less_where_an_epoch_shows_more_images(tta: 
 def test_the_time_for_the_test_images_is_kept(tmp_path: Path) -> None:
     experiment = made(tmp_path / "made", (0.5, 0.001, 6, 5.0), (0.8, 0.02, 12, 5.0), searchSpace=OWN_SPACE)
     for tests, left in ((0, 100.0), (10 * IMAGES, 100.0 - 10 * 2.5 / 2)):
-        best, _ = planned(experiment, DIGITS, tests, 100.0, lambda width, _: width)
-        shown = best.hparams.epochs * best.hparams.epoch_images(IMAGES) / IMAGES
-        assert 2 * 2.5 * shown == pytest.approx(left, rel=0.01)
-
-
-def test_what_the_other_one_leaves_of_the_time_is_for_the_defaults(tmp_path: Path) -> None:
-    experiment = made(tmp_path / "made", (0.5, 0.001, 6, 40.0), (0.8, 0.02, 4, 1.0), searchSpace=OWN_SPACE)
-    quick, slow = in_time(experiment, 424.0)
-    assert quick.hparams.epochs == 48  # enough, after 24 of 424 seconds
-    assert slow.hparams.epochs * slow.hparams.epoch_images(IMAGES) / IMAGES * 20 == pytest.approx(400.0, rel=0.01)
+        assert 2.5 * shown(in_time(experiment, 100.0, tests)) / IMAGES == pytest.approx(left, rel=0.01)
 
 
 def test_a_trial_that_may_be_lucky_gives_way_to_the_defaults_at_a_width_that_the_time_allows(tmp_path: Path) -> None:
     lucky = made(tmp_path / "lucky", (0.70, 0.001, 6, 5.0), (0.701, 0.002, 6, 5.0), (0.69, 0.003, 6, 5.0))
-    (wider,) = in_time(lucky, 1e6)
-    assert (wider.id, wider.name, wider.params["width"]) == (RESIZED, "the defaults at width 48", 48)
+    wider, short = in_time(lucky, 1e6), in_time(lucky, 60.0)
+    assert (wider.id, wider.name, wider.params["width"]) == (DEFAULTS, "the defaults at width 48", 48)
+    assert (short.id, short.name, short.params["width"]) == (DEFAULTS, "the defaults", 6)
+
+
+def test_the_defaults_are_confirmed_as_the_search_has_tried_them(tmp_path: Path) -> None:
+    """The space may not reach the recipe's width."""
+    trials = [(0.5, 0.001, 4, 5.0), (0.9, 0.02, 4, 5.0)]
+    tuner = {**TUNER, "classArgs": {"defaults": {"lr": 0.001, "width": 4.0}}}
+    tried = Plans(made(tmp_path / "made", *trials, tuner=tuner), DIGITS, 0, grown).defaults()
+    assert (tried.id, tried.name, tried.hparams.width) == (DEFAULTS, "the defaults at width 4", 4)
+    other = Plans(made(tmp_path / "other", *trials, tuner={"name": "Random"}), DIGITS, 0, grown)
+    assert (other.defaults().id, other.defaults().hparams.width) == (DEFAULTS, 6)
+    assert other.last(other.defaults(), 0.0).hparams.width == 6
+    rival = other.rival(0.0)
+    assert rival is not None and rival.id == "trial1"
 
 
 @pytest.mark.parametrize(
     ("accuracy", "seconds", "expected"),
     [
-        (0.73, 0.0, [DEFAULTS]),  # likely to be better, and not likely enough
-        (0.78, 0.0, ["trial1", DEFAULTS]),
-        (0.78, 1e6, [DEFAULTS]),  # what is better in two epochs need not be in 48
-        (0.95, 1e6, ["trial1", DEFAULTS]),
+        (0.73, 0.0, DEFAULTS),  # likely to be better, and not likely enough
+        (0.78, 0.0, "trial1"),
+        (0.78, 1e6, DEFAULTS),  # what is better in two epochs need not be in 48
+        (0.95, 1e6, "trial1"),
     ],
 )
 def test_another_one_takes_the_place_of_the_defaults_if_it_is_likely_to_be_better_in_so_long_a_training(
-    tmp_path: Path, accuracy: float, seconds: float, expected: list[str]
+    tmp_path: Path, accuracy: float, seconds: float, expected: str
 ) -> None:
     experiment = made(tmp_path / "made", (0.70, 0.001, 6, 5.0), (accuracy, 0.02, 6, 5.0), searchSpace=OWN_SPACE)
-    assert [some.id for some in in_time(experiment, seconds)] == expected
+    assert in_time(experiment, seconds).id == expected
 
 
 def test_fast_trains_at_most_twice_as_long_as_its_recipe_has_it_for_so_many_images(tmp_path: Path) -> None:
@@ -151,22 +164,22 @@ def test_fast_trains_at_most_twice_as_long_as_its_recipe_has_it_for_so_many_imag
         path = layout.trial_directory(experiment, f"trial{number}") / layout.RESULT
         result = json.loads(path.read_text())
         path.write_text(json.dumps(result | {"hparams": result["hparams"] | {"model": "fast"}}))
-    last = in_time(experiment, 1e6)
-    assert {some.hparams.epochs for some in last} == {2 * defaults.for_data({"model": "fast"}, IMAGES).epochs}
+    enough = defaults.for_data({"model": "fast"}, IMAGES).epochs
+    assert shown(in_time(experiment, 1e6)) / IMAGES == pytest.approx(2 * enough, rel=0.01)
 
 
 def test_time_beyond_enough_epochs_of_fast_is_for_more_of_them_and_for_width(tmp_path: Path) -> None:
     command = {"trialCommand": "python3 trial.py --model fast --batch-size 64 --epochs 2"}
     close = [(0.70, 0.001, 6, 5.0), (0.701, 0.002, 6, 5.0), (0.69, 0.003, 6, 5.0)]
     experiment, enough = made(tmp_path / "made", *close, **command), 59 * 2.5
-    last = [some for times in (1.0, 1.5, 2.6) for some in in_time(experiment, times * enough)]
+    last = [in_time(experiment, times * enough) for times in (1.0, 1.5, 2.6)]
     assert [some.hparams.width for some in last] == [6, 6, 8]
     assert [shown(some) / IMAGES for some in last] == pytest.approx([59, 59 * 1.5, 93], rel=0.02)
 
 
 def test_where_nothing_is_likely_to_be_better_the_defaults_have_all_the_time(tmp_path: Path) -> None:
     experiment = made(tmp_path / "made", (0.8, 0.001, 6, 5.0), (0.7, 0.02, 12, 5.0), searchSpace=OWN_SPACE)
-    (alone,) = in_time(experiment, 30.0)
+    alone = in_time(experiment, 30.0)
     assert alone.id == DEFAULTS
     assert shown(alone) / IMAGES * 2.5 == pytest.approx(30.0, rel=0.01)
 
@@ -177,27 +190,20 @@ def test_an_image_costs_less_in_the_larger_batches_that_the_defaults_get_in_a_lo
     path = layout.trial_directory(experiment, "trial0") / layout.RESULT
     result = json.loads(path.read_text())
     path.write_text(json.dumps(result | {"hparams": result["hparams"] | {"batch_size": 4}}))
-    (alone,) = planned(experiment, DIGITS, 0, 30.0, lambda _, batch_size: 1 / batch_size)
+    alone = in_time(experiment, 30.0, speed=lambda _, batch_size: 1 / batch_size)
     assert shown(alone) / IMAGES * 2.5 == pytest.approx(30.0 * 16 / 4, rel=0.01)
-
-
-def test_the_defaults_train_alone_as_wide_as_the_time_allows(tmp_path: Path) -> None:
-    close = [(0.70, 0.001, 6, 5.0), (0.701, 0.002, 6, 5.0), (0.69, 0.003, 6, 5.0)]
-    (alone,) = in_time(made(tmp_path / "made", *close), 300.0)
-    assert (alone.id, alone.name) == (RESIZED, "the defaults at width 8")
-    seconds = shown(alone) / IMAGES * 2.5 * (8 / 6) ** TIME_OF_WIDTH
-    assert 120 < seconds <= 300
-    (short,) = in_time(made(tmp_path / "short", *close), 60.0)
-    assert (short.id, short.hparams.width) == (DEFAULTS, 6)
 
 
 @pytest.mark.parametrize("seconds", [-5.0, 0.001])
 def test_without_time_the_last_networks_see_as_many_images_as_the_trials_did(tmp_path: Path, seconds: float) -> None:
     experiment = made(tmp_path / "made", (0.5, 0.001, 6, 5.0), (0.7, 0.02, 8, 5.0))
-    best, beside = in_time(experiment, seconds)
+    plans = Plans(experiment, DIGITS, 0, grown)
+    rival = plans.rival(seconds)
+    assert rival is not None
+    best, beside = (plans.last(some, seconds) for some in (rival, plans.defaults()))
     assert (best.hparams.width, beside.hparams.width) == (8, 6)
     for some in (best, beside):
-        assert some.hparams.epochs * some.hparams.epoch_images(IMAGES) == pytest.approx(2 * IMAGES, abs=4)
+        assert shown(some) == pytest.approx(2 * IMAGES, abs=4)
 
 
 def test_a_batch_that_takes_much_memory_keeps_its_width(tmp_path: Path) -> None:
@@ -207,7 +213,7 @@ def test_a_batch_that_takes_much_memory_keeps_its_width(tmp_path: Path) -> None:
         path = layout.trial_directory(experiment, f"trial{number}") / layout.RESULT
         result = json.loads(path.read_text())
         path.write_text(json.dumps(result | {"hparams": result["hparams"] | {"batch_size": 8192}}))
-    assert in_time(experiment, 1e6)[0].hparams.width == 8
+    assert in_time(experiment, 1e6).hparams.width == 8
 
 
 def test_without_a_finished_trial_there_is_nothing_to_train(tmp_path: Path) -> None:
@@ -235,6 +241,5 @@ def test_colours_change_in_a_long_training_though_not_in_its_short_trial(
         params = path.with_name("params.json")
         known = json.loads(params.read_text())["parameters"]
         params.write_text(json.dumps({"parameters": known | dict.fromkeys(space, searched)}))
-    chosen, defaults = in_time(experiment, 1e6)
+    chosen = in_time(experiment, 1e6)
     assert (chosen.id, chosen.hparams.color_jitter) == ("trial1", jitter)
-    assert defaults.hparams.color_jitter == 0.5
