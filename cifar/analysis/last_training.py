@@ -40,7 +40,8 @@ _EPOCHS_ENOUGH = 48  # of the tutorial's networks; the recipe of fast has enough
 _LONGER_POWER, _LONGEST = {"fast": 0.07}, {"fast": 2.0}  # of the images shown beyond, and up to how many times
 _WIDER, _WIDEST, _WIDTH_STEP = [2 ** (quarter / 4) for quarter in range(1, 13)], 128, 4
 _WIDTH_POWER = 0.07  # of the width, with which the error falls at least
-_PROBED_WIDTHS, _PROBED_BATCHES, _PROBED_BATCH, _PROBE_SECONDS = (4, 8, 16, 32, 64, 128), (4, 16, 64, 256), 64, 0.4
+_PROBED_WIDTHS, _PROBED_BATCHES, _PROBE_SECONDS = (4, 8, 16, 32, 48, 64, 96, 128), (4, 16, 64, 256), 0.4
+_PROBED_BATCH = 64
 _BATCH_MEMORY = 64 * 1024 * 32**2  # width x images x pixels of a batch: as much as the recipe of fast takes
 # A search of a few minutes seldom finds better than good defaults, and its luck says otherwise (results/leader.md).
 _SURE = 0.7
@@ -48,7 +49,7 @@ _SURE = 0.7
 # of the error was off by 0.06 to 0.2 after five times the images.
 _DOUBT = 0.06  # by which it may be off when it shows e times the images
 
-ImageSeconds = Callable[[float, float], float]  # by width and batch size, of which the ratios count
+ImageSeconds = Callable[[float, float], float]  # of an image to train on, alone on a core; by width and batch size
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,7 @@ class Plans:
 
     def _grown(self, start: _Start, seconds: float) -> Iterator[_Growth]:
         for width in self._widths(start):
-            each = start.image_seconds * self._speed(width, start.batch_size)
-            each /= self._speed(start.width, start.batch_size)
+            each = self._seconds_of_image(start, width)
             left = seconds - self._tests * SEEDS * start.test_looks * each / self._at_once
             possible = left / makespan([each], self._at_once)
             if width > start.width and possible < start.shown:
@@ -153,6 +153,12 @@ class Plans:
             shown = max(start.shown, min(possible, self._most))
             error = self._falls(start.shown, shown) * (width / start.width) ** -_WIDTH_POWER
             yield _Growth(width, shown, error)
+
+    def _seconds_of_image(self, start: _Start, width: int) -> float:
+        """The slower one of two: as in its trial, beside others, and as measured with the steps of this width."""
+        alone = self._speed(width, start.batch_size)
+        judged = start.test_looks * len(self._splits.val) / self._images
+        return max(start.image_seconds * alone / self._speed(start.width, start.batch_size), alone * (1 + judged))
 
     def _falls(self, planned: float, shown: float) -> float:
         """By which factor the error falls from so many images shown to as many or more."""
@@ -248,7 +254,7 @@ def measured_speed(experiment: Path, trainer: Trainer) -> ImageSeconds:
     by_width = _power_between({width: seconds(width, _PROBED_BATCH) for width in _PROBED_WIDTHS})
     batches = [batch for batch in _PROBED_BATCHES if batch <= len(splits.train)]
     by_batch = _power_between({batch: seconds(recipe.width, batch) for batch in batches})
-    return lambda width, batch_size: by_width(width) * by_batch(batch_size)
+    return lambda width, batch_size: by_width(width) * by_batch(batch_size) / by_batch(_PROBED_BATCH)
 
 
 def _power_between(known: Mapping[int, float]) -> Callable[[float], float]:

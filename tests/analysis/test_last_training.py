@@ -28,7 +28,7 @@ TIME_OF_WIDTH = 1.75  # a power
 
 
 def grown(width: float, _: float) -> float:
-    return float(width**TIME_OF_WIDTH)
+    return float(1e-9 * width**TIME_OF_WIDTH)  # less than its trial took
 
 
 def in_time(experiment: Path, seconds: float, tests: int = 0, speed: ImageSeconds = grown) -> Configuration:
@@ -81,6 +81,14 @@ def test_with_little_time_a_quick_network_wins_over_a_slow_one_that_is_a_little_
     assert shown(long) / IMAGES == pytest.approx(48, rel=0.02)  # and no more: there is enough time
 
 
+def test_where_steps_take_longer_than_in_the_trial_there_are_fewer_of_them(tmp_path: Path) -> None:
+    experiment = made(tmp_path / "made", (0.8, 0.001, 6, 5.0), searchSpace=OWN_SPACE)
+    for seconds in (1e-9, 2.5 / IMAGES, 4 / IMAGES):
+        found = shown(in_time(experiment, 40.0, speed=lambda *_, seconds=seconds: seconds))
+        expected = max(seconds * (1 + 0.5 * VAL_IMAGES / IMAGES), 2.5 / IMAGES)
+        assert found * expected == pytest.approx(40.0, rel=0.01)
+
+
 def test_with_time_to_spare_the_network_becomes_wider_unless_the_range_of_widths_is_ones_own(tmp_path: Path) -> None:
     trials = [(0.5, 0.001, 6, 5.0), (0.8, 0.02, 12, 10.0)]
     shipped, own = made(tmp_path / "shipped", *trials), made(tmp_path / "own", *trials, searchSpace=OWN_SPACE)
@@ -96,7 +104,7 @@ def test_the_seconds_of_confirming_are_not_there_for_the_last_training(
 ) -> None:
     """Of 146 s the slow one, which is a little better, has 15 s to spend on that."""
     trials = [(0.5, 0.001, 6, 5.0), (0.78, 0.02, 8, 5.0), (0.8, 0.08, 8, 10.0)]
-    plans = Plans(made(tmp_path / "made", *trials, searchSpace=OWN_SPACE), DIGITS, 0, lambda *_: 1.0)
+    plans = Plans(made(tmp_path / "made", *trials, searchSpace=OWN_SPACE), DIGITS, 0, lambda *_: 1e-9)
     quick, slow = plans.rival(146.0), plans.rival(161.0)
     assert quick is not None and quick.id == "trial1"
     assert slow is not None and slow.id == "trial2"
@@ -190,7 +198,7 @@ def test_an_image_costs_less_in_the_larger_batches_that_the_defaults_get_in_a_lo
     path = layout.trial_directory(experiment, "trial0") / layout.RESULT
     result = json.loads(path.read_text())
     path.write_text(json.dumps(result | {"hparams": result["hparams"] | {"batch_size": 4}}))
-    alone = in_time(experiment, 30.0, speed=lambda _, batch_size: 1 / batch_size)
+    alone = in_time(experiment, 30.0, speed=lambda _, batch_size: 1e-9 / batch_size)
     assert shown(alone) / IMAGES * 2.5 == pytest.approx(30.0 * 16 / 4, rel=0.01)
 
 
