@@ -108,7 +108,8 @@ def find_images(names: list[Path]) -> Iterator[Path]:
 
 def _refuse_what_the_shell_left(name: Path) -> None:
     if re.match(r"\w+:/", str(name)):
-        raise RequestError(f"{name} is an address: download the picture first, and name the file")
+        address = str(name).replace(":/", "://", 1)  # a path has one slash less
+        raise RequestError(f"{address} is an address: download the picture first, and name the file")
     if re.search(r"[*?\[]", str(name)) and not name.exists():
         raise RequestError(f"no file is called {name}: without quotation marks the shell puts names in its place")
 

@@ -146,7 +146,7 @@ def test_arrays_are_labelled_as_their_files_are(model: SavedModel, tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("https://example.org/cat.png", "https:/example.org/cat.png is an address: download the picture first"),
+        ("https://example.org/cat.png", "https://example.org/cat.png is an address: download the picture first"),
         ("*.png", r"no file is called .*\*\.png: without quotation marks the shell puts names in its place"),
         ("cat[0-9].png", "no file is called"),
     ],
