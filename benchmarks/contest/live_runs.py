@@ -94,7 +94,7 @@ class Room:
         fixed = {name: value for name, value in vars(self._base).items() if name not in self._space}
         command = "python trial.py " + " ".join(option(name, value) for name, value in fixed.items())
         measured = forecast.measure(dict(self._space), command, self._data_name, AT_ONCE)
-        search_seconds = budget.search_share(self._base.model) * (self._seconds - self._used())
+        search_seconds = budget.search_shares(self._base.model)[0] * (self._seconds - self._used())
         trial, _ = budget.of_trial(
             search_seconds, measured, self._base.epochs * self._base.epoch_images(self._images), self._images
         )

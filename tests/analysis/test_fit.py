@@ -85,6 +85,21 @@ def test_too_little_time_is_refused_with_the_time_that_would_do() -> None:
         fitted_budget(ready, choice, 45.0, 20.0, 2_000)  # of the 25 s that are left
 
 
+@pytest.mark.parametrize(("limit", "searches"), [(1000.0, 100), (110.0, 22), (70.0, None)])
+def test_the_search_of_fast_is_short_and_longer_where_it_would_be_too_few_trials(
+    limit: float, searches: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a trial of 500 images in each of four epochs, which takes 4 s, a search becomes 2 s longer."""
+    monkeypatch.setattr("cifar.search.config.changed", lambda ready, **_: ready)
+    ready = SimpleNamespace(trial_command="python3 trial.py --model fast --epochs 2")
+    choice = Choice(2, {}, Throughput(2, 2 * 2_000 * 0.001 + 1.0, 90.0, 10**9, 1.0))
+    if searches is None:
+        with pytest.raises(RequestError, match="teach nothing"):
+            fitted_budget(ready, choice, limit, 0.0, 2_000)
+    else:
+        assert fitted_budget(ready, choice, limit, 0.0, 2_000).max_experiment_duration == f"{searches}s"
+
+
 def test_a_search_without_a_finished_trial_ends_with_a_sentence(tmp_path: Path) -> None:
     experiment = fake.make(tmp_path / "made", [{"accuracy": 0.1, "status": "diverged", "fingerprints": DIGITS}], QUICK)
     Clock(60.0, searched=True).write(experiment)
