@@ -63,6 +63,11 @@ class Answer:
         return self.decisive.accuracy(self.decisive.winner) if self.decisive else None
 
     @property
+    def is_longer(self) -> bool:
+        """Whether the last networks have trained longer than what was compared."""
+        return not (self.decisive and self.winner.budget_text in self.decisive.budgets)
+
+    @property
     def of_the_model(self) -> Interval:
         """The test accuracy of the one network that is kept."""
         of_first = self.test_results[0].predictions[0]
@@ -74,7 +79,7 @@ def text(answer: Answer) -> str:
     lines, accuracies = list[str](), list[str]()
     for title, confirmed in zip(_titles(answer), answer.confirmed, strict=False):
         lines += [title, first_that_fits(*map(str, _candidates_tables(confirmed)))]
-    also = f", trained on the validation images too{_longer_text(answer)}"
+    also = f", trained on the validation images too{f', {answer.winner.budget_text}' if answer.is_longer else ''}"
     for tested in answer.test_results:
         title = f"test images of {tested.name}, true classes down, predicted across, summed over the seeds:"
         lines += [title, first_that_fits(*map(str, _confusion_tables(tested)))]
@@ -140,12 +145,6 @@ def _titles(answer: Answer) -> list[str]:
     return ["at the search's budget:", f"at the final budget, {answer.winner.budget_text}:"]
 
 
-def _longer_text(answer: Answer) -> str:
-    """Where the last networks train longer than what was compared, or alone."""
-    is_known = answer.decisive and answer.winner.budget_text in answer.decisive.budgets
-    return "" if is_known else f", {answer.winner.budget_text}"
-
-
 def _budgets_text(confirmed: Confirmed, final: Configuration) -> str:
     """Where the candidates did not see as many images as the last networks, or as each other."""
     if len(confirmed.budgets) == 1:
@@ -174,8 +173,9 @@ def _how_it_won(answer: Answer) -> str:
 def why_no_answer(answer: Answer) -> str:
     """Why the winner is no better than guessing; "" where it is. It would otherwise look like an answer."""
     metric, tested = answer.winner.hparams.metric, answer.test_results[0]
-    predictions = answer.decisive.winner.predictions if answer.decisive else tested.predictions
-    value = answer.validation or (tested.accuracy if metric == "accuracy" else tested.balanced_accuracy)
+    predictions, value = tested.predictions, tested.accuracy if metric == "accuracy" else tested.balanced_accuracy
+    if answer.decisive and not answer.is_longer:
+        predictions, value = answer.decisive.winner.predictions, answer.decisive.accuracy(answer.decisive.winner)
     labels = predictions[0].labels
     given = max(len(np.unique(some.predicted)) for some in predictions)
     share = float(np.bincount(labels).max() / len(labels))

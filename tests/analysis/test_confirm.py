@@ -288,3 +288,14 @@ def test_a_table_of_trainings_of_several_lengths_says_them_and_becomes_narrower(
     ]
     assert [row[1] for row in tables[0].rows] == ["2 x all", "24 x 1,991"]
     assert "trained" not in next(answer._candidates_tables(decide([first, second]))).field_names
+
+
+@pytest.mark.parametrize(("epochs", "why"), [(2, "every image gets the same class"), (20, "")])
+def test_what_a_short_training_could_not_learn_makes_a_longer_one_no_useless_answer(epochs: int, why: str) -> None:
+    labels = np.arange(100, dtype=np.int64) % 2
+    one_class, right = ([Predictions(some, labels)] * 2 for some in (np.zeros(100, dtype=np.int64), labels))
+    confirmed = decide([Candidate(configuration(DEFAULTS), one_class, 1.0)])
+    winner = replace(configuration(DEFAULTS), hparams=Hparams(epochs=epochs))
+    tested = FinalTest("test", ("a", "b"), right)
+    found = answer.why_no_answer(answer.Answer(winner, [], [tested], answer.Cost(1.0, 1.0), [confirmed]))
+    assert found.startswith(why) and bool(found) == bool(why)
