@@ -35,7 +35,7 @@ from cifar.training.train import Diverged, new_model, new_optimizer, train
 from cifar.trials import layout
 
 AT_ONCE = 2
-MOST_EPOCHS = 100  # of last networks: more teach nothing
+MOST_EPOCHS = 200  # of last networks: more hardly teach anything
 _ROOT = Path(__file__).parents[2]
 _FIRST_SEED = 1000  # of the last networks
 _PROBED_IMAGES = 2_000  # by which the speed of the defaults is measured
