@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import benchmarks.contest.__main__ as contest
+from benchmarks.contest import live
 from benchmarks.shared.report import standard_error
 from benchmarks.studies import (
     accuracy,
@@ -121,6 +122,22 @@ def test_how_soon_searches_come_close() -> None:
     assert columns[0]["random search"] is None
     trainings = f"[{net['trainings']} trainings of `config.yml`'s and {few['trainings']} of `fast` on 2,000 pictures]"
     assert trainings in " ".join(README.split())
+
+
+def test_what_live_contests_gave() -> None:
+    known = {
+        line["contender"]: f"{100 * fmean(line['accuracies']):.1f}"
+        for line in figures("contest-live")["live"]
+        if line["match"] == "2000"
+    }
+    optuna = [known[f"Optuna: {name} and a pruner"] for name in ("GPSampler", "TPE")]
+    told = " ".join(README.split())
+    assert f"{known['the defaults']} % of the test images, `cifar fit` to {known['cifar fit']} %, searches by" in told
+    assert f"searches by Optuna to {optuna[0]} and {optuna[1]} %" in told
+    page = " ".join((ROOT / "results/README.md").read_text().split())
+    assert f"have {known['the defaults']} % of the 10,000 test images, `cifar fit` {known['cifar fit']} %" in page
+    assert f"Optuna's samplers have {optuna[0]} and {optuna[1]} %" in page
+    assert f"no time for enough epochs: {known['the defaults, twice as wide']} %" in page
 
 
 @pytest.mark.parametrize("name", ["net", "fast"])
@@ -301,6 +318,7 @@ def test_how_many_workers_one_manager_feeds() -> None:
         ("chance", "gain_over_defaults", chance.Bias),
         ("contest", "surrogates", contest.Fitted),
         ("contest", "played", contest.Played),
+        ("contest-live", "live", live.Line),
         ("curves", "curves", curves.Curve),
         ("discard", "discarded", discard.Discarded),
         ("folders", "folders", folders.Line),
