@@ -78,12 +78,13 @@ def _of_answer(experiment: Path, trials: Sequence[Trial], answer: dict[str, Any]
     if len(answer["candidates"]) == 1:
         sure = f"The only one that trains, with {seeds}"
     if answer["candidates"]:
+        name += ", confirmed"
         sure += f"; {answers.mean_text(answer['candidates'][winner])} of the validation images"
     else:
         sure = "By the search's trials no other is likely to be better"
     useless = answer.get("useless")
     return Headline(
-        f"nothing: {answers.USELESS} ({useless})" if useless else f"{name}, confirmed",
+        f"nothing: {answers.USELESS} ({useless})" if useless else name,
         True,
         {} if useless else {name: param_text(value) for name, value in answer["params"].items()},
         None if useless else _line_of_answer(experiment, data_name),

@@ -181,7 +181,7 @@ def test_the_defaults_train_alone_where_an_earlier_run_has_decided_so_and_no_gai
     )
     assert " validation images" not in said.out.split("winner: ")[0]
     page = " ".join((experiment / "report.html").read_text().split())
-    assert "the recipe's defaults, confirmed" in html.unescape(page)
+    assert "the recipe's defaults</p>" in html.unescape(page)
     assert "trials no other is likely to be better.<" in page
     assert "Trained 2 epochs on the validation images too, then tested once." in page
     answer = answers.read(experiment)

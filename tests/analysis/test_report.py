@@ -124,9 +124,12 @@ def test_after_cifar_best_the_page_has_the_test_images_verdict(tmp_path: Path) -
     trial = {"accuracy": 0.8, "params": {"width": 4.0, "lr": 0.01}, "epochs": 1, "fingerprints": digits}
     defaults = {"trialCommand": "python3 trial.py --batch-size 64 --epochs 1"}
     experiment = fake.make(tmp_path / "made", [trial, {"accuracy": 0.5, "fingerprints": digits}], defaults)
+    keep_model(experiment, "trial0", 0.8)
     best(experiment, "digits", Budget(2), None, force=False)
     report(experiment, tmp_path / "report.html", "digits", running=False)
     text = Page(tmp_path / "report.html").text
+    said = "as the network of trial 0 answers, which has not been trained on them, as that of the answer has:"
+    assert said in " ".join(text.split())
     assert re.search(r"gain over the defaults: \+\d+\.\d points ± \d+\.\d \(95 % interval, 2 new seeds, valid", text)
     assert "<p>trial 0, confirmed</p>" in text
     assert re.search(r"(No other ties with it|One of 2 that tie for first), by 2 new seeds; \d", text)
