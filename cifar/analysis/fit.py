@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,12 @@ def _finish(experiment: Path, dataset: Dataset) -> int:
     store.refuse_other_data(trials, dataset.fingerprint)
     tests, seeds = best.load_tests(dataset), new_seeds(trials, SEEDS)
     with best.training(experiment, dataset, 0) as trainer:
-        plans = Plans(experiment, dataset, sum(len(test.labels) for test in tests), measured_speed(experiment, trainer))
+
+        @cache
+        def plans() -> Plans:  # which measures for some seconds, and an earlier run may have decided all
+            tested = sum(len(test.labels) for test in tests)
+            return Plans(experiment, dataset, tested, measured_speed(experiment, trainer))
+
         confirmed = _confirmed(experiment, plans, trainer, seeds)
         last = _last(experiment, plans, confirmed)
         print(f"training {last.name} ({last.budget_text}) with {SEEDS} new seeds, on all images", file=sys.stderr)
@@ -146,12 +152,12 @@ def _finish(experiment: Path, dataset: Dataset) -> int:
     return best.conclude(experiment, dataset, last, finals, tests, confirmed)
 
 
-def _confirmed(experiment: Path, plans: Plans, trainer: Trainer, seeds: Sequence[int]) -> list[Confirmed]:
+def _confirmed(experiment: Path, plans: Callable[[], Plans], trainer: Trainer, seeds: Sequence[int]) -> list[Confirmed]:
     """What promises most and the defaults, or nothing where the defaults do; as an earlier run has decided."""
     clock = Clock.read(experiment)
     if clock.rivals is None:
-        rival = plans.rival(clock.left)
-        clock = replace(clock, rivals=[rival, plans.defaults()] if rival else [])
+        rival = plans().rival(clock.left)
+        clock = replace(clock, rivals=[rival, plans().defaults()] if rival else [])
         clock.write(experiment)
     if not clock.rivals:
         return []
@@ -161,12 +167,12 @@ def _confirmed(experiment: Path, plans: Plans, trainer: Trainer, seeds: Sequence
     return [best.hold_round(trainer, clock.rivals, seeds, "search", MOST_ACCURATE)]
 
 
-def _last(experiment: Path, plans: Plans, confirmed: Sequence[Confirmed]) -> Configuration:
+def _last(experiment: Path, plans: Callable[[], Plans], confirmed: Sequence[Confirmed]) -> Configuration:
     """What trains to the end, as an earlier run has decided or by the time that is left."""
     clock = Clock.read(experiment)
     if clock.last is None:
-        winner = confirmed[0].winner.configuration if confirmed else plans.defaults()
-        clock = replace(clock, last=plans.last(winner, clock.left))
+        winner = confirmed[0].winner.configuration if confirmed else plans().defaults()
+        clock = replace(clock, last=plans().last(winner, clock.left))
         clock.write(experiment)
     assert clock.last is not None
     return clock.last

@@ -128,7 +128,7 @@ def test_after_cifar_best_the_page_has_the_test_images_verdict(tmp_path: Path) -
     best(experiment, "digits", Budget(2), None, force=False)
     report(experiment, tmp_path / "report.html", "digits", running=False)
     text = Page(tmp_path / "report.html").text
-    said = "as the network of trial 0 answers, which has not been trained on them, as that of the answer has:"
+    said = "as the network of trial 0 answers (the answer's own has been trained on them):"
     assert said in " ".join(text.split())
     assert re.search(r"gain over the defaults: \+\d+\.\d points ± \d+\.\d \(95 % interval, 2 new seeds, valid", text)
     assert "<p>trial 0, confirmed</p>" in text
