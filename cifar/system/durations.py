@@ -29,7 +29,7 @@ def seconds(duration: str | int | None) -> float | None:
 
 def duration_text(seconds: float) -> str:
     """As people say it: 80 s, 12 min, 2 h 5 min."""
-    if seconds < 90:
+    if seconds <= 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

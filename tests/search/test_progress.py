@@ -85,9 +85,9 @@ def test_a_duration_bounds_the_time_left(
 
 
 def test_durations_read_as_people_say_them() -> None:
-    assert [duration_text(seconds) for seconds in (0.4, 89, 90, 3600, 9000)] == [
+    assert [duration_text(seconds) for seconds in (0.4, 90, 100, 3600, 9000)] == [
         "0 s",
-        "89 s",
+        "90 s",
         "2 min",
         "60 min",
         "2 h 30 min",
