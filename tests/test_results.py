@@ -33,6 +33,7 @@ from benchmarks.studies import (
 )
 from benchmarks.table import summary
 from benchmarks.yardsticks import airbench94, growth, memory, processes, scale, searches, speed, startup, warm
+from cifar.analysis.growth import GROWTHS, Growth
 from cifar.training.hparams import Hparams
 from cifar.training.intervals import wilson
 
@@ -122,6 +123,10 @@ def test_how_soon_searches_come_close() -> None:
     assert columns[0]["random search"] is None
     trainings = f"[{net['trainings']} trainings of `config.yml`'s and {few['trainings']} of `fast` on 2,000 pictures]"
     assert trainings in " ".join(README.split())
+
+
+def test_the_rule_of_growth_is_the_one_that_was_fitted() -> None:
+    assert {rule["network"]: Growth(**rule["growth"]) for rule in figures("growth")["rules"]} == GROWTHS
 
 
 def test_what_live_contests_gave() -> None:

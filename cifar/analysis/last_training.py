@@ -17,6 +17,7 @@ import torch
 
 from cifar.analysis.configurations import DEFAULTS, Configuration, of_defaults, of_trial
 from cifar.analysis.expected import expected
+from cifar.analysis.growth import growth_of
 from cifar.analysis.retrain import Failed, Trainer
 from cifar.data import datasets
 from cifar.data.datasets import Dataset, Splits
@@ -30,18 +31,9 @@ from cifar.trials.store import Trial, best_first
 
 SEEDS = 2
 _FEWEST_PARTS = 4  # epochs of a training that has no time to see all images so often
-# The error falls with this power of the images shown, as a wide network's does that has 39 % wrong after 40,000 of them
-# (results/table.md) and 21 % after 360,000 (results/README.md); the learning rate that is best falls about as much.
-_ERROR_POWER = _RATE_POWER = 0.25
-# More epochs than are enough hardly pay for the tutorial's networks (results/width.md). For fast they pay about as a
-# wider network does: of 2,000 images twice the epochs have 25.5 % wrong and not 26.8, twice the width 24.9
-# (results/colours/2000.md), and of all of CIFAR-10 2.8 times the epochs 7.8 and not 8.3 (results/README.md).
-_EPOCHS_ENOUGH = 48  # of the tutorial's networks; the recipe of fast has enough
-_LONGER_POWER, _LONGEST = {"fast": 0.07}, {"fast": 2.0}  # of the images shown beyond, and up to how many times
+# With which the best learning rate falls, of the images shown, as the error does (results/budgets.md).
+_RATE_POWER = 0.25
 _WIDER, _WIDEST, _WIDTH_STEP = [2 ** (quarter / 4) for quarter in range(1, 13)], 128, 4
-# Of the width, with which the error falls: of 2,000 images twice the width of net has 44.2 % wrong and not 46.6
-# (results/width.md), of fast 26.6 and not 28.6 after 22 epochs.
-_WIDTH_POWER, _WIDTH_POWERS = 0.07, {"fast": 0.1}
 _PROBED_WIDTHS, _PROBED_BATCHES, _PROBE_SECONDS = (4, 8, 16, 32, 48, 64, 96, 128), (4, 16, 64, 256), 0.4
 _PROBED_BATCH = 64
 _BATCH_MEMORY = 64 * 1024 * 32**2  # width x images x pixels of a batch: as much as the recipe of fast takes
@@ -66,7 +58,7 @@ class _Start:
 
 
 @dataclass(frozen=True)
-class _Growth:
+class _Grown:
     """A longer training at some width."""
 
     width: int
@@ -88,10 +80,7 @@ class Plans:
         self._space: Space = config.get("searchSpace") or {}
         self._at_once = int(config.get("trialConcurrency", 1))
         self._recipe = _recipe(experiment, self._images)
-        is_fast = self._recipe.model == "fast"
-        self._enough = self._images * (self._recipe.epochs if is_fast else _EPOCHS_ENOUGH)
-        self._most = self._enough * _LONGEST.get(self._recipe.model, 1.0)
-        self._width_power = _WIDTH_POWERS.get(self._recipe.model, _WIDTH_POWER)
+        self._growth = growth_of(self._recipe.model)
         ranked = best_first(store.read_trials(experiment))
         if not ranked:
             raise Failed("no trial of the search has finished")
@@ -110,15 +99,15 @@ class Plans:
             self._space, [trial.params for trial in trials], [trial.accuracy or 0.0 for trial in trials],
             len(self._splits.val),
         )  # fmt: skip
-        best = [self._best_growth(self._start(trial), seconds - self._confirmation(trial)) for trial in trials]
-        growth = [some.error for some in best]
-        errors = (1 - known.accuracies) * growth
+        best = [self._best_grown(self._start(trial), seconds - self._confirmation(trial)) for trial in trials]
+        falls = [some.error for some in best]
+        errors = (1 - known.accuracies) * falls
         first = int(errors.argmin())
         if self._of_defaults is not None:
             defaults = trials.index(self._of_defaults)
             longer = [max(1.0, some.shown / self._shown(trial)) for some, trial in zip(best, trials, strict=True)]
             doubt = [_DOUBT * math.log(times) for times in longer]
-            if first == defaults or known.chance_below(first, defaults, growth, doubt) < _SURE:
+            if first == defaults or known.chance_below(first, defaults, falls, doubt) < _SURE:
                 return None
         return of_trial(trials[first])
 
@@ -136,26 +125,25 @@ class Plans:
         """
         images = self._images + len(self._splits.val)
         if winner.id == DEFAULTS:
-            growth = self._best_growth(self._start_of_defaults(), seconds)
-            budget = {**_budget(growth.shown, images), "width": growth.width}
+            grown = self._best_grown(self._start_of_defaults(), seconds)
+            budget = {**_budget(grown.shown, images), "width": grown.width}
             found = of_defaults(self._experiment, self._data_name, images, **budget)
-            return replace(found, name=_name("the defaults", growth.width, self._recipe.width))
+            return replace(found, name=_name("the defaults", grown.width, self._recipe.width))
         trial = next(trial for trial in self._whole if trial.id == winner.id)
-        return self._longer(trial, self._best_growth(self._start(trial), seconds), images)
+        return self._longer(trial, self._best_grown(self._start(trial), seconds), images)
 
-    def _best_growth(self, start: _Start, seconds: float) -> _Growth:
-        return min(self._grown(start, seconds), key=lambda some: some.error)
+    def _best_grown(self, start: _Start, seconds: float) -> _Grown:
+        return min(self._possible(start, seconds), key=lambda some: some.error)
 
-    def _grown(self, start: _Start, seconds: float) -> Iterator[_Growth]:
+    def _possible(self, start: _Start, seconds: float) -> Iterator[_Grown]:
         for width in self._widths(start):
             each = self._seconds_of_image(start, width)
             left = seconds - self._tests * SEEDS * start.test_looks * each / self._at_once
             possible = left / makespan([each], self._at_once)
             if width > start.width and possible < start.shown:
                 return  # there is no time for it, nor for a wider one
-            shown = max(start.shown, min(possible, self._most))
-            error = self._falls(start.shown, shown) * (width / start.width) ** -self._width_power
-            yield _Growth(width, shown, error)
+            shown = max(start.shown, min(possible, self._growth.enough(self._images)))
+            yield _Grown(width, shown, self._error(width, shown) / self._error(start.width, start.shown))
 
     def _seconds_of_image(self, start: _Start, width: int) -> float:
         """The slower one of two: as in its trial, beside others, and as measured with the steps of this width."""
@@ -163,10 +151,8 @@ class Plans:
         judged = start.test_looks * len(self._splits.val) / self._images
         return max(start.image_seconds * alone / self._speed(start.width, start.batch_size), alone * (1 + judged))
 
-    def _falls(self, planned: float, shown: float) -> float:
-        """By which factor the error falls from so many images shown to as many or more."""
-        enough, longer = max(planned, min(shown, self._enough)), _LONGER_POWER.get(self._recipe.model, 0.0)
-        return float((enough / planned) ** -_ERROR_POWER * (shown / enough) ** -longer)
+    def _error(self, width: int, shown: float) -> float:
+        return self._growth.error(width, shown, self._images)
 
     def _widths(self, start: _Start) -> Iterator[int]:
         """A range of widths of one's own may be meant as a limit."""
@@ -206,17 +192,17 @@ class Plans:
         hparams = of_trial(trial).hparams
         return float(hparams.epochs * hparams.epoch_images(self._images))
 
-    def _longer(self, trial: Trial, growth: _Growth, images: int) -> Configuration:
+    def _longer(self, trial: Trial, grown: _Grown, images: int) -> Configuration:
         """With smaller steps the longer it trains."""
-        budget, found = _budget(growth.shown, images), of_trial(trial)
-        lr = found.hparams.lr * min(1.0, (growth.shown / self._shown(trial)) ** -_RATE_POWER)
-        hparams = replace(found.hparams, **budget, lr=lr, width=growth.width)
+        budget, found = _budget(grown.shown, images), of_trial(trial)
+        lr = found.hparams.lr * min(1.0, (grown.shown / self._shown(trial)) ** -_RATE_POWER)
+        hparams = replace(found.hparams, **budget, lr=lr, width=grown.width)
         if "color_jitter" not in self._space:  # it follows from how often each image is shown
             usual = of_defaults(self._experiment, self._data_name, images, **budget)
             hparams = replace(hparams, color_jitter=usual.hparams.color_jitter)
-        changed: dict[str, Any] = {"lr": lr, "width": growth.width}
+        changed: dict[str, Any] = {"lr": lr, "width": grown.width}
         params = {name: changed.get(name, value) for name, value in found.params.items()}
-        return replace(found, name=_name(found.name, growth.width, found.hparams.width), hparams=hparams, params=params)
+        return replace(found, name=_name(found.name, grown.width, found.hparams.width), hparams=hparams, params=params)
 
 
 def _name(name: str, width: int, usual: int) -> str:
