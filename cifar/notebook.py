@@ -135,8 +135,8 @@ class Model:
             picture = picture.permute(1, 2, 0).numpy()
         if isinstance(picture, (np.ndarray, Image.Image)):
             try:
-                return [_row("array", predict_arrays(self.saved, [np.asarray(picture)], top)[0])]
-            except (TypeError, ValueError) as error:
+                return [_row("array", predict_arrays(self.saved, [picture], top)[0])]
+            except (TypeError, ValueError, OSError) as error:
                 shape = np.asarray(picture).shape
                 raise RequestError(f"an array of shape {shape} is no picture: {error}") from None
         paths = [*find_images([Path(picture)])]

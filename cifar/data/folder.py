@@ -20,13 +20,14 @@ from cifar.data import folder_layout, near_duplicates
 from cifar.data.decoded import DECODING, Decoded, Part
 from cifar.data.folder_layout import Layout, LeftOut, Picture
 from cifar.data.holdout import TEST_SHARE, stratified_holdout
-from cifar.data.images import decode_files
+from cifar.data.images import DecodedFile, decode_files
 from cifar.data.sizes import SIZE
 from cifar.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
-_READING = f"{DECODING}, with groups and validation images"
+_NAMED = 3  # files of a reason
+_READING = f"{DECODING}, with groups, validation images and deep colours"
 
 
 class Folder:
@@ -70,14 +71,17 @@ class Folder:
     def decode(self, part: Part) -> Decoded:
         """The images of `part`; of a folder without test images, those in it that are held out for it or left over."""
         files, classes = self.pictures(part), self.layout.classes
-        decoded = _decode([file.path for file in files], self.size, f"decoding {self.directory.name}/{part}")
+        found = _decode([file.path for file in files], self.size, f"decoding {self.directory.name}/{part}")
+        _warn_of_broken(found)
+        decoded = [file.pixels for file in found]
         readable = [file for file, image in zip(files, decoded, strict=True) if image is not None]
         labels = np.asarray([file.label for file in readable], dtype=np.int64)
         to_validate = np.asarray([file.share == "val" for file in readable], dtype=np.bool_)
+        if not readable:
+            why = next((str(file.error) for file in found if file.error), "there are none")
+            raise RequestError(f"{self.directory} has no readable {part} images: {why}")
         if part == "train":
             self._refuse_small_classes(labels, to_validate)
-        if not readable:
-            raise RequestError(f"{self.directory} has no readable {part} images")
         images = np.stack([image for image in decoded if image is not None])
         groups = self._groups(images, readable)
         chosen = np.flatnonzero(self._chosen(part, labels, groups, to_validate))
@@ -95,7 +99,7 @@ class Folder:
         """Of near-duplicates, by the smallest size: so the same pictures are held out in every size."""
         if self.size != SIZE:
             small = _decode([file.path for file in files], SIZE, f"comparing {self.directory.name}")
-            images = np.stack([image for image in small if image is not None])
+            images = np.stack([file.pixels for file in small if file.pixels is not None])
         return near_duplicates.groups(torch.from_numpy(images).permute(0, 3, 1, 2))
 
     def _name(self, picture: Picture) -> str:
@@ -147,21 +151,30 @@ class FolderToTest(Folder):
         super().__init__(directory, size)
         self.name += "-all"
 
+    @cached_property
+    def layout(self) -> Layout:
+        return folder_layout.read(self.directory, to_test=True)
+
     def _chosen(
         self, part: Part, labels: NDArray[np.int64], groups: NDArray[np.int64], to_validate: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
         return np.ones_like(labels, dtype=np.bool_)
 
 
-def _decode(paths: list[Path], size: int, title: str) -> list[NDArray[np.uint8] | None]:
-    """Pixels of each file, None for files that are no readable images; these are named."""
+def _decode(paths: list[Path], size: int, title: str) -> list[DecodedFile]:
     decoded = list(tqdm(decode_files(paths, size), title, len(paths), disable=None, unit=" images"))
     for file in decoded:
         if file.error and isinstance(file.error, OSError) and file.error.errno is not None:
             raise file.error  # the disk's or the system's, not the file's: caching without it would make it last
+    return decoded
+
+
+def _warn_of_broken(files: Sequence[DecodedFile]) -> None:
+    """A line for each reason: a telephone's hundreds of pictures may lack the same package."""
+    by_reason = defaultdict[str, list[Path]](list)
+    for file in files:
         if file.error:
-            logger.warning("skipped, not a readable image: %s (%s)", file.path, file.error)
-    broken = sum(file.error is not None for file in decoded)
-    if broken:
-        logger.warning("skipped %d of %d files", broken, len(paths))
-    return [file.pixels for file in decoded]
+            by_reason[str(file.error)].append(file.path)
+    for reason, paths in by_reason.items():
+        named = ", ".join(map(str, paths[:_NAMED])) + (" ..." if len(paths) > _NAMED else "")
+        logger.warning("skipped %d of %d files, no readable images: %s (%s)", len(paths), len(files), named, reason)

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
+from cifar.data.folder_parts import Share, share_of
+from cifar.data.folder_table import TABLE, Names, read_table, table_in
 from cifar.data.folder_tree import Node, scan
 from cifar.errors import RequestError
 
-Share = Literal["train", "val", "test"]
-
-TABLE = "labels.csv"
 NO_PICTURES, IN_NO_CLASS = "a folder without pictures", "in no class folder"
-_SHARES: dict[str, Share] = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val"),
-    **dict.fromkeys(("test", "tests", "testing"), "test"),
-}  # fmt: skip
-_BESIDE_SHARES = {"set", "images", "imgs", "data", "split", "seg"}  # as in training_set
 _CONTAINERS = {"data", "dataset", "datasets", "images", "imgs", "img", "pictures", "photos"}
-_FILE_COLUMNS = ("file", "filename", "file_name", "image", "path", "id", "name")
-_LABEL_COLUMNS = ("label", "class", "category", "target")
+_NO_CLASSES = {"data", "dataset", "images", "imgs", "img"}
+_DESCRIBING = {"", ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf", ".py"}
+_ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 _NAMED = 5  # classes in a sentence
 _MOST_BEGINNINGS = 50  # of names, that are likely to be classes
 
@@ -64,28 +56,42 @@ class Layout:
         return {picture.share for picture in self.pictures}
 
 
-def read(directory: Path) -> Layout:
-    """RequestError where the pictures of a folder have no classes, or fewer than two."""
+def read(directory: Path, to_test: bool = False) -> Layout:
+    """RequestError where the pictures of a folder have no classes, or fewer than two.
+
+    `to_test`: a folder to test on alone need not have pictures to train on.
+    """
     root = scan(directory)
     if not root.every():
-        raise RequestError(f"{directory} holds no pictures")
-    while not (root.path / TABLE).is_file() and (inner := _only_folder(root)):
+        raise RequestError(_without_pictures(root))
+    beside = list[LeftOut]()
+    while not table_in(root) and (inner := _only_folder(root, to_test)):
+        beside += [*_beside(root), *_strangers(root)]
         root = inner
-    if (root.path / TABLE).is_file():
-        return _by_table(root)
-    return _by_folders(directory, root)
+    table = table_in(root)
+    layout = _by_table(root, table) if table else _by_folders(directory, root)
+    return replace(layout, left_out=[*beside, *layout.left_out, *_strangers(root)])
 
 
-def _only_folder(node: Node) -> Node | None:
-    """The folder in which all pictures lie, where there are folders in it: archives often hold one."""
+def _beside(node: Node) -> list[LeftOut]:
+    """Of a folder that is entered: its own pictures."""
+    return [LeftOut(node.path, len(node.pictures), IN_NO_CLASS)] if node.pictures else []
+
+
+def _strangers(node: Node) -> list[LeftOut]:
+    """Files at the top that may be meant as pictures: not those that describe them."""
+    strange = [path for path in node.strangers if path.suffix.lower() not in _DESCRIBING]
+    return [LeftOut(path, 1, _why_strange(path)) for path in strange]
+
+
+def _only_folder(node: Node, to_test: bool = False) -> Node | None:
+    """The folder in which all class folders lie: archives often hold one. Pictures to train on may be missing in it."""
     filled = node.filled
-    return filled[0] if len(filled) == 1 and not node.pictures and filled[0].filled else None
-
-
-def _share_of(name: str) -> Share | None:
-    """Which part a folder of this name holds: train, Training_Set, val2017, seg_test."""
-    words = {word for word in re.split(r"[^a-z]+", name.casefold()) if word} - _BESIDE_SHARES
-    return _SHARES.get(words.pop()) if len(words) == 1 else None
+    if len(filled) != 1 or not filled[0].filled:
+        return None
+    share = share_of(filled[0].path.name)
+    is_alone = not any(share_of(folder.path.name) for folder in node.folders if folder is not filled[0])
+    return filled[0] if share is None or (is_alone and (share == "train" or to_test)) else None
 
 
 def _by_folders(directory: Path, root: Node) -> Layout:
@@ -98,15 +104,25 @@ def _by_folders(directory: Path, root: Node) -> Layout:
     for share, node in roots.items():
         left_out += [*_in_no_class(node, roots)]
         for folder, label in _labelled(node, classes, roots):
-            pictures += [Picture(path, label, share) for path in folder.every()]
+            parts = _parts_within(folder) if len(roots) == 1 else {}
+            for part, inner in (parts or {share: folder}).items():
+                pictures += [Picture(path, label, part) for path in inner.every()]
             left_out += [LeftOut(path, 1, _why_strange(path)) for some in folder.walk() for path in some.strangers]
-    pictures.sort(key=lambda picture: (picture.label, picture.share != "train", picture.path))
-    return Layout(classes, pictures, left_out, _understood(directory, roots, classes))
+    pictures.sort(key=_order)
+    understood = _understood(directory, roots, classes)
+    understood += ", which is divided into parts" if len(roots) < len({picture.share for picture in pictures}) else ""
+    return Layout(classes, pictures, left_out, understood)
+
+
+def _parts_within(folder: Node) -> dict[Share, Node]:
+    """Of a class folder that holds parts, each once: cat/train, cat/test."""
+    parts = {share: inner for inner in folder.filled if (share := share_of(inner.path.name))}
+    return parts if len(parts) > 1 and len(parts) == len(folder.filled) and not folder.pictures else {}
 
 
 def _roots(root: Node) -> tuple[dict[Share, Node], list[LeftOut]]:
     """The folders whose folders are classes, by part, and what lies beside them."""
-    named = [(share, folder) for folder in root.folders if folder.filled and (share := _share_of(folder.path.name))]
+    named = [(share, folder) for folder in root.folders if folder.filled and (share := share_of(folder.path.name))]
     _refuse_doubles(root, named)
     shares = dict(named)
     others = [folder for folder in root.folders if folder not in shares.values()]
@@ -126,26 +142,44 @@ def _refuse_doubles(root: Node, named: Sequence[tuple[Share, Node]]) -> None:
             raise RequestError(f"{root.path} has {number} folders of {share} images, {names}: keep one")
 
 
+def _without_pictures(node: Node) -> str:
+    """That a folder holds none, and what may be meant as some."""
+    files = [path for some in node.walk() for path in some.strangers]
+    packed = [path.name for path in files if path.suffix.lower() in _ARCHIVES]
+    said = f"{node.path} holds no pictures"
+    said += f", but {len(files)} files that are none by their names ({_some(files)})" if files else ""
+    return said + (f": unpack {', '.join(packed[:_NAMED])}" if packed else "")
+
+
+def _some(files: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in files[:_NAMED]) + (" ..." if len(files) > _NAMED else "")
+
+
 def _refuse_parts_alone(root: Node, shares: Mapping[Share, Node], others: Sequence[Node]) -> None:
     """Without a folder to train on, the classes may lie beside the folder of test images."""
+    for folder in others:
+        if share_of(folder.path.name) == "train":
+            raise RequestError(_without_pictures(folder))
     known = {folder.path.name.casefold() for folder in others}
     if not all(inner.path.name.casefold() in known for folder in shares.values() for inner in folder.filled):
         names = " and ".join(folder.path.name for folder in shares.values())
-        raise RequestError(f"{root.path} has the folders {names}, and none to train on: name it train")
+        packed = [path.name for path in root.strangers if path.suffix.lower() in _ARCHIVES]
+        hint = f"unpack {', '.join(packed)}" if packed else "name it train"
+        raise RequestError(f"{root.path} has pictures in {names}, and none to train on: {hint}")
 
 
 def _beside_parts(root: Node, others: Sequence[Node]) -> list[LeftOut]:
     left_out = [
         LeftOut(folder.path, len(folder.every()), _why_beside(folder))
         for folder in others
-        if folder.every() or _share_of(folder.path.name)
+        if folder.every() or share_of(folder.path.name)
     ]
     return left_out + ([LeftOut(root.path, len(root.pictures), IN_NO_CLASS)] if root.pictures else [])
 
 
 def _without_parts(root: Node) -> tuple[dict[Share, Node], list[LeftOut]]:
     """Folders named like parts may hold pictures alone: of no class, unless `train` is one, beside buses and cars."""
-    loose = [folder for folder in root.filled if _share_of(folder.path.name)]
+    loose = [folder for folder in root.filled if share_of(folder.path.name)]
     others = [folder for folder in root.folders if folder not in loose]
     filled = [folder for folder in others if folder.filled or folder.pictures]
     if not loose or (filled and [folder.path.name.casefold() for folder in loose] == ["train"]):
@@ -166,7 +200,7 @@ def _innermost(node: Node) -> Node:
 def _why_beside(folder: Node) -> str:
     if not folder.every():
         return NO_PICTURES
-    if _share_of(folder.path.name):
+    if share_of(folder.path.name):
         return IN_NO_CLASS
     return "not in the folders train, val or test"
 
@@ -200,22 +234,28 @@ def _what_is_missing(root: Node) -> str:
     pictures = root.every()
     said = f"{root.path} holds {len(pictures)} pictures without classes"
     said += f" (in {', '.join(folders[:_NAMED])})" if folders else ""
+    tables = [path.name for path in root.strangers if path.suffix.lower() in (".csv", ".tsv")]
+    if tables:
+        return f"{said}; if {tables[0]} names each file and its label, call it {TABLE}"
     how = f"put those of each class into a folder of its own, or write {root.path / TABLE}: file,label"
     beginnings = {found[0] for path in pictures if (found := re.match(r"[^\W\d_]+", path.name))}
     if not 2 <= len(beginnings) <= min(_MOST_BEGINNINGS, len(pictures) // 2):
         return f"{said}; {how}"
     some = ", ".join(sorted(beginnings)[:_NAMED]) + (" ..." if len(beginnings) > _NAMED else "")
-    rows = f"find . -type f ! -name '{TABLE}*' | sed -nE 's#^\\./((.*/)?([[:alpha:]]+)[^/]*)$#\\1,\\3#p'"
+    rows = f"find . -type f ! -name '{TABLE}*' | sed -nE 's#^\\./((.*/)?([[:alpha:]]+)[^/]*)$#\"\\1\",\\3#p'"
     command = f"(echo file,label; {rows}) > {TABLE}.new; mv {TABLE}.new {TABLE}"
     writes = f"cd {shlex.quote(str(root.path))}; {command}"
     return f"{said}; {how}. Where the names begin with the classes ({some}), this writes it: {writes}"
 
 
 def _refuse_containers(root: Node) -> None:
-    """A folder of class folders beside others is no class of its own."""
+    """A folder of class folders beside others is no class of its own, nor is one that is called images."""
     filled = root.filled
     for folder in filled:
-        is_container = folder.path.name.casefold() in _CONTAINERS or _share_of(folder.path.name)
+        has_others = any(some is not folder and not share_of(some.path.name) for some in filled)
+        if has_others and folder.path.name.casefold() in _NO_CLASSES and not folder.filled:
+            raise RequestError(_what_is_missing(folder))
+        is_container = folder.path.name.casefold() in _CONTAINERS or share_of(folder.path.name)
         if len(filled) > 1 and is_container and len(folder.filled) > 1 and not folder.pictures:
             inner = ", ".join(some.path.name for some in folder.filled[:_NAMED])
             beside = ", ".join(some.path.name for some in filled if some is not folder)
@@ -255,60 +295,35 @@ def _understood(directory: Path, roots: dict[Share, Node], classes: tuple[str, .
     )
 
 
-def _by_table(root: Node) -> Layout:
-    """Pictures as the table labels them; one in a folder named like a part belongs to that."""
-    labels = _table(root.path / TABLE)
-    paths = {str(path.relative_to(root.path)): path for path in root.every()}
-    by_name = Counter(path.name for path in paths.values())
-    by_stem = Counter(path.stem for path in paths.values())
-    names = {path.name: path for path in paths.values() if by_name[path.name] == 1}
-    names = {path.stem: path for path in paths.values() if by_stem[path.stem] == 1} | names | paths
-    classes = tuple(sorted({label for _, label in labels}))
+def _by_table(root: Node, table: Path) -> Layout:
+    """Pictures as the table labels them; where it names no parts, the folders in which they lie do."""
+    rows, paths = read_table(table), root.every()
+    classes = tuple(sorted({row.label for row in rows}))
     if len(classes) < 2:
-        raise RequestError(f"{root.path / TABLE} must name at least 2 classes, names {len(classes)}: {list(classes)}")
-    found, missing = defaultdict[Path, set[str]](set), list[str]()
-    for name, label in labels:
-        if (path := names.get(name)) is None:
-            missing.append(name)
+        raise RequestError(f"{table} must name at least 2 classes, names {len(classes)}: {list(classes)}")
+    names, found, missing = Names(paths, root.path), defaultdict[Path, set[tuple[str, Share]]](set), list[str]()
+    for row in rows:
+        if (path := names.find(row.file)) is None:
+            missing.append(row.file)
         else:
-            found[path].add(label)
+            found[path].add((row.label, row.share or _share_within(path, root)))
     pictures = [
-        Picture(path, classes.index(label), _share_within(path, root))
-        for path, (label, *more) in found.items()
-        if not more
+        Picture(path, classes.index(label), share) for path, ((label, share), *more) in found.items() if not more
     ]
-    pictures.sort(key=lambda picture: (picture.label, picture.share != "train", picture.path))
-    left_out = [LeftOut(path, 1, f"not in {TABLE}") for path in paths.values() if path not in found]
+    pictures.sort(key=_order)
+    left_out = [LeftOut(path, 1, f"not in {TABLE}") for path in paths if path not in found]
     left_out += [LeftOut(path, 1, f"with several labels in {TABLE}") for path, some in found.items() if len(some) > 1]
     if missing:
         left_out.append(LeftOut(root.path / missing[0], len(missing), f"in {TABLE}, but not there"))
     if not any(picture.share == "train" for picture in pictures):
-        raise RequestError(f"{root.path / TABLE} names no picture to train on that is there: {missing[:_NAMED]}")
-    return Layout(classes, pictures, left_out, f"{len(classes)} classes, as {TABLE} says")
+        raise RequestError(f"{table} names no picture to train on that is there: {missing[:_NAMED]}")
+    return Layout(classes, pictures, left_out, f"{len(classes)} classes, as {table.name} says")
 
 
 def _share_within(path: Path, root: Node) -> Share:
     first, *rest = path.relative_to(root.path).parts
-    return (_share_of(first) or "train") if rest else "train"
+    return (share_of(first) or "train") if rest else "train"
 
 
-def _table(path: Path) -> list[tuple[str, str]]:
-    """(file, label) of each row."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} cannot be read as a table: {error}") from None
-    delimiter = next((some for some in ",;\t" if some in text.partition("\n")[0]), ",")
-    try:
-        header, *rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if row] or [[]]
-    except csv.Error as error:
-        raise RequestError(f"{path} is no table: {error}") from None
-    columns = [name.strip().casefold() for name in header]
-    file = next((columns.index(name) for name in _FILE_COLUMNS if name in columns), None)
-    label = next((columns.index(name) for name in _LABEL_COLUMNS if name in columns), None)
-    if file is None or label is None:
-        raise RequestError(f"{path} must begin with a line that names its columns, file and label; it begins {header}")
-    for number, row in enumerate(rows, 2):
-        if len(row) <= max(file, label) or not row[label].strip():
-            raise RequestError(f"{path}, line {number}, has no file and label: {row}")
-    return [(row[file].strip(), row[label].strip()) for row in rows]
+def _order(picture: Picture) -> tuple[int, bool, Path]:
+    return picture.label, picture.share != "train", picture.path

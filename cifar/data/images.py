@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cifar.data.depth import is_deep, to_eight_bits
 from cifar.data.sizes import SIZE
 
 STDIN = Path("-")  # as a file's name
@@ -26,12 +27,12 @@ _AT_ONCE = 256  # files: what is decoded ahead lies in memory
 
 @dataclass(frozen=True)
 class DecodedFile:
-    """A file's pixels, its own width and height, and Pillow's mode; where it is no image, the error in their place."""
+    """A file's pixels, its own width and height, and its depth; where it is no image, the error in their place."""
 
     path: Path
     pixels: NDArray[np.uint8] | None = None
     size: tuple[int, int] | None = None
-    mode: str = ""
+    is_deep: bool = False
     error: Exception | None = None
 
 
@@ -51,12 +52,20 @@ def decode_files(paths: Iterable[Path], size: int = SIZE) -> Iterator[DecodedFil
 def _decode_file(path: Path, size: int) -> DecodedFile:
     try:
         with Image.open(BytesIO(sys.stdin.buffer.read()) if path == STDIN else path) as image:
-            return DecodedFile(path, to_pixels(image, size), image.size, image.mode)
+            deep = is_deep(image)
+            return DecodedFile(path, to_pixels(image, size), image.size, deep)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on a broken file
-        needs_package = path.suffix.lower() in _HEIC and not _read_heic()
-        return DecodedFile(path, error=_NO_HEIC if needs_package else error)
+        return DecodedFile(path, error=_why(path, error))
+
+
+def _why(path: Path, error: Exception) -> Exception:
+    if path.suffix.lower() in _HEIC and not _read_heic():
+        return _NO_HEIC
+    if isinstance(error, UnidentifiedImageError):  # whose text has a path, or Python's name for an input
+        return ValueError("no known format of pictures")
+    return error
 
 
 @cache
@@ -72,9 +81,7 @@ def _read_heic() -> bool:
 
 def to_pixels(image: Image.Image, size: int = SIZE) -> NDArray[np.uint8]:
     """size x size x 3 uint8 RGB of an image of any size and mode, as `how` says."""
-    image = ImageOps.exif_transpose(image)
-    if is_deep(image.mode):
-        image = _to_eight_bits(image)
+    image = ImageOps.exif_transpose(to_eight_bits(image))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -87,17 +94,3 @@ def how(size: int) -> str:
         "upright as EXIF says; more than 8 bits scaled from each picture's darkest to its brightest pixel; white where "
         f"it is transparent; RGB; resized to {size} x {size}, bilinear with antialiasing, as Pillow does"
     )
-
-
-def is_deep(mode: str) -> bool:
-    """Whether pixels of Pillow's mode have one channel of more than 8 bits."""
-    return mode.startswith("I") or mode == "F"
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """From its darkest to its brightest pixel: of 16 bits X-rays and microscopes use 12, or some part of them."""
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("it has pixels that are no numbers")
-    low, high = float(values.min()), float(values.max())
-    return Image.fromarray(((values - low) * (255 / (high - low or 1))).round().astype(np.uint8))

@@ -19,8 +19,9 @@ from cifar.data.balance import is_uneven
 from cifar.data.datasets import Dataset
 from cifar.data.decoded import Part
 from cifar.data.folder import Folder
+from cifar.data.folder_parts import Share
 from cifar.data.holdout import TEST_SHARE
-from cifar.data.images import DecodedFile, decode_files, is_deep
+from cifar.data.images import DecodedFile, decode_files
 from cifar.data.leaks import leaks
 from cifar.data.preview import grid, refuse_unfit, save
 from cifar.data.sizes import LARGE_SIZE, SIZE
@@ -34,7 +35,7 @@ _NINETY_FIVE, _TYPICAL = 1.96, 0.7  # normal quantile, accuracy
 class DataImage:
     """An image of a data set: its part and class, its name for a user, and a digest of its pixels."""
 
-    part: Part
+    part: Share
     label: int
     name: str
     pixels: bytes
@@ -93,6 +94,8 @@ def kept_together(train: Dataset) -> str | None:
     if not np.any(sizes > 1):
         return None
     number = f"{sizes[sizes > 1].sum()} training pictures nearly equal others, in {np.sum(sizes > 1)} groups"
+    if train.validation is not None:
+        return number  # the split is their owner's
     return f"{number}: the split into pictures to train and to validate on keeps each group together"
 
 
@@ -116,9 +119,10 @@ def telling_apart(train: Dataset) -> str:
 
 def mirrored(train: Dataset) -> str | None:
     """A hint where mirror images are likely to be of no class; None where they are not."""
-    if train.name == "digits" or not all(len(name) == 1 or name.isdecimal() for name in train.classes):
+    alike = sum(len(name) == 1 or name.isdecimal() for name in train.classes)
+    if train.name == "digits" or alike < max(2, len(train.classes) / 2):
         return None
-    return "the classes look like letters or numbers, which mirror images are not: train with --no-flip"
+    return "most classes look like letters or numbers, which mirror images are not: train with --no-flip"
 
 
 def understood(folder: Folder) -> str:
@@ -133,7 +137,7 @@ def understood(folder: Folder) -> str:
 
 def find(data_name: str, train: Dataset, test: Dataset) -> Iterator[str]:
     """A line for each thing that makes results worse, or look better than they are."""
-    yield from _of_classes(train)
+    yield from _of_classes(train, test)
     yield from _duplicates(_same_pixels([*_data_images("train", train), *_data_images("test", test)]))
     yield from leaks(train, test)
     if data_name == "cifar10" or train.validation is not None:
@@ -160,10 +164,11 @@ def _sizes(files: Sequence[DecodedFile]) -> str:
 
 def _of_folder(folder: Folder, files: Sequence[DecodedFile]) -> Iterator[str]:
     yield from folder.why_left_out()
+    yield from _classes_within(folder)
     names = {file.path: str(file.path.relative_to(folder.directory)) for file in files}
     broken = [names[file.path] for file in files if file.error]
     small = [names[file.path] for file in files if file.size and min(file.size) < SIZE]
-    deep = [names[file.path] for file in files if is_deep(file.mode)]
+    deep = [names[file.path] for file in files if file.is_deep]
     if broken:
         why = next(str(file.error) for file in files if file.error)
         yield f"{len(broken)} files are no readable pictures and are left out: {_some(broken)} ({why})"
@@ -174,16 +179,32 @@ def _of_folder(folder: Folder, files: Sequence[DecodedFile]) -> Iterator[str]:
         yield f"{len(deep)} pictures have more than 8 bits, and {scaled}: {_some(deep)}"
 
 
-def _of_classes(train: Dataset) -> Iterator[str]:
+def _classes_within(folder: Folder) -> Iterator[str]:
+    """Where all class folders hold folders of the same names, these may be the classes: fold1/cat, fold2/cat."""
+    inner = defaultdict[str, set[str]](set)
+    for picture in folder.layout.of("train"):
+        name, parents = folder.layout.classes[picture.label], [parent.name for parent in picture.path.parents]
+        if name in parents:
+            inner[name].add(parents[parents.index(name) - 1] if parents[0] != name else "")
+    names = {frozenset(some) for some in inner.values()}
+    if len(inner) > 1 and len(names) == 1 and len(within := min(names)) > 1 and "" not in within:
+        yield (
+            f"each class, {_some(sorted(inner))}, holds the same folders, {_some(sorted(within))}: "
+            "if these are the classes, put the pictures of each together"
+        )
+
+
+def _of_classes(train: Dataset, test: Dataset) -> Iterator[str]:
     spellings = defaultdict[str, list[str]](list)
     for name in train.classes:
         spellings[name.casefold()].append(name)
     for names in spellings.values():
         if len(names) > 1:
             yield f"the classes {' and '.join(names)} differ in case alone"
-    validated = np.bincount(train.labels[datasets.split(train).val].numpy(), minlength=len(train.classes))
-    if missing := [name for name, count in zip(train.classes, validated, strict=True) if not count]:
-        yield f"no picture to validate on is of the classes {', '.join(missing)}"
+    for use, labels in (("validate", train.labels[datasets.split(train).val]), ("test", test.labels)):
+        counts = np.bincount(labels.numpy(), minlength=len(train.classes))
+        if missing := [name for name, count in zip(train.classes, counts, strict=True) if not count]:
+            yield f"no picture to {use} on is of the classes {', '.join(missing)}"
 
 
 def _unsplit(train: Dataset) -> Iterator[str]:
@@ -196,7 +217,7 @@ def _unsplit(train: Dataset) -> Iterator[str]:
 
 
 def _duplicates(groups: Sequence[Sequence[DataImage]]) -> Iterator[str]:
-    parts = [[image for image in group if image.part == part] for group in groups for part in ("train", "test")]
+    parts = [[image for image in group if image.part == part] for group in groups for part in ("train", "val", "test")]
     copies = [images[1:] for images in parts if len(images) > 1]
     if copies:
         yield (
@@ -205,8 +226,12 @@ def _duplicates(groups: Sequence[Sequence[DataImage]]) -> Iterator[str]:
         )
     contradictions = [some for some in groups if len({image.label for image in some}) > 1]
     if contradictions:
-        names = [" = ".join(image.name for image in some) for some in contradictions]
+        names = [" = ".join(_one_of_each_class(some)) for some in contradictions]
         yield f"{len(contradictions)} pictures stand in more than one class: {_some(names)}"
+
+
+def _one_of_each_class(images: Sequence[DataImage]) -> list[str]:
+    return [*{image.label: image.name for image in images}.values()]
 
 
 def _same_pixels(images: Iterable[DataImage]) -> list[list[DataImage]]:
@@ -218,8 +243,10 @@ def _same_pixels(images: Iterable[DataImage]) -> list[list[DataImage]]:
 
 
 def _data_images(part: Part, dataset: Dataset) -> Iterator[DataImage]:
-    for name, label, pixels in zip(_names(part, dataset), dataset.labels.tolist(), dataset.digests(), strict=True):
-        yield DataImage(part, label, name, pixels)
+    own = dataset.validation.tolist() if dataset.validation is not None else [False] * len(dataset.labels)
+    known = zip(_names(part, dataset), dataset.labels.tolist(), dataset.digests(), own, strict=True)
+    for name, label, pixels, is_validation in known:
+        yield DataImage("val" if is_validation else part, label, name, pixels)
 
 
 def _names(part: Part, dataset: Dataset) -> Sequence[str]:

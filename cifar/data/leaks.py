@@ -23,7 +23,7 @@ def leaks(train: Dataset, test: Dataset) -> Iterator[str]:
     pairs = _exact(train, test)
     if len(pairs):
         yield (
-            f"{len(pairs)} of the {len(test.labels)} test pictures are among the training pictures too, so the test "
+            f"{len(pairs)} of the {len(test.labels)} test pictures are among the {_others(train)} too, so the test "
             f"accuracy flatters: {_some(train, test, pairs)}"
         )
     if train.name == "digits":
@@ -34,9 +34,14 @@ def leaks(train: Dataset, test: Dataset) -> Iterator[str]:
         number, first = np.unique(near[:, 0], return_index=True)
         known = "; ciFAIR (Barz and Denzler, 2020) names 286 of CIFAR-10's" if test.name == "cifar10" else ""
         yield (
-            f"{len(number)} of the {len(test.labels)} test pictures nearly equal training pictures, so the test "
+            f"{len(number)} of the {len(test.labels)} test pictures nearly equal {_others(train)}, so the test "
             f"accuracy flatters{known}: {_some(train, test, near[first])}"
         )
+
+
+def _others(train: Dataset) -> str:
+    """On which the last networks train: own pictures to validate on are among them."""
+    return "training pictures" if train.validation is None else "pictures to train and validate on"
 
 
 def _exact(train: Dataset, test: Dataset) -> NDArray[np.int64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from cifar.console import show
-from cifar.data import datasets
+from cifar.data import datasets, folder_tree
 from cifar.data.images import decode_files, to_pixels
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
@@ -95,15 +94,13 @@ def _class_in(path: Path, classes: Sequence[str]) -> str | None:
 
 
 def find_images(names: list[Path]) -> Iterator[Path]:
-    """The files named, and those in the folders named, however deep; hidden ones are left out."""
+    """The files named, and the pictures in the folders named, however deep, as those to train on are found."""
     for name in names:
         if not name.is_dir():
             _refuse_what_the_shell_left(name)
             yield name
             continue
-        for folder, folders, files in os.walk(name):
-            folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-            yield from (Path(folder) / file for file in sorted(files) if not file.startswith("."))
+        yield from folder_tree.scan(name).every()
 
 
 def _refuse_what_the_shell_left(name: Path) -> None:
@@ -114,14 +111,27 @@ def _refuse_what_the_shell_left(name: Path) -> None:
         raise RequestError(f"no file is called {name}: without quotation marks the shell puts names in its place")
 
 
-def predict_arrays(model: SavedModel, pictures: Sequence[NDArray[Any]], top: int = 3) -> list[list[tuple[str, float]]]:
+def predict_arrays(
+    model: SavedModel, pictures: Sequence[NDArray[Any] | Image.Image], top: int = 3
+) -> list[list[tuple[str, float]]]:
     """Classes with their probabilities, the most probable first, for each picture.
 
-    A picture is height x width x 3 (RGB) or 4 (with transparency) uint8, or height x width of any number.
+    A picture is an opened image or an array: height x width x 3 (RGB) or 4 (with transparency) uint8, or height x width
+    of any number. ValueError and TypeError for other arrays.
     """
-    pixels = [to_pixels(Image.fromarray(picture), model.hparams.size) for picture in pictures]
+    pixels = [to_pixels(_image(picture), model.hparams.size) for picture in pictures]
     chunks = (np.stack(pixels[start : start + _BATCH]) for start in range(0, len(pixels), _BATCH))
     return [labels for chunk in chunks for labels in _label(model, chunk, top)]
+
+
+def _image(picture: NDArray[Any] | Image.Image) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return picture
+    if not picture.size:
+        raise ValueError("it has no pixels")
+    if picture.ndim == 2 and picture.dtype.kind in "iuf" and picture.dtype.itemsize != 1:
+        picture = picture.astype(np.float64)
+    return Image.fromarray(picture)
 
 
 def predict(model: SavedModel, paths: list[Path], top: int) -> Iterator[Prediction]:

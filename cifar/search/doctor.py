@@ -9,7 +9,8 @@ from joblib import cpu_count
 
 from cifar.data import datasets
 from cifar.data.datasets import PreparedImages
-from cifar.search import forecast
+from cifar.data.inspection import telling_apart
+from cifar.search import forecast, start
 from cifar.search.concurrency import forecast_line
 from cifar.search.forecast import Throughput
 from cifar.search.plan import Request, disk_bytes, plan
@@ -30,23 +31,25 @@ def doctor(request: Request) -> int:
     dataset = datasets.load(name, planned.size)
     splits = datasets.split(dataset)
     gpus = list_gpus()
-    biggest = forecast.largest(loaded.search_space, loaded.trial_command)
+    command = loaded.trial_command
+    space = dict(start.fitting_space(loaded.search_space, command, len(splits.train)))
+    biggest = forecast.largest(space, command)
     place = existing(Path(loaded.experiment_working_directory))
     print(f"machine   {cpu_count()} cores, {', '.join(gpu.name for gpu in gpus) or 'no GPU'}")
     if gpus:
         print(f"MPS       {_mps(gpus)}")
     print(f"data      {name}: {len(splits.train):,} images to train on, {len(splits.val):,} to validate on")
+    print(f"chance    {telling_apart(dataset)}")
     print(f"largest   model {biggest.model}, width {biggest.width}, batch_size {biggest.batch_size}")
     print(f"disk      {disk_bytes(loaded) / 2**20:.0f} MB needed, {shutil.disk_usage(place).free / 2**30:.0f} GB free")
     if planned.hosts:
         _print_hosts(planned.hosts, datasets.prepare(name, planned.size))
         return 0
-    if (number := forecast.processes_per_trial(loaded.trial_command)) > 1:
+    if (number := forecast.processes_per_trial(command)) > 1:
         print(f"trials of {number} processes each are not measured")
         return 0
     print("at once   seconds per trial   trials per hour   step of the largest   its memory", flush=True)
     measured = []
-    space, command = loaded.search_space, loaded.trial_command
     with mps.started(gpus) as shared:
         for variables in [{}, shared] if shared else [{}]:
             for throughput in forecast.throughputs(space, command, name, forecast.concurrencies(), variables):

@@ -9,9 +9,10 @@ from conftest import MakeFolder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar.data import datasets, folder_layout
+from cifar.data import datasets
 from cifar.data.folder import Folder
 from cifar.data.folder_layout import Layout, read
+from cifar.data.folder_table import read_table
 from cifar.data.inspection import describe
 from cifar.errors import RequestError
 
@@ -45,6 +46,7 @@ PLAIN = {"train/cat": 4, "train/dog": 3}
         ({"Training_Set/cat": 4, "Training_Set/dog": 3, "Test_Set/cat": 2}, {**PLAIN, "test/cat": 2}),
         ({"train/Cat": 4, "train/dog": 3, "test/cat": 2}, {"train/Cat": 4, "train/dog": 3, "test/Cat": 2}),
         ({"cat": 4, "dog": 3, "test/cat": 2, "test/dog": 1}, {**PLAIN, "test/cat": 2, "test/dog": 1}),
+        ({"cat/train": 4, "dog/Train": 3, "cat/test": 2, "dog/val": 1}, {**PLAIN, "test/cat": 2, "val/dog": 1}),
     ],
 )  # fmt: skip
 def test_a_folder_is_read_as_it_lies(make_folder: MakeFolder, made: dict[str, int], expected: dict[str, int]) -> None:
@@ -110,9 +112,12 @@ def test_no_picture_is_left_out_without_a_reason(make_folder: MakeFolder) -> Non
         ({"Dataset/cat": 3, "Dataset/dog": 3, "Examples": 2}, "cat, dog.*beside it Examples: did you mean .*/Dataset"),
         ({"data/train/cat": 3, "data/train/dog": 3, "more/x": 2, "demo": 2}, None),
         ({"dataset/cat": 4, "dataset/dog": 3, "train": 2, "val": 3}, "did you mean .*/dataset"),
+        ({"test/cat": 3, "test/dog": 3}, "has pictures in test, and none to train on: name it train"),
+        ({"train": 0, "val/cat": 3, "val/dog": 3}, "train holds no pictures$"),
+        ({"images": 4, "annotations/trimaps": 4}, "images holds 4 pictures without classes; put those"),
         ({"train": 4, "test": 3}, r"holds 7 pictures without classes \(in test, train\); put those of each class into"),
         ({"images": 4, "test": 3}, r"holds 7 pictures without classes \(in images, test\); put those"),
-        ({"val/cat": 3, "test/cat": 3}, "has the folders test and val, and none to train on: name it train"),
+        ({"val/cat": 3, "test/cat": 3}, "has pictures in test and val, and none to train on: name it train"),
         ({"train/cat": 3, "train/dog": 3, "Test/cat": 1, "test/cat": 1}, "2 folders of test images, Test and test"),
         ({"train/cat": 3, "train/dog": 3, "val/cow": 1, "val/ox": 1}, r"val has classes that .*: \['cow', 'ox'\]"),
     ],
@@ -124,6 +129,47 @@ def test_what_fits_nothing_is_said(make_folder: MakeFolder, made: dict[str, int]
         return
     with pytest.raises(RequestError, match=message):
         read(root)
+
+
+def test_parts_that_hold_no_pictures_are_said(make_folder: MakeFolder) -> None:
+    root = make_folder({"train/cat": 0, "train/dog": 0, "val/cat": 3, "val/dog": 3})
+    for number in range(9):
+        (root / f"train/cat/{number}.npy").touch()
+    with pytest.raises(RequestError, match=r"train holds no pictures, but 9 files .* \(0.npy, 1.npy, .* \.\.\.\)$"):
+        read(root)
+    packed = make_folder({"packed/test/cat": 3, "packed/test/dog": 3}) / "packed"
+    (packed / "train.zip").touch()
+    with pytest.raises(RequestError, match=r"pictures in test, and none to train on: unpack train.zip"):
+        read(packed)
+    assert counts(read(packed, to_test=True)) == {"train/cat": 3, "train/dog": 3}
+    alone = make_folder({"alone": 0}) / "alone"
+    (alone / "photos.tar").touch()
+    with pytest.raises(RequestError, match=r"holds no pictures, but 1 files .*: unpack photos.tar"):
+        read(alone)
+
+
+def test_pictures_beside_the_only_folder_are_named(make_folder: MakeFolder) -> None:
+    root = make_folder({".": 2, "dataset/cat": 4, "dataset/dog": 3})
+    for name in ("README.md", "photo.dng"):
+        (root / name).touch()
+    (root / "dataset/clip.mp4").touch()
+    layout = read(root)
+    assert counts(layout) == PLAIN
+    assert left_out(layout, root) == [
+        (".", 2, "in no class folder"),
+        ("photo.dng", 1, "no picture by its name"),
+        ("dataset/clip.mp4", 1, "no picture by its name"),
+    ]
+
+
+def test_classes_that_may_be_repetitions_are_said(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_folder({f"fold{fold}/{name}": 9 for fold in (1, 2) for name in ("cat", "dog")})
+    assert describe(str(root), None, force=False) == 1
+    said = "each class, fold1, fold2, holds the same folders, cat, dog: if these are the classes, put"
+    assert said in capsys.readouterr().out
+    other = make_folder({"b/tomato/healthy": 9, "b/tomato/sick": 9, "b/potato": 9}) / "b"
+    describe(str(other), None, force=False)
+    assert "the same folders" not in capsys.readouterr().out
 
 
 def test_unlabelled_test_pictures_beside_classes_are_left_out(make_folder: MakeFolder) -> None:
@@ -187,9 +233,34 @@ def test_a_table_names_pictures_of_parts(make_folder: MakeFolder) -> None:
     assert counts(read(root)) == {"train/a": 2, "train/b": 3, "test/a": 1}
 
 
+def test_a_table_may_name_the_parts_itself(make_folder: MakeFolder) -> None:
+    root = loose(make_folder, *(f"{number}.PNG" for number in range(5)))
+    rows = ["./0.PNG,a,train", "1.png,b,Training", r".\2.png,a,valid", "3,b,test", "4.PNG,a,test"]
+    (root / "Labels.CSV").write_text("\n".join(["image,class,split", *rows]))
+    layout = read(root)
+    assert counts(layout) == {"train/a": 1, "train/b": 1, "val/a": 1, "test/a": 1, "test/b": 1}
+    assert (layout.left_out, layout.understood) == ([], "2 classes, as Labels.CSV says")
+
+
+def test_another_table_is_named(make_folder: MakeFolder) -> None:
+    root = loose(make_folder, *(f"{number}.png" for number in range(5)))
+    (root / "train.csv").touch()
+    with pytest.raises(RequestError, match=r"if train.csv names each file and its label, call it labels.csv$"):
+        read(root)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_table_in_another_encoding_is_said(make_folder: MakeFolder, encoding: str) -> None:
+    root = loose(make_folder, "a.png", "b.png")
+    (root / "labels.csv").write_text("file,label\na.png,Bär\nb.png,dog", encoding=encoding)
+    with pytest.raises(RequestError, match=r"labels.csv is not in UTF-8: save it as a CSV file in UTF-8"):
+        read(root)
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
+        ("file,label,split\na.png,cat,train\nb.png,dog,rest", "line 3, must name a part, train, val or test"),
         ("", "must begin with a line that names its columns, file and label; it begins"),
         ("a.png,cat\nb.png,dog", r"must begin with a line that names its columns, .*'a.png', 'cat'"),
         ("file,label\na.png,cat\nb.png", r"labels.csv, line 3, has no file and label: \['b.png'\]"),
@@ -209,14 +280,14 @@ def test_no_bytes_break_the_reader_of_tables(tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("table") / "labels.csv"
     path.write_bytes(content)
     try:
-        rows = folder_layout._table(path)
+        rows = read_table(path)
     except RequestError:
         return
-    assert all(label for _, label in rows)
+    assert all(row.label for row in rows)
 
 
 def test_classes_at_the_beginning_of_names_need_one_command(make_folder: MakeFolder) -> None:
-    root = loose(make_folder, "cat.0.png", "cat.1.png", "cat_2.png", "dog-0.png", "dog 1.png", "dog2.png")
+    root = loose(make_folder, "cat.0.png", "cat,1.png", "cat_2.png", "dog-0.png", "dog 1.png", "dog2.png")
     with pytest.raises(RequestError, match=r"labels.csv.*the names begin with the classes \(cat, dog\)") as refused:
         read(root)
     command = str(refused.value).split("this writes it: ")[1]

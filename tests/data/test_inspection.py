@@ -87,7 +87,13 @@ def test_letters_that_no_font_has_become_a_number(make_folder: MakeFolder) -> No
 
 @pytest.mark.parametrize(
     ("classes", "expected"),
-    [(("0", "1", "10"), True), (("a", "b", "ß"), True), (("cat", "dog"), False), (("a", "big"), False)],
+    [
+        (("0", "1", "10"), True),
+        (("a", "b", "ß"), True),
+        (("a", "b", "del"), True),
+        (("cat", "dog"), False),
+        (("a", "big"), False),
+    ],
 )
 def test_letters_and_numbers_are_not_to_be_mirrored(tiny: Dataset, classes: tuple[str, ...], expected: bool) -> None:
     hint = mirrored(replace(tiny, classes=classes))
@@ -119,4 +125,25 @@ def test_own_pictures_to_validate_on_that_are_trained_on_are_told(
     root = make_folder({"train/cat": 9, "train/dog": 9, "val/cat": 3, "val/dog": 3})
     shutil.copy(root / "train/cat/000.png", root / "val/cat/same.png")
     assert describe(str(root), None, force=False) == 1
-    assert "1 of the 7 pictures to validate on nearly equal pictures to train on" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1 of the 7 pictures to validate on nearly equal pictures to train on" in out
+    assert "exact copies" not in out and "keeps each group together" not in out
+
+
+def test_copies_are_told_by_the_part_in_which_they_lie(
+    make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_folder({f"{part}/{name}": 9 for part in ("train", "val", "test") for name in ("cat", "dog")})
+    shutil.copy(root / "val/cat/000.png", root / "val/cat/again.png")
+    shutil.copy(root / "val/cat/001.png", root / "test/cat/001.png")
+    assert describe(str(root), None, force=False) == 1
+    out = capsys.readouterr().out
+    assert "1 pictures are exact copies of others in the same part: val/cat/again.png\n" in out
+    told = "1 of the 18 test pictures are among the pictures to train and validate on too, so"
+    assert f"{told} the test accuracy flatters: test/cat/001.png = val/cat/001.png" in out
+
+
+def test_a_class_without_test_pictures_is_told(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_folder({"train/cat": 9, "train/dog": 9, "test/cat": 3})
+    assert describe(str(root), None, force=False) == 1
+    assert "no picture to test on is of the classes dog\n" in capsys.readouterr().out

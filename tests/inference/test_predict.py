@@ -93,7 +93,7 @@ def test_an_unreadable_file_is_named_and_the_rest_predicted(
     out, err = capsys.readouterr()
     records = json.loads(out)
     assert [Path(record["image"]).name for record in records] == ["broken.jpg", "one.png", "missing.png"]
-    assert "cannot identify image file" in records[0]["error"]
+    assert "no known format of pictures" in records[0]["error"]
     assert [entry["class"] for entry in records[1]["predictions"]] == ["dark", "grey"]
     assert records[2]["error"] == "No such file or directory"
     assert "broken.jpg is no readable picture" in err and "missing.png is no readable picture" in err
@@ -140,7 +140,31 @@ def test_arrays_are_labelled_as_their_files_are(model: SavedModel, tmp_path: Pat
     deep = np.linspace(0, 4095, 1000).reshape(20, 50).astype(np.uint16)
     as_integers, as_floats = predict_arrays(model, [deep, deep.astype(np.float32)])
     assert as_integers == as_floats
+    assert predict_arrays(model, [(deep * 7).astype(np.int64)]) == [as_integers]
     assert predict_arrays(model, []) == []
+
+
+def test_an_opened_image_is_labelled_as_its_file_is(model: SavedModel, tmp_path: Path) -> None:
+    """Its palette, colours and orientation count."""
+    exif = Image.Exif()
+    exif[0x0112] = 3  # taken upside down
+    light = Image.new("RGB", (40, 40), "white")
+    light.paste("black", (0, 0, 40, 13))
+    light.convert("P").save(tmp_path / "palette.png")
+    light.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    light.save(tmp_path / "turned.png", exif=exif)
+    paths = sorted(tmp_path.glob("*.*g"))
+    opened = predict_arrays(model, [Image.open(path) for path in paths])
+    assert opened == [prediction.classes for prediction in predict(model, paths, top=3)]
+    with pytest.raises(ValueError, match="it has no pixels"):
+        predict_arrays(model, [np.zeros((0, 40, 3), np.uint8)])
+
+
+def test_a_folder_to_predict_is_read_as_one_to_train_on(model: SavedModel, tmp_path: Path) -> None:
+    picture(tmp_path / "one.png", 0)
+    for name in ("Thumbs.db", "readme.txt", "clip.mp4", ".hidden.png"):
+        (tmp_path / name).touch()
+    assert [*find_images([tmp_path])] == [tmp_path / "one.png"]
 
 
 @pytest.mark.parametrize(
@@ -166,16 +190,16 @@ def test_pictures_in_folders_named_after_classes_are_checked(
     predictions = print_predictions(model, [tmp_path / "test"], top=1, as_json=False)
     *lines, summary = capsys.readouterr().out.splitlines()
     assert summary.startswith("2 of 3 are what their folder says: 66.7% ± ")
-    assert [line.endswith("(is grey)") for line in lines] == [False, False, True, False]
+    assert [line.endswith("(is grey)") for line in lines] == [False, True, False, False]
     assert [(some.truth, some.is_right, some.is_wrong) for some in predictions] == [
-        (None, False, False),
         ("dark", True, False),
         ("grey", False, True),
         ("light", True, False),
+        (None, False, False),
     ]
-    assert predictions[2].record()["class"] == "grey"
-    assert "class" not in predictions[0].record()
-    assert how_many_right(predictions[:1]) == ""
+    assert predictions[1].record()["class"] == "grey"
+    assert "class" not in predictions[3].record()
+    assert how_many_right(predictions[3:]) == ""
 
 
 def test_the_grid_begins_with_mistakes_and_survives_any_name(model: SavedModel, tmp_path: Path) -> None:
