@@ -39,9 +39,9 @@ _PROBED_BATCH = 64
 _BATCH_MEMORY = 64 * 1024 * 32**2  # width x images x pixels of a batch: as much as the recipe of fast takes
 # A search of a few minutes seldom finds better than good defaults, and its luck says otherwise (results/leader.md).
 _SURE = 0.7
-# What is best for a short training need not be for a long one. In three fits on folders of 2,000 pictures the logarithm
-# of the error was off by 0.06 to 0.2 after five times the images.
-_DOUBT = 0.06  # by which it may be off when it shows e times the images
+# By what share the error may turn out another when a training shows e times the images, or e times the width: twice as
+# much as the rule is off by for the trainings to which it is fitted, of up to 48 times the images (results/growth.md).
+_DOUBT = 0.03
 
 ImageSeconds = Callable[[float, float], float]  # of an image to train on, alone on a core; by width and batch size
 
@@ -101,12 +101,11 @@ class Plans:
         )  # fmt: skip
         best = [self._best_grown(self._start(trial), seconds - self._confirmation(trial)) for trial in trials]
         falls = [some.error for some in best]
+        doubt = [self._doubt(self._start(trial), grown) for trial, grown in zip(trials, best, strict=True)]
         errors = (1 - known.accuracies) * falls
-        first = int(errors.argmin())
+        first = int((errors * (1 + np.array(doubt))).argmin())  # of two that promise as much the one that is surer
         if self._of_defaults is not None:
             defaults = trials.index(self._of_defaults)
-            longer = [max(1.0, some.shown / self._shown(trial)) for some, trial in zip(best, trials, strict=True)]
-            doubt = [_DOUBT * math.log(times) for times in longer]
             if first == defaults or known.chance_below(first, defaults, falls, doubt) < _SURE:
                 return None
         return of_trial(trials[first])
@@ -150,6 +149,9 @@ class Plans:
         alone = self._speed(width, start.batch_size)
         judged = start.test_looks * len(self._splits.val) / self._images
         return max(start.image_seconds * alone / self._speed(start.width, start.batch_size), alone * (1 + judged))
+
+    def _doubt(self, start: _Start, grown: _Grown) -> float:
+        return _DOUBT * math.log(max(1.0, grown.shown / start.shown) * grown.width / start.width)
 
     def _error(self, width: int, shown: float) -> float:
         return self._growth.error(width, shown, self._images)
