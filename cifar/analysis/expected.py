@@ -44,9 +44,13 @@ class Expected:
 
 
 def expected(
-    space: Space, params: Sequence[Mapping[str, Any]], accuracies: Sequence[float], val_images: int
+    space: Space,
+    params: Sequence[Mapping[str, Any]],
+    accuracies: Sequence[float],
+    val_images: int,
+    at: Sequence[Mapping[str, Any]] | None = None,
 ) -> Expected:
-    """A Gaussian process through the trials, at each of them.
+    """A Gaussian process through the trials, at each of them, or at other places of the space.
 
     The luck is that of a seed and of so many validation images; where there are thousands, little is taken away.
     """
@@ -57,9 +61,10 @@ def expected(
     middle = float(found.mean())
     luck = middle * (1 - middle) / val_images + _SEED_DEVIATION**2
     spread = max(float(found.var()) - luck, _LEAST_SPREAD**2)
-    places, kernel = _places(space, params), ConstantKernel(spread) * Matern(_REACH, nu=2.5)
-    process = GaussianProcessRegressor(kernel, alpha=luck, optimizer=None).fit(places, found - middle)
-    above, covariance = process.predict(places, return_cov=True)
+    places, kernel = _places(space, [*params, *(at or ())]), ConstantKernel(spread) * Matern(_REACH, nu=2.5)
+    tried, asked = places[: len(params)], places[len(params) if at else 0 :]
+    process = GaussianProcessRegressor(kernel, alpha=luck, optimizer=None).fit(tried, found - middle)
+    above, covariance = process.predict(asked, return_cov=True)
     return Expected(middle + above, covariance)
 
 

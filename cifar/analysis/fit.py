@@ -153,11 +153,11 @@ def _finish(experiment: Path, dataset: Dataset) -> int:
 
 
 def _confirmed(experiment: Path, plans: Callable[[], Plans], trainer: Trainer, seeds: Sequence[int]) -> list[Confirmed]:
-    """What promises most and the defaults, or nothing where the defaults do; as an earlier run has decided."""
+    """What promises most and the defaults, or nothing where these do; as an earlier run has decided."""
     clock = Clock.read(experiment)
     if clock.rivals is None:
         rival = plans().rival(clock.left)
-        clock = replace(clock, rivals=[rival, plans().defaults()] if rival else [])
+        clock = replace(clock, rivals=[rival, plans().defaults(clock.left)] if rival else [])
         clock.write(experiment)
     if not clock.rivals:
         return []
@@ -171,7 +171,7 @@ def _last(experiment: Path, plans: Callable[[], Plans], confirmed: Sequence[Conf
     """What trains to the end, as an earlier run has decided or by the time that is left."""
     clock = Clock.read(experiment)
     if clock.last is None:
-        winner = confirmed[0].winner.configuration if confirmed else plans().defaults()
+        winner = confirmed[0].winner.configuration if confirmed else plans().defaults(clock.left)
         clock = replace(clock, last=plans().last(winner, clock.left))
         clock.write(experiment)
     assert clock.last is not None

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from cifar.analysis.configurations import DEFAULTS, Configuration, of_defaults, of_trial
-from cifar.analysis.expected import expected
+from cifar.analysis.expected import Expected, expected
 from cifar.analysis.growth import growth_of
 from cifar.analysis.retrain import Failed, Trainer
 from cifar.data import datasets
@@ -53,17 +53,40 @@ class _Start:
     width: int
     batch_size: int
     shown: float  # images, in all epochs
+    trial_images: float  # the same, with the looks at validation images
     image_seconds: float
     test_looks: float  # of a test image, in images to train on
 
 
 @dataclass(frozen=True)
-class _Grown:
-    """A longer training at some width."""
+class _Candidate:
+    """A longer training of a trial's configuration at some width."""
 
+    trial: Trial
     width: int
-    shown: float
-    error: float  # as many times as high as in the trial
+    place: Mapping[str, Any]  # in the search space, at its end where that is not so wide
+    falls: float  # its error, beside the one of a trial at that place
+    doubt: float  # by what share of it the rule may be off
+
+
+@dataclass(frozen=True)
+class _Promises:
+    """Candidates, and what the search knows of their places."""
+
+    candidates: Sequence[_Candidate]
+    known: Expected
+
+    def best(self, trial: Trial | None = None) -> int:
+        """The number of the one that promises most, less what is unsure, of all or of one trial's."""
+        falls, doubts = np.array([(some.falls, some.doubt) for some in self.candidates]).T
+        errors = (1 - self.known.accuracies) * falls
+        unsure = np.hypot(errors * doubts, falls * np.sqrt(self.known.covariance.diagonal()))
+        numbers = [number for number, some in enumerate(self.candidates) if trial is None or some.trial is trial]
+        return min(numbers, key=lambda number: float((errors + unsure)[number]))
+
+    def chance_below(self, one: int, other: int) -> float:
+        falls, doubts = ([getattr(some, name) for some in self.candidates] for name in ("falls", "doubt"))
+        return self.known.chance_below(one, other, falls, doubts)
 
 
 class Plans:
@@ -90,59 +113,79 @@ class Plans:
         self._of_defaults = next((trial for trial in self._whole if trial.params == known), None)
 
     def rival(self, seconds: float) -> Configuration | None:
-        """Of the trials the one that promises most in so many seconds, confirmation included.
+        """What of the trials promises most in so many seconds, confirmation included, at the width that pays.
 
-        None where it is the defaults' or not likely to be better than theirs.
+        None where it is the defaults or not likely to be better than they are.
         """
+        promises = self._promises(seconds)
+        first = promises.best()
+        if self._of_defaults is not None:
+            defaults = promises.best(self._of_defaults)
+            if first == defaults or promises.chance_below(first, defaults) < _SURE:
+                return None
+        return _as_wide(of_trial(promises.candidates[first].trial), promises.candidates[first].width)
+
+    def defaults(self, seconds: float) -> Configuration:
+        """As the search has tried them, if it has, at the width that pays in so many seconds."""
+        if self._of_defaults is None:
+            found = of_defaults(self._experiment, self._data_name, self._images)
+            possible = self._possible(self._start_of_defaults(), seconds, confirms=True)
+            width, _ = min(possible, key=lambda some: self._error(*some))
+        else:
+            found, promises = of_trial(self._of_defaults), self._promises(seconds)
+            width = promises.candidates[promises.best(self._of_defaults)].width
+        name = _name("the defaults", width, self._recipe.width)
+        return replace(_as_wide(found, width), id=DEFAULTS, name=name)
+
+    def _promises(self, seconds: float) -> _Promises:
         trials = self._whole
+        candidates = [some for trial in trials for some in self._candidates(trial, seconds)]
         known = expected(
             self._space, [trial.params for trial in trials], [trial.accuracy or 0.0 for trial in trials],
-            len(self._splits.val),
+            len(self._splits.val), [some.place for some in candidates],
         )  # fmt: skip
-        best = [self._best_grown(self._start(trial), seconds - self._confirmation(trial)) for trial in trials]
-        falls = [some.error for some in best]
-        doubt = [self._doubt(self._start(trial), grown) for trial, grown in zip(trials, best, strict=True)]
-        errors = (1 - known.accuracies) * falls
-        first = int((errors * (1 + np.array(doubt))).argmin())  # of two that promise as much the one that is surer
-        if self._of_defaults is not None:
-            defaults = trials.index(self._of_defaults)
-            if first == defaults or known.chance_below(first, defaults, falls, doubt) < _SURE:
-                return None
-        return of_trial(trials[first])
+        return _Promises(candidates, known)
 
-    def defaults(self) -> Configuration:
-        """As the search has tried them: its space may not reach their width."""
-        if self._of_defaults is None:
-            return of_defaults(self._experiment, self._data_name, self._images)
-        found = of_trial(self._of_defaults)
-        return replace(found, id=DEFAULTS, name=_name("the defaults", found.hparams.width, self._recipe.width))
+    def _candidates(self, trial: Trial, seconds: float) -> Iterator[_Candidate]:
+        """Of widths in the space the search knows more than the rule, which has to do beyond."""
+        start = self._start(trial)
+        widest = max(start.width, self._space["width"]["_value"][1]) if self._may_widen else start.width
+        for width, shown in self._possible(start, seconds, confirms=trial is not self._of_defaults):
+            near = min(width, widest)
+            place = {**trial.params, "width": near} if near != start.width else trial.params
+            falls = self._error(width, shown) / self._error(near, start.shown)
+            doubt = _DOUBT * math.log(max(1.0, shown / start.shown) * width / near)
+            yield _Candidate(trial, width, place, falls, doubt)
 
     def last(self, winner: Configuration, seconds: float) -> Configuration:
-        """What trains to the end in so many seconds: the winner or the defaults, longer and wider.
+        """What trains to the end in so many seconds: the winner or the defaults, longer, as wide as they are.
 
         It sees no fewer images than its trial did, if need be beyond the time.
         """
-        images = self._images + len(self._splits.val)
+        images, width = self._images + len(self._splits.val), winner.hparams.width
         if winner.id == DEFAULTS:
-            grown = self._best_grown(self._start_of_defaults(), seconds)
-            budget = {**_budget(grown.shown, images), "width": grown.width}
-            found = of_defaults(self._experiment, self._data_name, images, **budget)
-            return replace(found, name=_name("the defaults", grown.width, self._recipe.width))
+            shown = self._shown_in(self._start_of_defaults(), width, seconds)
+            budget = {**_budget(max(self._start_of_defaults().shown, shown), images), "width": width}
+            return replace(of_defaults(self._experiment, self._data_name, images, **budget), name=winner.name)
         trial = next(trial for trial in self._whole if trial.id == winner.id)
-        return self._longer(trial, self._best_grown(self._start(trial), seconds), images)
+        return self._longer(
+            winner, trial, max(self._shown(trial), self._shown_in(self._start(trial), width, seconds)), images
+        )
 
-    def _best_grown(self, start: _Start, seconds: float) -> _Grown:
-        return min(self._possible(start, seconds), key=lambda some: some.error)
-
-    def _possible(self, start: _Start, seconds: float) -> Iterator[_Grown]:
+    def _possible(self, start: _Start, seconds: float, confirms: bool) -> Iterator[tuple[int, float]]:
+        """Widths, and how many images they can be shown; wider ones as many as in the trial, at least."""
         for width in self._widths(start):
-            each = self._seconds_of_image(start, width)
-            left = seconds - self._tests * SEEDS * start.test_looks * each / self._at_once
-            possible = left / makespan([each], self._at_once)
-            if width > start.width and possible < start.shown:
+            left = seconds - (self._confirmation(start, width) if confirms else 0.0)
+            shown = self._shown_in(start, width, left)
+            if width > start.width and shown < start.shown:
                 return  # there is no time for it, nor for a wider one
-            shown = max(start.shown, min(possible, self._growth.enough(self._images)))
-            yield _Grown(width, shown, self._error(width, shown) / self._error(start.width, start.shown))
+            yield width, max(start.shown, shown)
+
+    def _shown_in(self, start: _Start, width: int, seconds: float) -> float:
+        """Images in so many seconds, the looks at the test images included, and no more than are enough."""
+        each = self._seconds_of_image(start, width)
+        left = seconds - self._tests * SEEDS * start.test_looks * each / self._at_once
+        return min(left / makespan([each], self._at_once), self._growth.enough(self._images))
 
     def _seconds_of_image(self, start: _Start, width: int) -> float:
         """The slower one of two: as in its trial, beside others, and as measured with the steps of this width."""
@@ -150,25 +193,28 @@ class Plans:
         judged = start.test_looks * len(self._splits.val) / self._images
         return max(start.image_seconds * alone / self._speed(start.width, start.batch_size), alone * (1 + judged))
 
-    def _doubt(self, start: _Start, grown: _Grown) -> float:
-        return _DOUBT * math.log(max(1.0, grown.shown / start.shown) * grown.width / start.width)
-
     def _error(self, width: int, shown: float) -> float:
         return self._growth.error(width, shown, self._images)
 
-    def _widths(self, start: _Start) -> Iterator[int]:
+    @property
+    def _may_widen(self) -> bool:
         """A range of widths of one's own may be meant as a limit."""
+        return (self._space.get("width") or {}).get("_value") in SHIPPED_WIDTHS
+
+    def _widths(self, start: _Start) -> Iterator[int]:
         yield start.width
-        is_free = (self._space.get("width") or {}).get("_value") in SHIPPED_WIDTHS
         most = min(_WIDEST, _BATCH_MEMORY / (start.batch_size * self._recipe.size**2))
         wider = {_WIDTH_STEP * round(some * start.width / _WIDTH_STEP) for some in _WIDER}
-        yield from (width for width in sorted(wider) if is_free and start.width < width <= most)
+        yield from (width for width in sorted(wider) if self._may_widen and start.width < width <= most)
 
     def _start(self, trial: Trial) -> _Start:
         tried = of_trial(trial).hparams
         if trial is self._of_defaults:
             return self._start_of_defaults()
-        return _Start(tried.width, tried.batch_size, self._shown(trial), self._image_seconds(trial), looks(tried))
+        images = self._trial_images(tried)
+        return _Start(
+            tried.width, tried.batch_size, self._shown(trial), images, self._image_seconds(trial), looks(tried)
+        )  # fmt: skip
 
     def _start_of_defaults(self) -> _Start:
         """In a longer training they have larger batches than in their trial, if there was one."""
@@ -177,34 +223,42 @@ class Plans:
         width = tried.width if self._of_defaults else self._recipe.width
         slower = self._speed(width, self._recipe.batch_size) / self._speed(tried.width, tried.batch_size)
         seconds = self._image_seconds(near) * slower
-        return _Start(width, self._recipe.batch_size, self._shown(near), seconds, looks(tried))
+        images = self._trial_images(tried)
+        return _Start(width, self._recipe.batch_size, self._shown(near), images, seconds, looks(tried))
+
+    def _trial_images(self, hparams: Hparams) -> float:
+        return hparams.epochs * (hparams.epoch_images(self._images) + looks(hparams) * len(self._splits.val))
 
     def _image_seconds(self, trial: Trial) -> float:
         result = trial.result or {}
         return image_seconds(float(result["seconds"]), int(result["epochs"]), of_trial(trial).hparams, self._splits)
 
-    def _confirmation(self, trial: Trial) -> float:
-        """Seconds of training it and the defaults again."""
-        if trial is self._of_defaults:
-            return 0.0
-        rivals = [trial, self._of_defaults or trial]
-        return makespan([float((some.result or {})["seconds"]) for some in rivals], self._at_once)
+    def _confirmation(self, start: _Start, width: int) -> float:
+        """Seconds of training it and the defaults as long as a trial; as wide, these take about as long."""
+        return makespan([start.trial_images * self._seconds_of_image(start, width)] * 2, self._at_once)
 
     def _shown(self, trial: Trial) -> float:
         hparams = of_trial(trial).hparams
         return float(hparams.epochs * hparams.epoch_images(self._images))
 
-    def _longer(self, trial: Trial, grown: _Grown, images: int) -> Configuration:
+    def _longer(self, winner: Configuration, trial: Trial, shown: float, images: int) -> Configuration:
         """With smaller steps the longer it trains."""
-        budget, found = _budget(grown.shown, images), of_trial(trial)
-        lr = found.hparams.lr * min(1.0, (grown.shown / self._shown(trial)) ** -_RATE_POWER)
-        hparams = replace(found.hparams, **budget, lr=lr, width=grown.width)
+        budget, lr = _budget(shown, images), winner.hparams.lr * min(1.0, (shown / self._shown(trial)) ** -_RATE_POWER)
+        hparams = replace(winner.hparams, **budget, lr=lr)
         if "color_jitter" not in self._space:  # it follows from how often each image is shown
             usual = of_defaults(self._experiment, self._data_name, images, **budget)
             hparams = replace(hparams, color_jitter=usual.hparams.color_jitter)
-        changed: dict[str, Any] = {"lr": lr, "width": grown.width}
-        params = {name: changed.get(name, value) for name, value in found.params.items()}
-        return replace(found, name=_name(found.name, grown.width, found.hparams.width), hparams=hparams, params=params)
+        params = {name: lr if name == "lr" else value for name, value in winner.params.items()}
+        return replace(winner, hparams=hparams, params=params)
+
+
+def _as_wide(found: Configuration, width: int) -> Configuration:
+    """What the search found of another width is not this one's."""
+    if width == found.hparams.width:
+        return found
+    hparams = replace(found.hparams, width=width)
+    params = {name: width if name == "width" else value for name, value in found.params.items()}
+    return replace(found, name=f"{found.name} at width {width}", hparams=hparams, params=params, found=None)
 
 
 def _name(name: str, width: int, usual: int) -> str:

@@ -34,7 +34,7 @@ def grown(width: float, _: float) -> float:
 def in_time(experiment: Path, seconds: float, tests: int = 0, speed: ImageSeconds = grown) -> Configuration:
     """The last training, where what promises most is confirmed at once."""
     plans = Plans(experiment, DIGITS, tests, speed)
-    return plans.last(plans.rival(seconds) or plans.defaults(), seconds)
+    return plans.last(plans.rival(seconds) or plans.defaults(seconds), seconds)
 
 
 def shown(some: Configuration) -> int:
@@ -90,26 +90,53 @@ def test_where_steps_take_longer_than_in_the_trial_there_are_fewer_of_them(tmp_p
 
 
 def test_with_time_to_spare_the_network_becomes_wider_unless_the_range_of_widths_is_ones_own(tmp_path: Path) -> None:
-    trials = [(0.5, 0.001, 6, 5.0), (0.8, 0.02, 12, 10.0)]
+    trials = [(0.5, 0.001, 6, 5.0), (0.8, 0.02, 32, 10.0)]
     shipped, own = made(tmp_path / "shipped", *trials), made(tmp_path / "own", *trials, searchSpace=OWN_SPACE)
     wider, as_wide = (in_time(some, 1e6) for some in (shipped, own))
-    assert (wider.id, wider.name) == ("trial1", "trial 1 at width 96")
-    assert wider.hparams.width == wider.params["width"] == 96
-    assert (as_wide.name, as_wide.hparams.width) == ("trial 1", 12)
+    assert (wider.id, wider.name) == ("trial1", "trial 1 at width 128")
+    assert wider.hparams.width == wider.params["width"] == 128
+    assert (as_wide.name, as_wide.hparams.width) == ("trial 1", 32)
     assert wider.hparams.lr < 0.02  # smaller steps for a longer training
+
+
+def test_both_are_confirmed_as_wide_as_they_would_train_to_the_end(tmp_path: Path) -> None:
+    """A narrow network that is to become wide is behind others in a short training."""
+    plans = Plans(made(tmp_path / "made", (0.5, 0.001, 6, 5.0), (0.9, 0.02, 32, 10.0)), DIGITS, 0, grown)
+    for seconds, widths in ((1e6, (128, 48)), (0.0, (32, 6))):
+        rival, beside = plans.rival(seconds), plans.defaults(seconds)
+        assert rival is not None
+        assert (rival.hparams.width, beside.hparams.width) == widths
+        assert (rival.params["width"], beside.params["width"]) == widths
+        assert (rival.hparams.epochs, beside.hparams.epochs) == (2, 2)
+        assert [plans.last(some, seconds).hparams.width for some in (rival, beside)] == [*widths]
+        found = None if seconds else 0.9  # which is of the trial's width
+        assert (rival.name, rival.found) == (f"trial 1{' at width 128' if seconds else ''}", found)
+
+
+def test_a_width_in_the_space_is_judged_by_the_trials_that_have_it(tmp_path: Path) -> None:
+    """The rule promises the narrow one more; wide ones with its steps have shown less."""
+    wide = [(0.55, lr, width, 5.0) for lr in (0.018, 0.02, 0.022) for width in (24, 28, 32)]
+    narrow, tuner = [(0.7, 0.02, width, 5.0) for width in (8, 10)], {"name": "Random"}
+    widths = []
+    for trials in (narrow + wide, narrow):
+        experiment = made(tmp_path / str(len(trials)), *trials, tuner=tuner)
+        rival = Plans(experiment, DIGITS, 0, lambda *_: 1e-9).rival(1e6)
+        assert rival is not None
+        widths.append(rival.hparams.width)
+    assert widths[0] <= 20 < widths[1]
 
 
 def test_the_seconds_of_confirming_are_not_there_for_the_last_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 45 s the slow one, which is a little better, has 15 s to spend on that."""
+    """Of 60 s the slow one, which is a little better, has 15 s to spend on that."""
     trials = [(0.5, 0.001, 6, 5.0), (0.79, 0.02, 8, 5.0), (0.8, 0.08, 8, 10.0)]
     plans = Plans(made(tmp_path / "made", *trials, searchSpace=OWN_SPACE), DIGITS, 0, lambda *_: 1e-9)
-    quick, slow = plans.rival(45.0), plans.rival(70.0)
+    quick, slow = plans.rival(60.0), plans.rival(90.0)
     assert quick is not None and quick.id == "trial1"
     assert slow is not None and slow.id == "trial2"
     monkeypatch.setattr(Plans, "_confirmation", lambda *_: 0.0)
-    assert plans.rival(45.0) == slow
+    assert plans.rival(60.0) == slow
 
 
 @pytest.mark.parametrize("tta", [False, True])
@@ -140,11 +167,11 @@ def test_the_defaults_are_confirmed_as_the_search_has_tried_them(tmp_path: Path)
     """The space may not reach the recipe's width."""
     trials = [(0.5, 0.001, 4, 5.0), (0.9, 0.02, 4, 5.0)]
     tuner = {**TUNER, "classArgs": {"defaults": {"lr": 0.001, "width": 4.0}}}
-    tried = Plans(made(tmp_path / "made", *trials, tuner=tuner), DIGITS, 0, grown).defaults()
+    tried = Plans(made(tmp_path / "made", *trials, tuner=tuner), DIGITS, 0, grown).defaults(0.0)
     assert (tried.id, tried.name, tried.hparams.width) == (DEFAULTS, "the defaults at width 4", 4)
     other = Plans(made(tmp_path / "other", *trials, tuner={"name": "Random"}), DIGITS, 0, grown)
-    assert (other.defaults().id, other.defaults().hparams.width) == (DEFAULTS, 6)
-    assert other.last(other.defaults(), 0.0).hparams.width == 6
+    assert (other.defaults(0.0).id, other.defaults(0.0).hparams.width) == (DEFAULTS, 6)
+    assert other.last(other.defaults(0.0), 0.0).hparams.width == 6
     rival = other.rival(0.0)
     assert rival is not None and rival.id == "trial1"
 
@@ -219,7 +246,7 @@ def test_without_time_the_last_networks_see_as_many_images_as_the_trials_did(tmp
     plans = Plans(experiment, DIGITS, 0, grown)
     rival = plans.rival(seconds)
     assert rival is not None
-    best, beside = (plans.last(some, seconds) for some in (rival, plans.defaults()))
+    best, beside = (plans.last(some, seconds) for some in (rival, plans.defaults(seconds)))
     assert (best.hparams.width, beside.hparams.width) == (8, 6)
     for some in (best, beside):
         assert shown(some) == pytest.approx(2 * IMAGES, abs=4)
