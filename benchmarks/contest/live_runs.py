@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.contest.replay import Policy
-from cifar.analysis import answer, fit, last_training
+from cifar.analysis import answer, fit, training_time
 from cifar.analysis.configurations import Configuration
 from cifar.analysis.final_test import read_test_images
 from cifar.analysis.retrain import Failed, Trainer
@@ -114,7 +114,7 @@ class Room:
             for connection in connections:
                 connection.send(probe)
             seconds = [connection.recv()[1] for connection in connections]
-        of_image = last_training.image_seconds(fmean(seconds), 1, probe, datasets.split(self.dataset))
+        of_image = training_time.image_seconds(fmean(seconds), 1, probe, datasets.split(self.dataset))
         return self._last_networks({**fixed, "width": width}, of_image, 0)
 
     def _used(self) -> float:
@@ -151,16 +151,16 @@ class Room:
                     policy.hear(number, accuracy)
                     free.append(ready)
                     if last:
-                        of_image = last_training.image_seconds(taken, epoch, trained, datasets.split(self.dataset))
+                        of_image = training_time.image_seconds(taken, epoch, trained, datasets.split(self.dataset))
                         yield Tried(params, accuracy, of_image)
 
     def _last_networks(self, params: dict[str, Any], image_seconds: float, trials: int) -> Outcome:
         test = datasets.load_test(self._data_name)
-        tested = last_training.looks(self._base) * len(test.labels)  # as `cifar fit` reckons with
+        tested = training_time.looks(self._base) * len(test.labels)  # as `cifar fit` reckons with
         left = self._seconds * (1 - fit.SPARE) - self._used() - tested * image_seconds
         images = len(self.dataset.labels)  # those to validate on are no longer held out
         shown = min(left / image_seconds, MOST_EPOCHS * images)
-        epochs, per_epoch = last_training.budget_of(shown, images)
+        epochs, per_epoch = training_time.budget_of(shown, images)
         longer = {**params, "epochs": epochs, "images_per_epoch": per_epoch}
         known = defaults.for_budget({name: longer[name] for name in ("model", "epochs", "images_per_epoch")}, images)
         longer["color_jitter"] = known.color_jitter  # as the recipe has it for so long a training

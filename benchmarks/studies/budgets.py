@@ -21,7 +21,7 @@ from tqdm import tqdm
 from benchmarks.shared import machine
 from benchmarks.shared.report import RESULTS, Report
 from benchmarks.studies.recipes import accuracy_of, load_images
-from cifar.analysis.last_training import budget_of
+from cifar.analysis.training_time import budget_of
 from cifar.data import datasets
 from cifar.training import defaults
 from cifar.training.hparams import Hparams

@@ -79,6 +79,13 @@ def of_defaults(experiment: Path, data_name: str, images: int, **budget: int) ->
     return Configuration(DEFAULTS, "the defaults", hparams, params)
 
 
+def recipe_of(experiment: Path, images: int) -> Hparams:
+    """What would be trained without a search, and without the budget of its trials."""
+    given, _ = command_hparams(str(store.read_config(experiment).get("trialCommand", "")))
+    fixed = {name: value for name, value in given.items() if name not in ("epochs", "images_per_epoch")}
+    return defaults.for_data(fixed, images)
+
+
 def size_of(experiment: Path) -> int:
     """The pixels a side of an experiment's images."""
     return command_size(str(store.read_config(experiment).get("trialCommand", "")))

@@ -18,8 +18,9 @@ from typing import Any
 from cifar.analysis import best
 from cifar.analysis.configurations import Configuration, new_seeds, size_of
 from cifar.analysis.confirm import MOST_ACCURATE, Confirmed
-from cifar.analysis.last_training import SEEDS, Plans, measured_speed
+from cifar.analysis.last_training import SEEDS, Plans
 from cifar.analysis.retrain import Failed, Trainer
+from cifar.analysis.training_time import measured_speed
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError

@@ -7,43 +7,36 @@ with the measurement that it comes from.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from cifar.analysis.configurations import DEFAULTS, Configuration, of_defaults, of_trial
+from cifar.analysis.configurations import DEFAULTS, Configuration, of_defaults, of_trial, recipe_of
 from cifar.analysis.expected import Expected, expected
 from cifar.analysis.growth import growth_of
-from cifar.analysis.retrain import Failed, Trainer
+from cifar.analysis.retrain import Failed
+from cifar.analysis.training_time import ImageSeconds, budget_of, image_seconds, looks, makespan
 from cifar.data import datasets
-from cifar.data.datasets import Dataset, Splits
-from cifar.search.forecast import step_seconds
+from cifar.data.datasets import Dataset
 from cifar.search.search_space import Space, fits
 from cifar.search.start import SHIPPED_WIDTHS
-from cifar.training.defaults import for_data
-from cifar.training.hparams import Hparams, command_hparams
+from cifar.training.hparams import Hparams
 from cifar.trials import store
 from cifar.trials.store import Trial, best_first
 
 SEEDS = 2
-_FEWEST_PARTS = 4  # epochs of a training that has no time to see all images so often
 # With which the best learning rate falls, of the images shown, as the error does (results/budgets.md).
 _RATE_POWER = 0.25
 _WIDER, _WIDEST, _WIDTH_STEP = [2 ** (quarter / 4) for quarter in range(1, 13)], 128, 4
-_PROBED_WIDTHS, _PROBED_BATCHES, _PROBE_SECONDS = (4, 8, 16, 32, 48, 64, 96, 128), (4, 16, 64, 256), 0.4
-_PROBED_BATCH = 64
 _BATCH_MEMORY = 64 * 1024 * 32**2  # width x images x pixels of a batch: as much as the recipe of fast takes
 # A search of a few minutes seldom finds better than good defaults, and its luck says otherwise (results/leader.md).
 _SURE = 0.7
 # By what share the error may turn out another when a training shows e times the images, or e times the width: twice as
 # much as the rule is off by for the trainings to which it is fitted, of up to 48 times the images (results/growth.md).
 _DOUBT = 0.03
-
-ImageSeconds = Callable[[float, float], float]  # of an image to train on, alone on a core; by width and batch size
 
 
 @dataclass(frozen=True)
@@ -102,7 +95,7 @@ class Plans:
         self._images = len(splits.train)
         self._space: Space = config.get("searchSpace") or {}
         self._at_once = int(config.get("trialConcurrency", 1))
-        self._recipe = _recipe(experiment, self._images)
+        self._recipe = recipe_of(experiment, self._images)
         self._growth = growth_of(self._recipe.model)
         ranked = best_first(store.read_trials(experiment))
         if not ranked:
@@ -185,7 +178,7 @@ class Plans:
         """Images in so many seconds, the looks at the test images included, and no more than are enough."""
         each = self._seconds_of_image(start, width)
         left = seconds - self._tests * SEEDS * start.test_looks * each / self._at_once
-        return min(left / makespan([each], self._at_once), self._growth.enough(self._images))
+        return min(left / makespan([each], SEEDS, self._at_once), self._growth.enough(self._images))
 
     def _seconds_of_image(self, start: _Start, width: int) -> float:
         """The slower one of two: as in its trial, beside others, and as measured with the steps of this width."""
@@ -235,7 +228,7 @@ class Plans:
 
     def _confirmation(self, start: _Start, width: int) -> float:
         """Seconds of training it and the defaults as long as a trial; as wide, these take about as long."""
-        return makespan([start.trial_images * self._seconds_of_image(start, width)] * 2, self._at_once)
+        return makespan([start.trial_images * self._seconds_of_image(start, width)] * 2, SEEDS, self._at_once)
 
     def _shown(self, trial: Trial) -> float:
         hparams = of_trial(trial).hparams
@@ -268,63 +261,3 @@ def _name(name: str, width: int, usual: int) -> str:
 def _budget(shown: float, images: int) -> dict[str, Any]:
     epochs, per_epoch = budget_of(shown, images)
     return {"epochs": epochs, "images_per_epoch": per_epoch if per_epoch < images else 0}
-
-
-def makespan(seconds: Sequence[float], at_once: int) -> float:
-    """How long trainings of so many seconds take, each with every seed, in this order and so many at once."""
-    ends = [0.0] * at_once
-    for each in seconds:
-        for _ in range(SEEDS):
-            ends[ends.index(min(ends))] += each
-    return max(ends)
-
-
-def budget_of(shown: float, images: int) -> tuple[int, int]:
-    """Epochs and images per epoch that show about so many images."""
-    epochs = max(_FEWEST_PARTS, math.ceil(shown / images))
-    return epochs, max(1, min(images, int(shown / epochs)))
-
-
-def measured_speed(experiment: Path, trainer: Trainer) -> ImageSeconds:
-    """Of the experiment's network, by a few steps on the trainer's device; a power of width and batch between those."""
-    recipe, device = _recipe(experiment, len(trainer.splits.train)), trainer.claim.device
-    dataset, splits = trainer.dataset.to(device), trainer.splits.to(device)
-    like = replace(recipe, batch_size=_PROBED_BATCH, gradient_accumulation_steps=1)
-    torch.set_num_threads(trainer.claim.threads(like))
-
-    def seconds(width: int, batch_size: int) -> float:
-        probed = replace(like, width=width, batch_size=batch_size)
-        return step_seconds(probed, dataset, splits, _PROBE_SECONDS) / batch_size
-
-    by_width = _power_between({width: seconds(width, _PROBED_BATCH) for width in _PROBED_WIDTHS})
-    batches = [batch for batch in _PROBED_BATCHES if batch <= len(splits.train)]
-    by_batch = _power_between({batch: seconds(recipe.width, batch) for batch in batches})
-    return lambda width, batch_size: by_width(width) * by_batch(batch_size) / by_batch(_PROBED_BATCH)
-
-
-def _power_between(known: Mapping[int, float]) -> Callable[[float], float]:
-    x, y = (np.log([*some]) for some in (known.keys(), known.values()))
-    return lambda asked: math.exp(np.interp(math.log(asked), x, y))
-
-
-def _recipe(experiment: Path, images: int) -> Hparams:
-    """What would be trained without a search, and without the budget of its trials."""
-    given, _ = command_hparams(str(store.read_config(experiment).get("trialCommand", "")))
-    return for_data(
-        {name: value for name, value in given.items() if name not in ("epochs", "images_per_epoch")}, images
-    )
-
-
-def image_seconds(seconds: float, epochs: int, hparams: Hparams, splits: Splits) -> float:
-    """Of a training that shows all images in each epoch, by one of so many epochs that may have shown fewer.
-
-    The validation images, which each epoch ends with, count as what they cost beside images to train on.
-    """
-    images, judged = len(splits.train), looks(hparams) * len(splits.val)
-    alone = seconds / (epochs * (hparams.epoch_images(images) + judged))
-    return alone * (1 + judged / images)
-
-
-def looks(hparams: Hparams) -> float:
-    """How long a network takes for an image at most, beside training on it; with its mirror image twice as long."""
-    return 1.0 if hparams.tta_flip else 0.5

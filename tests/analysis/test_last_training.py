@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar.analysis import last_training
+from cifar.analysis import training_time
 from cifar.analysis.configurations import DEFAULTS, Configuration
 from cifar.analysis.growth import growth_of
-from cifar.analysis.last_training import ImageSeconds, Plans
+from cifar.analysis.last_training import Plans
 from cifar.analysis.retrain import Failed
+from cifar.analysis.training_time import ImageSeconds
 from cifar.data import datasets
 from cifar.training.hparams import Hparams
 from cifar.trials import layout
@@ -60,12 +61,12 @@ def made(directory: Path, *trials: tuple[float, float, int, float], **config: An
 
 @pytest.mark.parametrize(("at_once", "seconds"), [(1, 26.0), (2, 13.0), (3, 10.0), (4, 10.0)])
 def test_trainings_side_by_side_take_so_long(at_once: int, seconds: float) -> None:
-    assert last_training.makespan([10.0, 3.0], at_once) == seconds
+    assert training_time.makespan([10.0, 3.0], 2, at_once) == seconds
 
 
 @given(st.floats(1, 1e9), st.integers(1, 10**6))
 def test_a_budget_shows_about_as_many_images_as_there_is_time_for(shown: float, images: int) -> None:
-    epochs, per_epoch = last_training.budget_of(shown, images)
+    epochs, per_epoch = training_time.budget_of(shown, images)
     assert epochs >= 4
     assert 1 <= per_epoch <= images
     assert epochs * per_epoch <= max(shown, epochs)
@@ -146,7 +147,7 @@ def test_the_validation_images_weigh_less_where_an_epoch_shows_more_images(tta: 
     for per_epoch in (100, 1_000, IMAGES):
         hparams = Hparams(epochs=4, images_per_epoch=per_epoch, tta_flip=tta)
         seconds = 4 * (per_epoch + look) * 0.01
-        found = last_training.image_seconds(seconds, 4, hparams, splits)
+        found = training_time.image_seconds(seconds, 4, hparams, splits)
         assert found == pytest.approx(0.01 * (IMAGES + look) / IMAGES)
 
 

@@ -1,0 +1,75 @@
+"""How long trainings take, and what they can show in so many seconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cifar.analysis.configurations import recipe_of
+from cifar.analysis.retrain import Trainer
+from cifar.data.datasets import Splits
+from cifar.search.forecast import step_seconds
+from cifar.training.hparams import Hparams
+
+_FEWEST_PARTS = 4  # epochs of a training that has no time to see all images so often
+_PROBED_WIDTHS, _PROBED_BATCHES, _PROBE_SECONDS = (4, 8, 16, 32, 48, 64, 96, 128), (4, 16, 64, 256), 0.4
+_PROBED_BATCH = 64
+
+ImageSeconds = Callable[[float, float], float]  # of an image to train on, alone on a core; by width and batch size
+
+
+def makespan(seconds: Sequence[float], seeds: int, at_once: int) -> float:
+    """How long trainings of so many seconds take, each with every seed, in this order and so many at once."""
+    ends = [0.0] * at_once
+    for each in seconds:
+        for _ in range(seeds):
+            ends[ends.index(min(ends))] += each
+    return max(ends)
+
+
+def budget_of(shown: float, images: int) -> tuple[int, int]:
+    """Epochs and images per epoch that show about so many images."""
+    epochs = max(_FEWEST_PARTS, math.ceil(shown / images))
+    return epochs, max(1, min(images, int(shown / epochs)))
+
+
+def measured_speed(experiment: Path, trainer: Trainer) -> ImageSeconds:
+    """Of the experiment's network, by a few steps on the trainer's device; a power of width and batch between those."""
+    recipe, device = recipe_of(experiment, len(trainer.splits.train)), trainer.claim.device
+    dataset, splits = trainer.dataset.to(device), trainer.splits.to(device)
+    like = replace(recipe, batch_size=_PROBED_BATCH, gradient_accumulation_steps=1)
+    torch.set_num_threads(trainer.claim.threads(like))
+
+    def seconds(width: int, batch_size: int) -> float:
+        probed = replace(like, width=width, batch_size=batch_size)
+        return step_seconds(probed, dataset, splits, _PROBE_SECONDS) / batch_size
+
+    by_width = _power_between({width: seconds(width, _PROBED_BATCH) for width in _PROBED_WIDTHS})
+    batches = [batch for batch in _PROBED_BATCHES if batch <= len(splits.train)]
+    by_batch = _power_between({batch: seconds(recipe.width, batch) for batch in batches})
+    return lambda width, batch_size: by_width(width) * by_batch(batch_size) / by_batch(_PROBED_BATCH)
+
+
+def _power_between(known: Mapping[int, float]) -> Callable[[float], float]:
+    x, y = (np.log([*some]) for some in (known.keys(), known.values()))
+    return lambda asked: math.exp(np.interp(math.log(asked), x, y))
+
+
+def image_seconds(seconds: float, epochs: int, hparams: Hparams, splits: Splits) -> float:
+    """Of a training that shows all images in each epoch, by one of so many epochs that may have shown fewer.
+
+    The validation images, which each epoch ends with, count as what they cost beside images to train on.
+    """
+    images, judged = len(splits.train), looks(hparams) * len(splits.val)
+    alone = seconds / (epochs * (hparams.epoch_images(images) + judged))
+    return alone * (1 + judged / images)
+
+
+def looks(hparams: Hparams) -> float:
+    """How long a network takes for an image at most, beside training on it; with its mirror image twice as long."""
+    return 1.0 if hparams.tta_flip else 0.5
