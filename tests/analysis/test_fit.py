@@ -36,6 +36,7 @@ from cifar.trials import layout
 
 IMAGES = len(datasets.split(datasets.load("digits")).train)
 DIGITS = {"fingerprint": datasets.load("digits").fingerprint}
+OWN_SPACE = {**fake.SPACE, "width": {"_type": "qloguniform", "_value": [2, 64, 2]}}  # in which nothing becomes wider
 WITH_DEFAULTS = {
     "className": "cifar.search.guided_tpe.GuidedTpe",
     "classArgs": {"defaults": {"lr": 0.001, "width": 6.0}},
@@ -110,7 +111,7 @@ def test_the_best_is_confirmed_beside_the_defaults_and_trains_for_the_rest_of_th
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cifar.analysis.fit.seconds_here", lambda: 1.0)  # this process has run for long
-    experiment = made(tmp_path / "made", (0.5, 0.001, 6), (0.8, 0.003, 16), tuner=WITH_DEFAULTS)
+    experiment = made(tmp_path / "made", (0.5, 0.001, 6), (0.8, 0.003, 16), tuner=WITH_DEFAULTS, searchSpace=OWN_SPACE)
     with_seconds(experiment, 0.3, 0.4)
     Clock(30.0, used=21.0, searched=True).write(experiment)
     assert fit.go_on(experiment, "digits") == 0
@@ -147,7 +148,7 @@ def test_where_the_confirmation_says_otherwise_the_defaults_have_the_rest_of_the
 ) -> None:
     """With this rate and so small batches a network hardly learns, whatever its trial was told to have reached."""
     monkeypatch.setattr("cifar.analysis.fit.seconds_here", lambda: 1.0)
-    experiment = made(tmp_path / "made", (0.5, 0.001, 6), (0.9, 0.03, 12), tuner=WITH_DEFAULTS)
+    experiment = made(tmp_path / "made", (0.5, 0.001, 6), (0.9, 0.03, 12), tuner=WITH_DEFAULTS, searchSpace=OWN_SPACE)
     with_seconds(experiment, 0.3, 0.3)
     Clock(30.0, used=25.0, searched=True).write(experiment)
     assert fit.go_on(experiment, "digits") == 0
