@@ -231,8 +231,11 @@ def _runs(experiment: Path) -> bool:
 
 
 def run_data(options: argparse.Namespace) -> int:
+    from cifar.data.folder_layout import ARCHIVES
     from cifar.data.inspection import describe
 
+    if Path(options.data).suffix.lower() in ARCHIVES:
+        raise RequestError(f"{options.data} is an archive: unpack it, and name the folder")
     if Path(options.data).is_file():
         from cifar.inference import model_file
 

@@ -320,7 +320,17 @@ def test_a_model_file_is_described(
     assert run_cifar(monkeypatch, "data", str(tmp_path / "my.pt")) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "a model: network net of width 4, 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
-    assert out[1:] == ["trained on digits, 3 epochs; 32 x 32 pixels", "validation 50.0%"]
+    assert out[1] == "trained on digits, 3 epochs; 32 x 32 pixels"
+    assert out[2].startswith("pictures become pixels: upright as EXIF says; ")
+    assert out[3:] == ["validation 50.0%"]
+
+
+def test_an_archive_is_to_be_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos.ZIP").touch()
+    assert run_cifar(monkeypatch, "data", str(tmp_path / "photos.ZIP")) == 2
+    assert "photos.ZIP is an archive: unpack it, and name the folder" in capsys.readouterr().err
 
 
 def test_a_difference_that_may_be_chance_is_called_that(cifar: Cifar, experiments: Path) -> None:

@@ -18,7 +18,7 @@ NO_PICTURES, IN_NO_CLASS = "a folder without pictures", "in no class folder"
 _CONTAINERS = {"data", "dataset", "datasets", "images", "imgs", "img", "pictures", "photos"}
 _NO_CLASSES = {"data", "dataset", "images", "imgs", "img"}
 _DESCRIBING = {"", ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf", ".py"}
-_ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
+ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 _NAMED = 5  # classes in a sentence
 _MOST_BEGINNINGS = 50  # of names, that are likely to be classes
 
@@ -145,7 +145,7 @@ def _refuse_doubles(root: Node, named: Sequence[tuple[Share, Node]]) -> None:
 def _without_pictures(node: Node) -> str:
     """That a folder holds none, and what may be meant as some."""
     files = [path for some in node.walk() for path in some.strangers]
-    packed = [path.name for path in files if path.suffix.lower() in _ARCHIVES]
+    packed = [path.name for path in files if path.suffix.lower() in ARCHIVES]
     said = f"{node.path} holds no pictures"
     said += f", but {len(files)} files that are none by their names ({_some(files)})" if files else ""
     return said + (f": unpack {', '.join(packed[:_NAMED])}" if packed else "")
@@ -163,7 +163,7 @@ def _refuse_parts_alone(root: Node, shares: Mapping[Share, Node], others: Sequen
     known = {folder.path.name.casefold() for folder in others}
     if not all(inner.path.name.casefold() in known for folder in shares.values() for inner in folder.filled):
         names = " and ".join(folder.path.name for folder in shares.values())
-        packed = [path.name for path in root.strangers if path.suffix.lower() in _ARCHIVES]
+        packed = [path.name for path in root.strangers if path.suffix.lower() in ARCHIVES]
         hint = f"unpack {', '.join(packed)}" if packed else "name it train"
         raise RequestError(f"{root.path} has pictures in {names}, and none to train on: {hint}")
 

@@ -70,6 +70,7 @@ def description(model: SavedModel) -> str:
             f"a model: network {hparams.model} of width {hparams.width}, {len(model.classes)} classes: "
             f"{', '.join(model.classes)}",
             f"trained on {data}, {hparams.epochs} epochs; {hparams.size} x {hparams.size} pixels",
+            f"pictures become pixels: {model.facts['pixels']}",
             *measured,
         ]
     )
