@@ -109,7 +109,7 @@ class Folder:
         """A sentence for each reason and folder."""
         together = defaultdict[tuple[str, Path], list[LeftOut]](list)
         for some in self.layout.left_out:
-            folder = some.path if some.path.is_dir() else some.path.parent
+            folder = some.path if some.path.is_dir() and not some.path.is_symlink() else some.path.parent
             together[some.reason, folder].append(some)
         return [self._sentence(reason, folder, some) for (reason, folder), some in together.items()]
 
