@@ -234,12 +234,11 @@ def run_data(options: argparse.Namespace) -> int:
     from cifar.data.folder_layout import ARCHIVES
     from cifar.data.inspection import describe
 
-    if Path(options.data).suffix.lower() in ARCHIVES:
-        raise RequestError(f"{options.data} is an archive: unpack it, and name the folder")
-    if Path(options.data).is_file():
+    path = Path(options.data)
+    if path.is_file() and path.suffix.lower() not in ARCHIVES:
         from cifar.inference import model_file
 
-        show(model_file.description(model_file.load(Path(options.data))))
+        show(model_file.description(model_file.load(path)))
         return 0
     return describe(options.data, options.preview, options.force)
 

@@ -329,8 +329,9 @@ def test_an_archive_is_to_be_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "photos.ZIP").touch()
-    assert run_cifar(monkeypatch, "data", str(tmp_path / "photos.ZIP")) == 2
-    assert "photos.ZIP is an archive: unpack it, and name the folder" in capsys.readouterr().err
+    for command in (["data", str(tmp_path / "photos.ZIP")], ["doctor", "--data", str(tmp_path / "photos.ZIP")]):
+        assert run_cifar(monkeypatch, *command) == 2
+        assert "photos.ZIP is an archive: unpack it, and name the folder" in capsys.readouterr().err
 
 
 def test_a_difference_that_may_be_chance_is_called_that(cifar: Cifar, experiments: Path) -> None:

@@ -1,6 +1,6 @@
 """`python -m benchmarks.studies.growth`: the rule by which `cifar fit` foresees long trainings of wide networks.
 
-It is fitted, in a second, to trainings of other studies: 200 to 50,000 images, widths of 6 to 192, four epochs to 150.
+It is fitted, in a second, to trainings of other studies: 200 to 45,000 images, widths of 6 to 192, four epochs to 150.
 The error of each by the rule stands beside the measured one.
 """
 

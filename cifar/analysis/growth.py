@@ -33,7 +33,7 @@ class Growth:
         return 6 * self.repeats * images
 
 
-# Fitted to trainings on 200 to 50,000 images, of which they differ by 4 and 5 % of the error (results/growth.md).
+# Fitted to trainings on 200 to 45,000 images, of which they differ by 4 and 5 % of the error (results/growth.md).
 GROWTHS = {
     "net": Growth(0.616, 0.795, 0.342, 0.339, 12.0),
     "fast": Growth(1.83, 1.19, 0.198, 0.383, 15.3),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _COLOURS = re.compile(r"(RGBA?|LA);16[BLN]")  # Pillow's names for 16 bits of each
+_BITS, _PLANES, _EACH_COLOUR = 258, 284, 2  # tags of TIFF files, and a value
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B"}  # Pillow's names for the order of two bytes
 
 
@@ -21,6 +22,9 @@ def is_deep(image: Image.Image) -> bool:
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
     """From its darkest to its brightest value, over all colours; as it is where it has 8 bits. ValueError."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_PLANES) == _EACH_COLOUR and max(tags.get(_BITS, (8,))) > 8:  # which Pillow takes for 8 bits
+        raise ValueError("colours of 16 bits, each in a plane of its own, are not read: save them pixel by pixel")
     if not is_deep(image):
         return image
     raw_mode = _raw_mode(image)

@@ -74,7 +74,7 @@ def read(directory: Path, to_test: bool = False) -> Layout:
 
 
 def _beside(node: Node) -> list[LeftOut]:
-    """Of a folder that is entered: its own pictures."""
+    """A folder's own pictures, beside the folders that are read."""
     return [LeftOut(node.path, len(node.pictures), IN_NO_CLASS)] if node.pictures else []
 
 
@@ -147,12 +147,16 @@ def _without_pictures(node: Node) -> str:
     files = [path for some in node.walk() for path in some.strangers]
     packed = [path.name for path in files if path.suffix.lower() in ARCHIVES]
     said = f"{node.path} holds no pictures"
-    said += f", but {len(files)} files that are none by their names ({_some(files)})" if files else ""
+    said += (
+        f", but {len(files)} files that are none by their names ({_some([path.name for path in files])})"
+        if files
+        else ""
+    )
     return said + (f": unpack {', '.join(packed[:_NAMED])}" if packed else "")
 
 
-def _some(files: Sequence[Path]) -> str:
-    return ", ".join(path.name for path in files[:_NAMED]) + (" ..." if len(files) > _NAMED else "")
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (" ..." if len(names) > _NAMED else "")
 
 
 def _refuse_parts_alone(root: Node, shares: Mapping[Share, Node], others: Sequence[Node]) -> None:
@@ -174,7 +178,7 @@ def _beside_parts(root: Node, others: Sequence[Node]) -> list[LeftOut]:
         for folder in others
         if folder.every() or share_of(folder.path.name)
     ]
-    return left_out + ([LeftOut(root.path, len(root.pictures), IN_NO_CLASS)] if root.pictures else [])
+    return left_out + _beside(root)
 
 
 def _without_parts(root: Node) -> tuple[dict[Share, Node], list[LeftOut]]:
@@ -241,7 +245,7 @@ def _what_is_missing(root: Node) -> str:
     beginnings = {found[0] for path in pictures if (found := re.match(r"[^\W\d_]+", path.name))}
     if not 2 <= len(beginnings) <= min(_MOST_BEGINNINGS, len(pictures) // 2):
         return f"{said}; {how}"
-    some = ", ".join(sorted(beginnings)[:_NAMED]) + (" ..." if len(beginnings) > _NAMED else "")
+    some = _some(sorted(beginnings))
     rows = f"find . -type f ! -name '{TABLE}*' | sed -nE 's#^\\./((.*/)?([[:alpha:]]+)[^/]*)$#\"\\1\",\\3#p'"
     command = f"(echo file,label; {rows}) > {TABLE}.new; mv {TABLE}.new {TABLE}"
     writes = f"cd {shlex.quote(str(root.path))}; {command}"

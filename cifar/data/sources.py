@@ -11,6 +11,7 @@ from PIL import Image
 
 from cifar.data.decoded import DECODING, Decoded, Part, Source
 from cifar.data.folder import Folder
+from cifar.data.folder_layout import ARCHIVES
 from cifar.data.holdout import TEST_SHARE, stratified_holdout
 from cifar.data.images import to_pixels
 from cifar.data.sizes import SIZE
@@ -28,6 +29,8 @@ def parse(data: str, download_directory: Path, size: int = SIZE) -> Source:
         return Cifar10(download_directory)
     if data == "digits":
         return Digits()
+    if Path(data).is_file() and Path(data).suffix.lower() in ARCHIVES:
+        raise RequestError(f"{data} is an archive: unpack it, and name the folder")
     raise RequestError(f"data must be cifar10, digits or a folder of pictures, got {data!r}: no such folder")
 
 

@@ -34,15 +34,15 @@ def _png(values: NDArray[np.uint16]) -> bytes:
     )
 
 
-def _tiff(values: NDArray[np.generic], order: Literal["<", ">"]) -> bytes:
-    """Not compressed, of unsigned numbers; `order` is < or >."""
+def _tiff(values: NDArray[np.generic], order: Literal["<", ">"], planes: int = 1) -> bytes:
+    """Not compressed, of unsigned numbers; `order` is < or >; `planes` 2 says that each colour has its own."""
     channels, bits = values.shape[2], 8 * values.dtype.itemsize
     pixels = values.astype(values.dtype.newbyteorder(order)).tobytes()
     bits_at = 8 + len(pixels)
     tags = [
         (256, 3, 1, _SIDE), (257, 3, 1, _SIDE), (258, 3, channels, bits_at if channels > 1 else bits), (259, 3, 1, 1),
         (262, 3, 1, 2 if channels > 1 else 1), (273, 4, 1, 8), (277, 3, 1, channels), (278, 3, 1, _SIDE),
-        (279, 4, 1, len(pixels)),
+        (279, 4, 1, len(pixels)), (284, 3, 1, planes),
     ]  # fmt: skip
     listed = b"".join(
         struct.pack(f"{order}HHI", tag, kind, count)
@@ -109,6 +109,12 @@ def test_files_tell_their_depth(tmp_path: Path) -> None:
     assert found == {
         "grey.tif": (None, True), "plain.png": (None, False), "rgb.png": (None, True), "small.bmp": (None, False),
     }  # fmt: skip
+
+
+def test_deep_colours_in_planes_are_refused_and_not_read_as_noise() -> None:
+    with pytest.raises(ValueError, match="each in a plane of its own, are not read"):
+        _pixels(_tiff(_ramp(3, "u2"), "<", planes=2))
+    assert _pixels(_tiff(_ramp(1, "u1"), "<", planes=2)).any()
 
 
 def test_deep_grey_with_transparency_is_refused_by_name() -> None:
