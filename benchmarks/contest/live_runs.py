@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import re
@@ -38,7 +39,7 @@ AT_ONCE = 2
 MOST_EPOCHS = 200  # of last networks: more hardly teach anything
 _ROOT = Path(__file__).parents[2]
 _FIRST_SEED = 1000  # of the last networks
-_PROBED_IMAGES = 2_000  # by which the speed of the defaults is measured
+_PROBED_EPOCHS, _PROBED_IMAGES = 4, 2_000  # of which the last tells how fast the defaults train
 _FINDS_ID = re.compile(r"experiment (\w{8}), web page")
 
 
@@ -54,7 +55,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Tried:
-    """A trial that ran to its end; seconds are those of an image."""
+    """A trial that ran to its end; seconds are those of an image to train on."""
 
     params: dict[str, Any]
     accuracy: float
@@ -109,12 +110,13 @@ class Room:
         """The recipe for the whole time."""
         fixed = {name: value for name, value in vars(self._base).items() if name not in self._space}
         width = Hparams(model=self._base.model).width * wider
-        probe = self._fitting({**fixed, "width": width, "epochs": 1, "images_per_epoch": _PROBED_IMAGES})
+        probe = self._fitting({**fixed, "width": width, "epochs": _PROBED_EPOCHS, "images_per_epoch": _PROBED_IMAGES})
         with _workers(self._data_name) as connections:
             for connection in connections:
-                connection.send(probe)
-            seconds = [connection.recv()[1] for connection in connections]
-        of_image = training_time.image_seconds(fmean(seconds), 1, probe, datasets.split(self.dataset))
+                for message in [probe, *[True] * (_PROBED_EPOCHS - 1)]:
+                    connection.send(message)
+            heard = [[connection.recv() for _ in range(_PROBED_EPOCHS)] for connection in connections]
+        of_image = fmean(epochs[-1][2] for epochs in heard)
         return self._last_networks({**fixed, "width": width}, of_image, 0)
 
     def _used(self) -> float:
@@ -141,7 +143,7 @@ class Room:
                 for ready in heard:
                     assert isinstance(ready, Connection)
                     number, params, trained = running[ready]
-                    epoch, taken, accuracy = ready.recv()
+                    epoch, accuracy, of_image = ready.recv()
                     last = epoch == trained.epochs
                     if not last and policy.goes_on(number, epoch, accuracy):
                         ready.send(True)
@@ -150,8 +152,7 @@ class Room:
                         ready.send(False)
                     policy.hear(number, accuracy)
                     free.append(ready)
-                    if last:
-                        of_image = training_time.image_seconds(taken, epoch, trained, datasets.split(self.dataset))
+                    if last and math.isfinite(of_image):
                         yield Tried(params, accuracy, of_image)
 
     def _last_networks(self, params: dict[str, Any], image_seconds: float, trials: int) -> Outcome:
@@ -198,12 +199,12 @@ def _work(connection: Connection, data_name: str) -> None:
 
 
 def _train(connection: Connection, hparams: Hparams, dataset: Dataset, splits: Splits) -> None:
-    model, began = new_model(hparams, dataset), time.monotonic()
+    model = new_model(hparams, dataset)
     try:
         for epoch in train(model, new_optimizer(model, hparams), hparams, dataset, splits):
             metrics = epoch.metrics
-            connection.send((metrics.epoch, time.monotonic() - began, metrics.accuracy))
+            connection.send((metrics.epoch, metrics.accuracy, 1 / metrics.images_per_second))
             if metrics.epoch < hparams.epochs and not connection.recv():
                 break
     except Diverged:
-        connection.send((hparams.epochs, time.monotonic() - began, 1 / len(dataset.classes)))
+        connection.send((hparams.epochs, 1 / len(dataset.classes), math.inf))

@@ -171,12 +171,11 @@ def _of_folder(folder: Folder, files: Sequence[DecodedFile]) -> Iterator[str]:
     deep = [names[file.path] for file in files if file.is_deep]
     if broken:
         why = next(str(file.error) for file in files if file.error)
-        yield f"{len(broken)} files are no readable pictures and are left out: {_some(broken)} ({why})"
+        yield f"left out, no readable picture ({why}): {_some(broken)}"
     if small:
-        yield f"{len(small)} pictures are smaller than {SIZE} x {SIZE}: {_some(small)}"
+        yield f"smaller than {SIZE} x {SIZE}: {_some(small)}"
     if deep:
-        scaled = "each is scaled from its darkest to its brightest pixel"
-        yield f"{len(deep)} pictures have more than 8 bits, and {scaled}: {_some(deep)}"
+        yield f"more than 8 bits, each scaled from its darkest to its brightest pixel: {_some(deep)}"
 
 
 def _classes_within(folder: Folder) -> Iterator[str]:
@@ -220,14 +219,12 @@ def _duplicates(groups: Sequence[Sequence[DataImage]]) -> Iterator[str]:
     parts = [[image for image in group if image.part == part] for group in groups for part in ("train", "val", "test")]
     copies = [images[1:] for images in parts if len(images) > 1]
     if copies:
-        yield (
-            f"{sum(map(len, copies))} pictures are exact copies of others in the same part: "
-            f"{_some([copy.name for some in copies for copy in some])}"
-        )
+        names = [copy.name for some in copies for copy in some]
+        yield f"exact copies of others in the same part: {_some(names)}"
     contradictions = [some for some in groups if len({image.label for image in some}) > 1]
     if contradictions:
         names = [" = ".join(_one_of_each_class(some)) for some in contradictions]
-        yield f"{len(contradictions)} pictures stand in more than one class: {_some(names)}"
+        yield f"in more than one class: {_some(names)}"
 
 
 def _one_of_each_class(images: Sequence[DataImage]) -> list[str]:
@@ -254,4 +251,4 @@ def _names(part: Part, dataset: Dataset) -> Sequence[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (" ..." if len(names) > _NAMED else "")
+    return ", ".join(names[:_NAMED]) + (f" ... ({len(names):,} in all)" if len(names) > _NAMED else "")
