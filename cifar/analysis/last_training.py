@@ -92,11 +92,13 @@ class Plans:
         config, splits = store.read_config(experiment), datasets.split(dataset)
         self._experiment, self._data_name = experiment, dataset.name
         self._tests, self._splits, self._speed = tests, splits, speed
-        self._images = len(splits.train)
+        self._images, self._all_images = len(splits.train), len(splits.train) + len(splits.val)
         self._space: Space = config.get("searchSpace") or {}
         self._at_once = int(config.get("trialConcurrency", 1))
         self._recipe = recipe_of(experiment, self._images)
         self._growth = growth_of(self._recipe.model)
+        usual = recipe_of(experiment, self._all_images).epochs * self._all_images
+        self._enough = max(self._growth.enough(self._all_images), usual)
         ranked = best_first(store.read_trials(experiment))
         if not ranked:
             raise Failed("no trial of the search has finished")
@@ -123,7 +125,7 @@ class Plans:
         if self._of_defaults is None:
             found = of_defaults(self._experiment, self._data_name, self._images)
             possible = self._possible(self._start_of_defaults(), seconds, confirms=True)
-            width, _ = min(possible, key=lambda some: self._error(*some))
+            width, _ = min(possible, key=lambda some: self._growth.error(*some, self._all_images))
         else:
             found, promises = of_trial(self._of_defaults), self._promises(seconds)
             width = promises.candidates[promises.best(self._of_defaults)].width
@@ -146,7 +148,8 @@ class Plans:
         for width, shown in self._possible(start, seconds, confirms=trial is not self._of_defaults):
             near = min(width, widest)
             place = {**trial.params, "width": near} if near != start.width else trial.params
-            falls = self._error(width, shown) / self._error(near, start.shown)
+            tried = self._growth.error(near, start.shown, self._images)
+            falls = self._growth.error(width, shown, self._all_images) / tried
             doubt = _DOUBT * math.log(max(1.0, shown / start.shown) * width / near)
             yield _Candidate(trial, width, place, falls, doubt)
 
@@ -155,7 +158,7 @@ class Plans:
 
         It sees no fewer images than its trial did, if need be beyond the time.
         """
-        images, width = self._images + len(self._splits.val), winner.hparams.width
+        images, width = self._all_images, winner.hparams.width
         if winner.id == DEFAULTS:
             shown = self._shown_in(self._start_of_defaults(), width, seconds)
             budget = {**_budget(max(self._start_of_defaults().shown, shown), images), "width": width}
@@ -178,16 +181,13 @@ class Plans:
         """Images in so many seconds, the looks at the test images included, and no more than are enough."""
         each = self._seconds_of_image(start, width)
         left = seconds - self._tests * SEEDS * start.test_looks * each / self._at_once
-        return min(left / makespan([each], SEEDS, self._at_once), self._growth.enough(self._images))
+        return min(left / makespan([each], SEEDS, self._at_once), self._enough)
 
     def _seconds_of_image(self, start: _Start, width: int) -> float:
         """The slower one of two: as in its trial, beside others, and as measured with the steps of this width."""
         alone = self._speed(width, start.batch_size)
         judged = start.test_looks * len(self._splits.val) / self._images
         return max(start.image_seconds * alone / self._speed(start.width, start.batch_size), alone * (1 + judged))
-
-    def _error(self, width: int, shown: float) -> float:
-        return self._growth.error(width, shown, self._images)
 
     @property
     def _may_widen(self) -> bool:

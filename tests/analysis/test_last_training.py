@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from cifar.analysis.last_training import Plans
 from cifar.analysis.retrain import Failed
 from cifar.analysis.training_time import ImageSeconds
 from cifar.data import datasets
+from cifar.training.defaults import for_data
 from cifar.training.hparams import Hparams
 from cifar.trials import layout
 
 DIGITS = datasets.load("digits")
 IMAGES, VAL_IMAGES = (len(some) for some in (datasets.split(DIGITS).train, datasets.split(DIGITS).val))
+ALL_IMAGES = IMAGES + VAL_IMAGES
 TUNER = {
     "className": "cifar.search.guided_tpe.GuidedTpe",
     "classArgs": {"defaults": {"lr": 0.001, "width": 6.0}},
@@ -40,7 +43,7 @@ def in_time(experiment: Path, seconds: float, tests: int = 0, speed: ImageSecond
 
 def shown(some: Configuration) -> int:
     """Images, in all epochs; the validation images are among them."""
-    return some.hparams.epochs * some.hparams.epoch_images(IMAGES + VAL_IMAGES)
+    return some.hparams.epochs * some.hparams.epoch_images(ALL_IMAGES)
 
 
 OWN_SPACE = {**fake.SPACE, "width": {"_type": "qloguniform", "_value": [2, 64, 2]}}
@@ -79,7 +82,9 @@ def test_with_little_time_a_quick_network_wins_over_a_slow_one_that_is_a_little_
     short, long = (in_time(experiment, seconds) for seconds in (150.0, 1e6))
     assert (short.id, long.id) == ("trial1", "trial2")
     assert shown(short) / IMAGES * (10 / 2) == pytest.approx(150.0, rel=0.01)
-    assert shown(long) == pytest.approx(growth_of("net").enough(IMAGES), rel=0.02)  # and no more: there is enough time
+    assert shown(long) == pytest.approx(
+        growth_of("net").enough(ALL_IMAGES), rel=0.02
+    )  # and no more: there is enough time
 
 
 def test_where_steps_take_longer_than_in_the_trial_there_are_fewer_of_them(tmp_path: Path) -> None:
@@ -200,7 +205,19 @@ def test_fast_trains_no_longer_than_its_images_can_teach(tmp_path: Path) -> None
         path = layout.trial_directory(experiment, f"trial{number}") / layout.RESULT
         result = json.loads(path.read_text())
         path.write_text(json.dumps(result | {"hparams": result["hparams"] | {"model": "fast"}}))
-    assert shown(in_time(experiment, 1e6)) == pytest.approx(growth_of("fast").enough(IMAGES), rel=0.01)
+    assert shown(in_time(experiment, 1e6)) == pytest.approx(growth_of("fast").enough(ALL_IMAGES), rel=0.01)
+
+
+def test_few_images_are_shown_as_often_as_by_the_defaults_or_more(tmp_path: Path) -> None:
+    """The ones to validate on are trained on too."""
+    few = replace(DIGITS, images=DIGITS.images[:200], labels=DIGITS.labels[:200])
+    command = {"trialCommand": "python3 trial.py --model fast --batch-size 16 --epochs 2"}
+    experiment = made(tmp_path / "made", (0.5, 0.001, 6, 5.0), **command, searchSpace=OWN_SPACE)
+    plans = Plans(experiment, few, 0, grown)
+    hparams = plans.last(plans.defaults(1e6), 1e6).hparams
+    usual = for_data({"model": "fast"}, 200).epochs
+    assert growth_of("fast").enough(200) < usual * 200
+    assert (hparams.epochs, hparams.images_per_epoch) == (usual, 0)
 
 
 def test_more_time_is_for_more_epochs_and_for_width(tmp_path: Path) -> None:

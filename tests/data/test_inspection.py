@@ -43,11 +43,11 @@ def test_what_is_wrong_is_told(folder: Path, capsys: pytest.CaptureFixture[str])
     shutil.copy(folder / "train/cat/002.png", folder / "train/dog/wrong.png")
     assert describe(str(folder), None, force=False) == 1
     out = capsys.readouterr().out
-    assert "left out, no readable picture (" in out
-    assert "smaller than 32 x 32: " in out
-    assert "exact copies of others in the same part: " in out
+    assert "): train/cat/broken.png\n" in out and "left out, no readable picture (" in out
+    assert "smaller than 32 x 32: train/cat/tiny.png\n" in out
+    assert "exact copies of others in the same part: train/" in out
     assert "1 of the 7 test pictures are among the training pictures too" in out
-    assert "in more than one class: " in out
+    assert "in more than one class: train/cat/002.png = train/dog/wrong.png\n" in out
 
 
 def test_the_grid_shows_every_class(folder: Path, tmp_path: Path) -> None:
