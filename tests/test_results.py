@@ -129,6 +129,16 @@ def test_the_rule_of_growth_is_the_one_that_was_fitted() -> None:
     assert {rule["network"]: Growth(**rule["growth"]) for rule in figures("growth")["rules"]} == GROWTHS
 
 
+def test_what_strangers_folders_gave() -> None:
+    claimed = rows(README)
+    for line in figures("folders")["folders"]:
+        guessing, found = f"{100 * line['guessing']:.1f} %", [line[name] for name in ("tutorial", "fast", "fit")]
+        images, *told = claimed[line["folder"]]
+        assert images == f"{line['images'][0]:,}"
+        assert told == [guessing, *(some.replace("%", " %") for some in found)]
+        assert line["gain"] == "none"
+
+
 def live_accuracies(match: str) -> dict[str, str]:
     """In per cent, by contender."""
     lines = [line for line in figures("contest-live")["live"] if line["match"] == match]

@@ -125,7 +125,7 @@ class Plans:
         if self._of_defaults is None:
             found = of_defaults(self._experiment, self._data_name, self._images)
             possible = self._possible(self._start_of_defaults(), seconds, confirms=True)
-            width, _ = min(possible, key=lambda some: self._growth.error(*some, self._all_images))
+            width, _ = min(possible, key=lambda some: self._last_error(*some))
         else:
             found, promises = of_trial(self._of_defaults), self._promises(seconds)
             width = promises.candidates[promises.best(self._of_defaults)].width
@@ -149,7 +149,7 @@ class Plans:
             near = min(width, widest)
             place = {**trial.params, "width": near} if near != start.width else trial.params
             tried = self._growth.error(near, start.shown, self._images)
-            falls = self._growth.error(width, shown, self._all_images) / tried
+            falls = self._last_error(width, shown) / tried
             doubt = _DOUBT * math.log(max(1.0, shown / start.shown) * width / near)
             yield _Candidate(trial, width, place, falls, doubt)
 
@@ -188,6 +188,9 @@ class Plans:
         alone = self._speed(width, start.batch_size)
         judged = start.test_looks * len(self._splits.val) / self._images
         return max(start.image_seconds * alone / self._speed(start.width, start.batch_size), alone * (1 + judged))
+
+    def _last_error(self, width: int, shown: float) -> float:
+        return self._growth.error(width, shown, self._all_images)
 
     @property
     def _may_widen(self) -> bool:
