@@ -50,6 +50,14 @@ def test_what_is_wrong_is_told(folder: Path, capsys: pytest.CaptureFixture[str])
     assert "in more than one class: train/cat/002.png = train/dog/wrong.png\n" in out
 
 
+def test_of_many_the_first_are_named_with_their_number(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        Image.new("RGB", (9, 40 + number)).save(folder / f"train/cat/tiny{number}.png")
+    describe(str(folder), None, force=False)
+    named = ", ".join(f"train/cat/tiny{number}.png" for number in range(3))
+    assert f"smaller than 32 x 32: {named} ... (4 in all)\n" in capsys.readouterr().out
+
+
 def test_the_grid_shows_every_class(folder: Path, tmp_path: Path) -> None:
     grid = tmp_path / "grid.png"
     describe(str(folder), grid, force=False)
