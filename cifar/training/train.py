@@ -145,11 +145,29 @@ def _among_other_bars() -> bool:
 
 
 def train_batches(hparams: Hparams, dataset: Dataset, index: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of an epoch over the images at `index`, in its own order and views."""
+    """The batches of an epoch over the images at `index`, in its own order and views.
+
+    A last batch that would be less than half full shares its images and those of the batch before it evenly.
+    """
     order, images = _shuffled(index, hparams.seed, epoch), hparams.epoch_images(len(index))
     order = _evenly(order, dataset.labels[order], images) if hparams.balanced else order[:images]
     augmentation = Augmentation(hparams, len(dataset.labels), epoch, index.device) if hparams.augments else None
-    return batches(dataset, order, hparams.batch_size, augmentation)
+    for some, batch_size in runs_of_batches(order, hparams.batch_size):
+        yield from batches(dataset, some, batch_size, augmentation)
+
+
+def runs_of_batches(order: Tensor, batch_size: int) -> list[tuple[Tensor, int]]:
+    """The images of an epoch, and the batch size of each run of them.
+
+    A step moves the parameters as far for 8 images as for 64. Where every fourth step had 8, of 200 images, fast had 3
+    points less (results/last-batch.md).
+    """
+    left_over = len(order) % batch_size
+    if len(order) < batch_size or not 0 < left_over < batch_size / 2:
+        return [(order, batch_size)]
+    shared = batch_size + left_over
+    runs = (order[:-shared], batch_size), (order[-shared:], math.ceil(shared / 2))
+    return [(some, size) for some, size in runs if len(some)]
 
 
 def _shuffled(index: Tensor, seed: int, epoch: int) -> Tensor:

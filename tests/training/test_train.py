@@ -22,7 +22,16 @@ from cifar.training.evaluation import class_accuracies, evaluate
 from cifar.training.hparams import Hparams
 from cifar.training.models import build_model
 from cifar.training.steps import Step, new_step
-from cifar.training.train import Diverged, EpochMetrics, _shuffled, new_model, new_optimizer, train, train_batches
+from cifar.training.train import (
+    Diverged,
+    EpochMetrics,
+    _shuffled,
+    new_model,
+    new_optimizer,
+    runs_of_batches,
+    train,
+    train_batches,
+)
 from cifar.trials import run
 from cifar.trials.result import Result
 
@@ -450,6 +459,40 @@ def test_a_trial_that_another_process_lets_run_out_of_memory_has_a_whole_result(
         1 / 3,
     )
     assert result.details.keys() == result_of(tiny, FAST).details.keys()
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "sizes"),
+    [
+        (200, 64, [64, 64, 36, 36]),
+        (80, 64, [40, 40]),
+        (67, 64, [34, 33]),
+        (9, 4, [4, 3, 2]),
+        (96, 64, [64, 32]),
+        (128, 64, [64, 64]),
+        (40, 64, [40]),
+        (10, 64, [10]),
+        (64, 64, [64]),
+        (3, 1, [1, 1, 1]),
+    ],
+)
+def test_no_last_batch_of_few_images(images: int, batch_size: int, sizes: list[int]) -> None:
+    runs = runs_of_batches(torch.arange(images), batch_size)
+    batches = [some for run, size in runs for some in run.split(size)]
+    assert [len(some) for some in batches] == sizes
+    assert torch.equal(torch.cat(batches), torch.arange(images))
+    assert len(batches) == math.ceil(images / batch_size)
+
+
+def test_a_training_takes_the_last_two_batches_alike(tiny: Dataset) -> None:
+    index = torch.randperm(120)[:101]
+    shown = [*train_batches(Hparams(batch_size=8), tiny, index, epoch=1)]
+    assert [len(labels) for _, labels in shown] == [8] * 12 + [5]
+    shown = [*train_batches(Hparams(batch_size=30), tiny, index, epoch=1)]
+    assert [len(labels) for _, labels in shown] == [30, 30, 21, 20]
+    order = _shuffled(index, 0, 1)
+    assert torch.equal(torch.cat([labels for _, labels in shown]), tiny.labels[order])
+    assert torch.equal(torch.cat([images for images, _ in shown]), datasets.normalise(tiny.images[order]))
 
 
 def test_uneven_classes_are_shown_evenly(tiny: Dataset) -> None:
