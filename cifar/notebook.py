@@ -121,24 +121,26 @@ class Model:
         """A row for each picture: its most probable classes, and their probabilities as fractions.
 
         A picture is the path of a file or of a folder of files, an opened image, an array (height x width x 3 (RGB) or
-        4 (with transparency) uint8, or height x width of any number), or a tensor of `Data.images`, 3 x size x size.
-        RequestError where one cannot be read.
+        4 (with transparency) uint8, x 3 of longer integers, or height x width of any number), or a tensor of
+        `Data.images`, 3 x size x size. RequestError where one cannot be read.
         """
-        if isinstance(pictures, torch.Tensor):
+        if isinstance(pictures, (torch.Tensor, np.ndarray)):
             pictures = [*pictures] if pictures.ndim == 4 else [pictures]
-        elif isinstance(pictures, (str, Path, np.ndarray, Image.Image)):
+        elif isinstance(pictures, (str, Path, Image.Image)):
             pictures = [pictures]
         return pd.DataFrame([row for picture in pictures for row in self._rows(picture, top)])
 
     def _rows(self, picture: Picture, top: int) -> list[dict[str, Any]]:
         if isinstance(picture, torch.Tensor):
-            picture = picture.permute(1, 2, 0).numpy()
+            picture = (picture.permute(1, 2, 0) if picture.ndim == 3 else picture).numpy()
         if isinstance(picture, (np.ndarray, Image.Image)):
             try:
                 return [_row("array", predict_arrays(self.saved, [picture], top)[0])]
             except (TypeError, ValueError, OSError) as error:
                 shape = np.asarray(picture).shape
                 raise RequestError(f"an array of shape {shape} is no picture: {error}") from None
+        if not isinstance(picture, (str, Path)):
+            raise RequestError(f"a picture is a path, an image, an array or a tensor, got {type(picture).__name__}")
         paths = [*find_images([Path(picture)])]
         if not paths:
             raise RequestError(f"no pictures in {picture}")

@@ -47,7 +47,7 @@ def main() -> int:
     with options.pairs.open() as file:
         known = {places[int(row["TestID"])]: int(row["Judgment"]) for row in csv.DictReader(file)}
     began = time.perf_counter()
-    pairs = near_duplicates.across(test.images, train.images)
+    pairs = near_duplicates.across(test.images, train.images).pairs
     seconds = time.perf_counter() - began
     found = set(pairs[:, 0].tolist())
     command = "python -m benchmarks.studies.near_duplicates PAIRS.csv LABELS.npz"

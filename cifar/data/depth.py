@@ -12,6 +12,7 @@ from PIL import Image
 
 _COLOURS = re.compile(r"(RGBA?|LA);16[BLN]")  # Pillow's names for 16 bits of each
 _BITS, _PLANES, _EACH_COLOUR = 258, 284, 2  # tags of TIFF files, and a value
+_ZERO_IS, _WHITE = 262, 0  # the same
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B"}  # Pillow's names for the order of two bytes
 
 
@@ -32,14 +33,16 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
         raise ValueError("grey of 16 bits with transparency is not read: save it without transparency")
     if _COLOURS.fullmatch(raw_mode):
         found = _with_lower_bytes(image)
-        scaled = _scaled(found[..., :3])
+        pixels = scaled(found[..., :3])
         if image.mode == "RGBA":
-            scaled = np.dstack([scaled, (found[..., 3] >> 8).astype(np.uint8)])
+            pixels = np.dstack([pixels, (found[..., 3] >> 8).astype(np.uint8)])
     elif raw_mode == "I;32N":  # which Pillow reads as signed
-        scaled = _scaled(np.asarray(image).view(np.uint32))
+        pixels = scaled(np.asarray(image).view(np.uint32))
     else:
-        scaled = _scaled(np.asarray(image))
-    exif, image = image.getexif(), Image.fromarray(scaled)
+        pixels = scaled(np.asarray(image))
+    if tags.get(_ZERO_IS) == _WHITE:  # which Pillow heeds in 8 bits alone
+        pixels = 255 - pixels
+    exif, image = image.getexif(), Image.fromarray(pixels)
     image.getexif().update(exif)  # which way it is upright
     return image
 
@@ -76,7 +79,8 @@ def _swapped(args: Any) -> Any:
     return (raw_mode, *args[1:]) if isinstance(args, tuple) else raw_mode
 
 
-def _scaled(values: NDArray[Any]) -> NDArray[np.uint8]:
+def scaled(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """From the darkest to the brightest value. ValueError where one is no number."""
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("it has pixels that are no numbers")

@@ -20,7 +20,7 @@ from cifar.data import folder_layout, near_duplicates
 from cifar.data.decoded import DECODING, Decoded, Part
 from cifar.data.folder_layout import Layout, LeftOut, Picture
 from cifar.data.holdout import TEST_SHARE, stratified_holdout
-from cifar.data.images import DecodedFile, decode_files
+from cifar.data.images import DecodedFile, decode_files, reads_heic
 from cifar.data.sizes import SIZE
 from cifar.errors import RequestError
 
@@ -48,7 +48,7 @@ class Folder:
         return folder_layout.read(self.directory)
 
     def key(self, part: Part) -> str:
-        listing = hashlib.sha256(f"{_READING}, {self.size}".encode())
+        listing = hashlib.sha256(f"{_READING}, {self.size}, {reads_heic()}, {self._unused(part)}".encode())
         for picture in self.pictures(part):
             stat = picture.path.stat()
             facts = (
@@ -77,23 +77,26 @@ class Folder:
         readable = [file for file, image in zip(files, decoded, strict=True) if image is not None]
         labels = np.asarray([file.label for file in readable], dtype=np.int64)
         to_validate = np.asarray([file.share == "val" for file in readable], dtype=np.bool_)
-        if not readable:
+        if not readable or (not to_validate.any() and "val" in (file.share for file in files)):
             why = next((str(file.error) for file in found if file.error), "there are none")
-            raise RequestError(f"{self.directory} has no readable {part} images: {why}")
+            raise RequestError(f"{self.directory} has no readable {'val' if readable else part} images: {why}")
         if part == "train":
-            self._refuse_small_classes(labels, to_validate)
+            self._refuse_small_classes(labels, to_validate, held_out=int(self._holds_out_tests))
         images = np.stack([image for image in decoded if image is not None])
         groups = self._groups(images, readable)
         chosen = np.flatnonzero(self._chosen(part, labels, groups, to_validate))
         if part == "train":
             self._refuse_small_classes(labels[chosen], to_validate[chosen])
         names = tuple(self._name(readable[number]) for number in chosen)
-        skipped = len(files) - len(readable)
-        skipped += sum(some.files for some in self.layout.left_out) if part == "train" else 0
+        known = part == "test" and self._holds_out_tests  # they are counted among those to train on
+        skipped = 0 if known else len(files) - len(readable) + self._unused(part)
         return Decoded(
             images[chosen], labels[chosen], classes, skipped, groups[chosen], names,
             to_validate[chosen] if to_validate.any() else None,
         )  # fmt: skip
+
+    def _unused(self, part: Part) -> int:
+        return sum(some.files for some in self.layout.left_out) if part == "train" else 0
 
     def _groups(self, images: NDArray[np.uint8], files: Sequence[Picture]) -> NDArray[np.int64]:
         """Of near-duplicates, by the smallest size: so the same pictures are held out in every size."""
@@ -120,16 +123,22 @@ class Folder:
             return f"left out, {reason}: {left_out[0].path.relative_to(self.directory)}"
         return f"left out, {reason}: {number} files in {place if str(place) != '.' else 'the folder itself'}"
 
-    def _refuse_small_classes(self, labels: NDArray[np.int64], to_validate: NDArray[np.bool_]) -> None:
-        """Name all classes that have too few to train on, and, without a mask of others, to validate on."""
-        classes, has_own = self.layout.classes, bool(to_validate.any())
-        least, use = (1, "to train on") if has_own else (2, "one to train on and one to validate on")
-        counts = np.bincount(labels[~to_validate], minlength=len(classes))
-        few = [f"{name!r} has {count}" for name, count in zip(classes, counts, strict=True) if count < least]
+    def _refuse_small_classes(
+        self, labels: NDArray[np.int64], to_validate: NDArray[np.bool_], held_out: int = 0
+    ) -> None:
+        """Name all classes that have too few: one to train on, without others one to validate on, and held out ones."""
+        uses = ["train", *(() if to_validate.any() else ("validate",)), *("test",) * held_out]
+        counts = np.bincount(labels[~to_validate], minlength=len(self.layout.classes))
+        few = [
+            f"{name!r} has {count}"
+            for name, count in zip(self.layout.classes, counts, strict=True)
+            if count < len(uses)
+        ]
         if few:
+            needed = ", ".join(f"one to {use} on" for use in uses)
             raise RequestError(
                 f"classes in {self.directory} have too few readable training images: {', '.join(few)}; "
-                f"at least {least} are needed in each, {use}"
+                f"at least {len(uses)} are needed in each, {needed}"
             )
 
     def _chosen(

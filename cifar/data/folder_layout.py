@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 import shlex
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cifar.data.folder_parts import Share, share_of
-from cifar.data.folder_table import TABLE, Names, read_table, table_in
+from cifar.data.folder_table import TABLE, Names, Row, has_labels, read_table, table_in
 from cifar.data.folder_tree import Node, scan
 from cifar.errors import RequestError
 
 NO_PICTURES, IN_NO_CLASS = "a folder without pictures", "in no class folder"
+IN_NO_PART = "not in the folders train, val or test"
+_NOT_THERE = f"in {TABLE}, but not there"
 _CONTAINERS = {"data", "dataset", "datasets", "images", "imgs", "img", "pictures", "photos"}
 _NO_CLASSES = {"data", "dataset", "images", "imgs", "img"}
 _DESCRIBING = {"", ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf", ".py"}
@@ -61,13 +64,10 @@ def read(directory: Path, to_test: bool = False) -> Layout:
 
     `to_test`: a folder to test on alone need not have pictures to train on.
     """
-    root = scan(directory)
-    if not root.every():
-        raise RequestError(_without_pictures(root))
-    beside = list[LeftOut]()
-    while not table_in(root) and (inner := _only_folder(root, to_test)):
-        beside += [*_beside(root), *_strangers(root)]
-        root = inner
+    top = scan(directory)
+    if not top.every():
+        raise RequestError(_without_pictures(top))
+    root, beside = _entered(top, "train", to_test)
     table = table_in(root)
     layout = _by_table(root, table) if table else _by_folders(directory, root)
     return replace(layout, left_out=[*beside, *layout.left_out, *_strangers(root)])
@@ -84,14 +84,26 @@ def _strangers(node: Node) -> list[LeftOut]:
     return [LeftOut(path, 1, _why_strange(path)) for path in strange]
 
 
-def _only_folder(node: Node, to_test: bool = False) -> Node | None:
-    """The folder in which all class folders lie: archives often hold one. Pictures to train on may be missing in it."""
+def _entered(node: Node, part: Share, to_test: bool = False) -> tuple[Node, list[LeftOut]]:
+    """The folder in which all class folders lie, for archives often hold one in another; and what lies beside it."""
+    left_out = list[LeftOut]()
+    while not table_in(node) and (inner := _only_folder(node, part, to_test)):
+        left_out += [
+            *_beside_parts(node, [folder for folder in node.folders if folder is not inner]),
+            *_strangers(node),
+        ]
+        node = inner
+    return node, left_out
+
+
+def _only_folder(node: Node, part: Share, to_test: bool) -> Node | None:
+    """The one folder that a folder of this part holds. Pictures to train on may be missing in it to test on alone."""
     filled = node.filled
     if len(filled) != 1 or not filled[0].filled:
         return None
     share = share_of(filled[0].path.name)
     is_alone = not any(share_of(folder.path.name) for folder in node.folders if folder is not filled[0])
-    return filled[0] if share is None or (is_alone and (share == "train" or to_test)) else None
+    return filled[0] if share is None or (is_alone and (share == part or to_test)) else None
 
 
 def _by_folders(directory: Path, root: Node) -> Layout:
@@ -102,11 +114,12 @@ def _by_folders(directory: Path, root: Node) -> Layout:
     classes = _classes(train)
     pictures = list[Picture]()
     for share, node in roots.items():
-        left_out += [*_in_no_class(node, roots)]
+        left_out += [*_in_no_class(node, roots), *(_strangers(node) if node.path != root.path else ())]
         for folder, label in _labelled(node, classes, roots):
             parts = _parts_within(folder) if len(roots) == 1 else {}
             for part, inner in (parts or {share: folder}).items():
                 pictures += [Picture(path, label, part) for path in inner.every()]
+            left_out += _beside_parts_within(folder, parts) if parts else []
             left_out += [LeftOut(path, 1, _why_strange(path)) for some in folder.walk() for path in some.strangers]
     pictures.sort(key=_order)
     understood = _understood(directory, roots, classes)
@@ -115,9 +128,18 @@ def _by_folders(directory: Path, root: Node) -> Layout:
 
 
 def _parts_within(folder: Node) -> dict[Share, Node]:
-    """Of a class folder that holds parts, each once: cat/train, cat/test."""
-    parts = {share: inner for inner in folder.filled if (share := share_of(inner.path.name))}
-    return parts if len(parts) > 1 and len(parts) == len(folder.filled) and not folder.pictures else {}
+    """Of a class folder that holds parts: cat/train, cat/test."""
+    named = [(share, inner) for inner in folder.filled if (share := share_of(inner.path.name))]
+    if len({share for share, _ in named}) < 2:
+        return {}
+    _refuse_doubles(folder, named)
+    return dict(named)
+
+
+def _beside_parts_within(folder: Node, parts: Mapping[Share, Node]) -> list[LeftOut]:
+    others = [inner for inner in folder.filled if inner not in parts.values()]
+    own = [LeftOut(folder.path, len(folder.pictures), IN_NO_PART)] if folder.pictures else []
+    return [*own, *(LeftOut(inner.path, len(inner.every()), IN_NO_PART) for inner in others)]
 
 
 def _roots(root: Node) -> tuple[dict[Share, Node], list[LeftOut]]:
@@ -128,11 +150,14 @@ def _roots(root: Node) -> tuple[dict[Share, Node], list[LeftOut]]:
     others = [folder for folder in root.folders if folder not in shares.values()]
     if not shares:
         return _without_parts(root)
-    inner = {share: _innermost(shares[share]) for share in ("train", "val", "test") if share in shares}
+    ordered: tuple[Share, ...] = ("train", "val", "test")
+    entered = {share: _entered(shares[share], share) for share in ordered if share in shares}
+    inner = {share: node for share, (node, _) in entered.items()}
+    beside = [some for _, left_out in entered.values() for some in left_out]
     if "train" in shares:
-        return inner, _beside_parts(root, others)
+        return inner, [*beside, *_beside_parts(root, others)]
     _refuse_parts_alone(root, shares, others)
-    return {"train": Node(root.path, root.pictures, root.strangers, others), **inner}, []
+    return {"train": Node(root.path, root.pictures, root.strangers, others), **inner}, beside
 
 
 def _refuse_doubles(root: Node, named: Sequence[tuple[Share, Node]]) -> None:
@@ -164,8 +189,12 @@ def _refuse_parts_alone(root: Node, shares: Mapping[Share, Node], others: Sequen
     for folder in others:
         if share_of(folder.path.name) == "train":
             raise RequestError(_without_pictures(folder))
-    known = {folder.path.name.casefold() for folder in others}
-    if not all(inner.path.name.casefold() in known for folder in shares.values() for inner in folder.filled):
+    known = {_folded(folder) for folder in others if folder.filled or folder.pictures}
+    for folder in shares.values():
+        unknown = [inner.path.name for inner in folder.filled if _folded(inner) not in known]
+        if unknown and len(unknown) < len(folder.filled):
+            raise RequestError(f"{folder.path} has classes that {root.path} lacks: {unknown}")
+    if not all(_folded(inner) in known for folder in shares.values() for inner in folder.filled):
         names = " and ".join(folder.path.name for folder in shares.values())
         packed = [path.name for path in root.strangers if path.suffix.lower() in ARCHIVES]
         hint = f"unpack {', '.join(packed)}" if packed else "name it train"
@@ -173,12 +202,18 @@ def _refuse_parts_alone(root: Node, shares: Mapping[Share, Node], others: Sequen
 
 
 def _beside_parts(root: Node, others: Sequence[Node]) -> list[LeftOut]:
+    files = {folder.path: len(folder.every()) or odd_files(folder) for folder in others}
     left_out = [
-        LeftOut(folder.path, len(folder.every()), _why_beside(folder))
+        LeftOut(folder.path, files[folder.path], _why_beside(folder))
         for folder in others
-        if folder.every() or share_of(folder.path.name)
+        if files[folder.path] or share_of(folder.path.name)
     ]
     return left_out + _beside(root)
+
+
+def odd_files(folder: Node) -> int:
+    """How many files in a folder, however deep, may be meant as pictures, and are none by their names."""
+    return sum(len(_strangers(some)) for some in folder.walk())
 
 
 def _without_parts(root: Node) -> tuple[dict[Share, Node], list[LeftOut]]:
@@ -190,15 +225,10 @@ def _without_parts(root: Node) -> tuple[dict[Share, Node], list[LeftOut]]:
         return {"train": root}, []
     _refuse_containers(root)
     if len(filled) < 2:
-        raise RequestError(_what_is_missing(root))
+        names = " and ".join(folder.path.name for folder in loose)
+        raise RequestError(_what_is_missing(root, f"{names} is taken for a part" if filled else ""))
     left_out = [LeftOut(folder.path, len(folder.every()), IN_NO_CLASS) for folder in loose]
     return {"train": Node(root.path, root.pictures, root.strangers, others)}, left_out
-
-
-def _innermost(node: Node) -> Node:
-    while inner := _only_folder(node):
-        node = inner
-    return node
 
 
 def _why_beside(folder: Node) -> str:
@@ -206,7 +236,7 @@ def _why_beside(folder: Node) -> str:
         return NO_PICTURES
     if share_of(folder.path.name):
         return IN_NO_CLASS
-    return "not in the folders train, val or test"
+    return IN_NO_PART
 
 
 def _why_strange(path: Path) -> str:
@@ -230,26 +260,39 @@ def _classes(train: Node) -> tuple[str, ...]:
     return classes
 
 
-def _what_is_missing(root: Node) -> str:
+def _what_is_missing(root: Node, taken: str = "") -> str:
     """What a folder holds that has fewer than two classes, and how its pictures would get some."""
-    folders = [folder.path.name for folder in root.filled]
-    if not root.pictures and len(folders) == 1:
+    folders, pictures = [folder.path.name for folder in root.filled], root.every()
+    beginnings = _beginnings(pictures)
+    tables = [path for node in root.walk() for path in node.strangers if path.suffix.lower() in (".csv", ".tsv")]
+    if not root.pictures and len(folders) == 1 and not (beginnings or tables):
         return f"{root.path} must hold at least 2 class folders, has 1: {folders}"
-    pictures = root.every()
     said = f"{root.path} holds {len(pictures)} pictures without classes"
     said += f" (in {', '.join(folders[:_NAMED])})" if folders else ""
-    tables = [path.name for path in root.strangers if path.suffix.lower() in (".csv", ".tsv")]
+    said += f"; {taken}: if it is a class, give it another name" if taken else ""
+    said += f"; put those of each class into a folder of its own, or write {root.path / TABLE}: file,label"
     if tables:
-        return f"{said}; if {tables[0]} names each file and its label, call it {TABLE}"
-    how = f"put those of each class into a folder of its own, or write {root.path / TABLE}: file,label"
-    beginnings = {found[0] for path in pictures if (found := re.match(r"[^\W\d_]+", path.name))}
-    if not 2 <= len(beginnings) <= min(_MOST_BEGINNINGS, len(pictures) // 2):
-        return f"{said}; {how}"
-    some = _some(sorted(beginnings))
-    rows = f"find . -type f ! -name '{TABLE}*' | sed -nE 's#^\\./((.*/)?([[:alpha:]]+)[^/]*)$#\"\\1\",\\3#p'"
-    command = f"(echo file,label; {rows}) > {TABLE}.new; mv {TABLE}.new {TABLE}"
-    writes = f"cd {shlex.quote(str(root.path))}; {command}"
-    return f"{said}; {how}. Where the names begin with the classes ({some}), this writes it: {writes}"
+        likely = str(next(filter(has_labels, tables), tables[0]).relative_to(root.path))
+        said += f". If {likely} has both, name its columns file and label, and save it as that"
+    if beginnings:
+        said += f". Where the names begin with the classes ({_some(beginnings)}), this writes it: "
+        said += _writes_table(root.path, pictures)
+    return said
+
+
+def _beginnings(pictures: Sequence[Path]) -> list[str]:
+    """What the names begin with before a number, where that is likely to be classes: cat.0.jpg, boxer_dog_12.jpg."""
+    found = {match[0] for path in pictures if (match := re.match(r"\D*[^\W\d_](?=[\W_]*\d)", path.stem))}
+    return sorted(found) if 2 <= len(found) <= min(_MOST_BEGINNINGS, len(pictures) // 2) else []
+
+
+def _writes_table(folder: Path, pictures: Sequence[Path]) -> str:
+    """A command for a shell that finds the same beginnings."""
+    endings = sorted({path.suffix.lower() for path in pictures if path.suffix})
+    chosen = " -o ".join(f"-iname '*{ending}'" for ending in endings)
+    name = r"([^0-9/]*[[:alpha:]])[^[:alpha:]0-9/]*[0-9][^/]*\.[^./]*"
+    rows = f'find . -type f \\( {chosen} \\) | sed -nE \'s#^\\./((.*/)?{name})$#"\\1","\\3"#p\''
+    return f"cd {shlex.quote(str(folder))}; (echo file,label; {rows}) > {TABLE}.new; mv {TABLE}.new {TABLE}"
 
 
 def _refuse_containers(root: Node) -> None:
@@ -258,7 +301,7 @@ def _refuse_containers(root: Node) -> None:
     for folder in filled:
         has_others = any(some is not folder and not share_of(some.path.name) for some in filled)
         if has_others and folder.path.name.casefold() in _NO_CLASSES and not folder.filled:
-            raise RequestError(_what_is_missing(folder))
+            raise RequestError(_what_is_missing(folder, f"{folder.path.name} is taken for a folder of classes"))
         is_container = folder.path.name.casefold() in _CONTAINERS or share_of(folder.path.name)
         if len(filled) > 1 and is_container and len(folder.filled) > 1 and not folder.pictures:
             inner = ", ".join(some.path.name for some in folder.filled[:_NAMED])
@@ -272,13 +315,13 @@ def _refuse_containers(root: Node) -> None:
 def _labelled(node: Node, classes: tuple[str, ...], roots: dict[Share, Node]) -> list[tuple[Node, int]]:
     """The class folders of a part with their labels; a class may be spelled in another case than in train/."""
     exact = {name: label for label, name in enumerate(classes)}
-    folded = Counter(name.casefold() for name in classes)
-    loose = {name.casefold(): label for name, label in exact.items() if folded[name.casefold()] == 1}
+    folded = Counter(map(_spelled, classes))
+    loose = {_spelled(name): label for name, label in exact.items() if folded[_spelled(name)] == 1}
     found = list[tuple[Node, int]]()
     unknown = list[str]()
     for folder in node.filled:
         name = folder.path.name
-        label = exact.get(name, loose.get(name.casefold()))
+        label = exact.get(name, loose.get(_spelled(name)))
         if label is None:
             unknown.append(name)
         else:
@@ -286,6 +329,15 @@ def _labelled(node: Node, classes: tuple[str, ...], roots: dict[Share, Node]) ->
     if unknown:
         raise RequestError(f"{node.path} has classes that {roots['train'].path} lacks: {sorted(unknown)}")
     return found
+
+
+def _folded(folder: Node) -> str:
+    return _spelled(folder.path.name)
+
+
+def _spelled(name: str) -> str:
+    """Without case, and with each accent and its letter in one, which macOS takes apart."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _understood(directory: Path, roots: dict[Share, Node], classes: tuple[str, ...]) -> str:
@@ -300,33 +352,62 @@ def _understood(directory: Path, roots: dict[Share, Node], classes: tuple[str, .
 
 
 def _by_table(root: Node, table: Path) -> Layout:
-    """Pictures as the table labels them; where it names no parts, the folders in which they lie do."""
-    rows, paths = read_table(table), root.every()
-    classes = tuple(sorted({row.label for row in rows}))
-    if len(classes) < 2:
-        raise RequestError(f"{table} must name at least 2 classes, names {len(classes)}: {list(classes)}")
-    names, found, missing = Names(paths, root.path), defaultdict[Path, set[tuple[str, Share]]](set), list[str]()
-    for row in rows:
-        if (path := names.find(row.file)) is None:
-            missing.append(row.file)
-        else:
-            found[path].add((row.label, row.share or _share_within(path, root)))
-    pictures = [
-        Picture(path, classes.index(label), share) for path, ((label, share), *more) in found.items() if not more
-    ]
+    """Pictures as the table labels them; where it names no parts, the folders in which they lie do.
+
+    RequestError where it labels no picture to train on, or all as one class.
+    """
+    paths = root.every()
+    rows = read_table(table)
+    named, missing = _rows_of(rows, Names(paths, root.path, rows), root)
+    known = {path: some for path, some in named.items() if len(some) == 1 and all(label for label, _ in some)}
+    classes = tuple(sorted({label for some in known.values() for label, _ in some}))
+    pictures = [Picture(path, classes.index(label), share) for path, some in known.items() for label, share in some]
     pictures.sort(key=_order)
-    left_out = [LeftOut(path, 1, f"not in {TABLE}") for path in paths if path not in found]
-    left_out += [LeftOut(path, 1, f"with several labels in {TABLE}") for path, some in found.items() if len(some) > 1]
-    if missing:
-        left_out.append(LeftOut(root.path / missing[0], len(missing), f"in {TABLE}, but not there"))
+    left_out = [LeftOut(path, 1, f"not in {TABLE}") for path in paths if path not in named]
+    left_out += [LeftOut(path, 1, _why_unclear(some)) for path, some in named.items() if path not in known]
+    left_out += [LeftOut(root.path / files[0], len(files), reason) for reason, files in missing.items()]
+    if len(classes) < 2:
+        raise RequestError(_useless(table, f"pictures of at least 2 classes, has {list(classes)}", left_out))
     if not any(picture.share == "train" for picture in pictures):
-        raise RequestError(f"{table} names no picture to train on that is there: {missing[:_NAMED]}")
+        raise RequestError(_useless(table, "pictures to train on, has none", left_out))
     return Layout(classes, pictures, left_out, f"{len(classes)} classes, as {table.name} says")
 
 
+def _useless(table: Path, needed: str, left_out: Sequence[LeftOut]) -> str:
+    reasons = Counter[str]()
+    for some in left_out:
+        reasons[some.reason] += some.files
+    why = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
+    return (
+        f"{table} must label {needed}{f' ({why})' if why else ''}; where folders are the classes give it another name"
+    )
+
+
+def _rows_of(
+    rows: Sequence[Row], names: Names, root: Node
+) -> tuple[dict[Path, set[tuple[str, Share]]], dict[str, list[str]]]:
+    """The labels and parts of each picture that is named, and by reason the files that are not found."""
+    named, missing = defaultdict[Path, set[tuple[str, Share]]](set), defaultdict[str, list[str]](list)
+    for row in rows:
+        path = names.find(row.file, row.share)
+        if path is None:
+            why = f"several pictures have the name in {TABLE}" if names.is_ambiguous(row.file) else _NOT_THERE
+            missing[why].append(row.file)
+        else:
+            named[path].add((row.label, row.share or _share_within(path, root)))
+    return named, missing
+
+
+def _why_unclear(named: Collection[tuple[str, Share]]) -> str:
+    if not all(label for label, _ in named):
+        return f"without a label in {TABLE}"
+    return f"with several labels or parts in {TABLE}"
+
+
 def _share_within(path: Path, root: Node) -> Share:
-    first, *rest = path.relative_to(root.path).parts
-    return (share_of(first) or "train") if rest else "train"
+    """By the outermost folder that is called like a part."""
+    folders = path.relative_to(root.path).parts[:-1]
+    return next((share for name in folders if (share := share_of(name))), "train")
 
 
 def _order(picture: Picture) -> tuple[int, bool, Path]:

@@ -39,7 +39,7 @@ class DecodedFile:
 def decode_files(paths: Iterable[Path], size: int = SIZE) -> Iterator[DecodedFile]:
     """Each file, in order, as so many pixels a side. Raises MemoryError alone."""
     remaining = iter(paths)
-    _read_heic()
+    reads_heic()
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
         while some := list(islice(remaining, _AT_ONCE)):
             with warnings.catch_warnings():
@@ -61,16 +61,16 @@ def _decode_file(path: Path, size: int) -> DecodedFile:
 
 
 def _why(path: Path, error: Exception) -> Exception:
-    if path.suffix.lower() in _HEIC and not _read_heic():
+    if path.suffix.lower() in _HEIC and not reads_heic():
         return _NO_HEIC
     if isinstance(error, UnidentifiedImageError):  # whose text has a path, or Python's name for an input
-        return ValueError("no known format of pictures")
+        return ValueError("of no format that Pillow reads")
     return error
 
 
 @cache
-def _read_heic() -> bool:
-    """Let Pillow read HEIC pictures, where the package for them is installed."""
+def reads_heic() -> bool:
+    """Whether Pillow reads HEIC pictures: from now on, where the package for them is installed."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from cifar.data.folder import Folder
 from cifar.data.folder_parts import Share
 from cifar.data.holdout import TEST_SHARE
 from cifar.data.images import DecodedFile, decode_files
-from cifar.data.leaks import leaks
+from cifar.data.leaks import crowd, leaks
 from cifar.data.preview import grid, refuse_unfit, save
 from cifar.data.sizes import LARGE_SIZE, SIZE
 
@@ -103,26 +105,39 @@ def _guessing(train: Dataset) -> str:
     """What all accuracies are to be measured by."""
     validated = np.bincount(train.labels[datasets.split(train).val].numpy(), minlength=len(train.classes))
     largest = train.classes[int(validated.argmax())]
-    share = validated.max() / validated.sum()
+    share, of_all = (
+        validated.max() / validated.sum(),
+        float(np.bincount(train.labels.numpy()).max()) / len(train.labels),
+    )
     text = f"guessing the largest class, {largest}, would get {share:.1%} of the images to validate on"
-    if not is_uneven(share, len(train.classes)):
+    if not is_uneven(of_all, len(train.classes)):
         return text
     return f"{text}: --metric balanced_accuracy makes a search count each class alike"
 
 
 def telling_apart(train: Dataset) -> str:
     """How many points apart two trials must be, at least: few pictures cannot rank them."""
-    images = len(datasets.split(train).val)
-    points = 100 * _NINETY_FIVE * math.sqrt(2 * _TYPICAL * (1 - _TYPICAL) / images)
-    return f"with {images:,} images to validate on, a difference below {points:.1f} points may be luck"
+    val = datasets.split(train).val
+    different = len(np.unique(train.groups[val])) if train.groups is not None else len(val)
+    points = 100 * _NINETY_FIVE * math.sqrt(2 * _TYPICAL * (1 - _TYPICAL) / different)
+    known = f", {different:,} of them different" if different < len(val) else ""
+    return f"with {len(val):,} images to validate on{known}, a difference below {points:.1f} points may be luck"
 
 
 def mirrored(train: Dataset) -> str | None:
     """A hint where mirror images are likely to be of no class; None where they are not."""
-    alike = sum(len(name) == 1 or name.isdecimal() for name in train.classes)
-    if train.name == "digits" or alike < max(2, len(train.classes) / 2):
-        return None
-    return "most classes look like letters or numbers, which mirror images are not: train with --no-flip"
+    last_words = [re.split(r"[\W_]+", name.strip())[-1].casefold() for name in train.classes]
+    alike = sum((word.isalpha() and len(word) == 1 and not _is_a_word(word)) or word.isdecimal() for word in last_words)
+    if train.name != "digits" and alike >= max(2, len(train.classes) / 2):
+        return "most classes look like letters or numbers, which mirror images are not: train with --no-flip"
+    if {"left", "right"} <= set(last_words):
+        return "left becomes right in a mirror image: train with --no-flip"
+    return None
+
+
+def _is_a_word(letter: str) -> bool:
+    """In Chinese, for instance."""
+    return unicodedata.category(letter) == "Lo"
 
 
 def understood(folder: Folder) -> str:
@@ -142,6 +157,7 @@ def find(data_name: str, train: Dataset, test: Dataset) -> Iterator[str]:
     yield from leaks(train, test)
     if data_name == "cifar10" or train.validation is not None:
         yield from _unsplit(train)
+    yield from _copies(train)
 
 
 def _examined(folder: Folder) -> list[DecodedFile]:
@@ -166,12 +182,14 @@ def _of_folder(folder: Folder, files: Sequence[DecodedFile]) -> Iterator[str]:
     yield from folder.why_left_out()
     yield from _classes_within(folder)
     names = {file.path: str(file.path.relative_to(folder.directory)) for file in files}
-    broken = [names[file.path] for file in files if file.error]
+    broken = defaultdict[str, list[str]](list)
+    for file in files:
+        if file.error:
+            broken[str(file.error)].append(names[file.path])
     small = [names[file.path] for file in files if file.size and min(file.size) < SIZE]
     deep = [names[file.path] for file in files if file.is_deep]
-    if broken:
-        why = next(str(file.error) for file in files if file.error)
-        yield f"left out, no readable picture ({why}): {_some(broken)}"
+    for why, some in broken.items():
+        yield f"left out, no readable picture ({why}): {_some(some)}"
     if small:
         yield f"smaller than {SIZE} x {SIZE}: {_some(small)}"
     if deep:
@@ -179,17 +197,24 @@ def _of_folder(folder: Folder, files: Sequence[DecodedFile]) -> Iterator[str]:
 
 
 def _classes_within(folder: Folder) -> Iterator[str]:
-    """Where all class folders hold folders of the same names, these may be the classes: fold1/cat, fold2/cat."""
+    """Where folders in the class folders may be the classes: fold1/cat, fold2/cat, or Flowers/rose beside Examples."""
     inner = defaultdict[str, set[str]](set)
     for picture in folder.layout.of("train"):
         name, parents = folder.layout.classes[picture.label], [parent.name for parent in picture.path.parents]
         if name in parents:
             inner[name].add(parents[parents.index(name) - 1] if parents[0] != name else "")
-    names = {frozenset(some) for some in inner.values()}
-    if len(inner) > 1 and len(names) == 1 and len(within := min(names)) > 1 and "" not in within:
+    common = set.intersection(*inner.values()) - {""} if len(inner) > 1 else set()
+    if len(common) > 1:
         yield (
-            f"each class, {_some(sorted(inner))}, holds the same folders, {_some(sorted(within))}: "
-            "if these are the classes, put the pictures of each together"
+            f"each class, {_some(sorted(inner))}, holds folders {_some(sorted(common))}: if these are the classes, put "
+            "the pictures of each together; if they are parts, call them train, val and test"
+        )
+        return
+    divided = [name for name, folders in inner.items() if len(folders) > 1 and "" not in folders]
+    if divided and any(folders == {""} for folders in inner.values()):
+        yield (
+            f"the class {divided[0]} holds folders, {_some(sorted(inner[divided[0]]))}, and others hold pictures: if "
+            "these are the classes, name the folder in which they lie"
         )
 
 
@@ -206,13 +231,20 @@ def _of_classes(train: Dataset, test: Dataset) -> Iterator[str]:
             yield f"no picture to {use} on is of the classes {', '.join(missing)}"
 
 
+def _copies(train: Dataset) -> Iterator[str]:
+    """Where most pictures are others once more, recoloured or compressed: they teach as little as they tell."""
+    different = len(np.unique(train.groups)) if train.groups is not None else len(train.labels)
+    if different < len(train.labels) / 2:
+        yield f"of {len(train.labels)} pictures {different} are different, the others nearly equal one of them"
+
+
 def _unsplit(train: Dataset) -> Iterator[str]:
     """Of data whose split is their owner's, and keeps no groups together."""
     splits = datasets.split(train)
     found = near_duplicates.across(train.images[splits.val], train.images[splits.train])
-    if len(found):
-        number = len(np.unique(found[:, 0]))
-        yield f"{number} of the {len(splits.val)} pictures to validate on nearly equal pictures to train on"
+    if len(found.pairs):
+        number, crowded = len(np.unique(found.pairs[:, 0])), crowd(found.crowded)
+        yield f"{number} of the {len(splits.val)} pictures to validate on nearly equal pictures to train on{crowded}"
 
 
 def _duplicates(groups: Sequence[Sequence[DataImage]]) -> Iterator[str]:

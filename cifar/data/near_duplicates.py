@@ -7,6 +7,7 @@ coarsely alike; no network is asked. The thresholds were chosen by CIFAR-10's kn
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,16 +26,26 @@ _SHIFT = 3  # pixels by which a copy may be moved, each way
 _FINE_ALIKE = {(7, 1): 0.75, (11, 3): 0.85}
 _CHUNK, _FINE_CHUNK = 1024, 4096
 _FLAT = 1e-6  # the variance of a picture without details
-_LARGEST_GROUP = 30  # pictures: more that hang together are drawings, digits for instance, that all look alike
+LARGEST_GROUP = 30  # pictures: more that hang together are drawings, digits for instance, that all look alike
 
 
-def across(images: Tensor, others: Tensor) -> NDArray[np.int64]:
-    """Near-duplicates between two sets of images (N x 3 x size x size, uint8): pairs of their numbers."""
+@dataclass(frozen=True)
+class Across:
+    """Near-duplicates between two sets of images: pairs of their numbers, and how many of the first set hang together
+    with more than are likely to show the same.
+    """
+
+    pairs: NDArray[np.int64]
+    crowded: int
+
+
+def across(images: Tensor, others: Tensor) -> Across:
+    """What two sets of images (N x 3 x size x size, uint8) have in common."""
     images, others = _small(images), _small(others)
     found = _pairs(images, others, _coarse(images, others))
     numbers = _components(found + np.array([0, len(images)]), len(images) + len(others))
-    sizes = np.bincount(numbers)
-    return found[sizes[numbers[found[:, 0]]] <= _LARGEST_GROUP]
+    likely = np.bincount(numbers)[numbers[found[:, 0]]] <= LARGEST_GROUP
+    return Across(found[likely], len(np.unique(found[~likely, 0])))
 
 
 def groups(images: Tensor) -> NDArray[np.int64]:
@@ -42,7 +53,7 @@ def groups(images: Tensor) -> NDArray[np.int64]:
     small = _small(images)
     found = _pairs(small, small, _coarse(small, None))
     sizes = np.bincount(numbers := _components(found, len(images)))
-    likely = sizes[numbers[found[:, 0]]] <= _LARGEST_GROUP
+    likely = sizes[numbers[found[:, 0]]] <= LARGEST_GROUP
     return _components(np.concatenate([found[likely], _exact(images)]), len(images))
 
 

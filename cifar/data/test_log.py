@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from cifar.data.datasets import Dataset
+from cifar.data.sizes import SIZE
 from cifar.errors import RequestError
 from cifar.system import places
 from cifar.system.files import new_file
@@ -87,7 +88,8 @@ def count(test: Dataset) -> str:
     except RequestError as error:  # it comes too late to refuse anything
         return f"how often these test images were read is not known: {error}"
     warning = "; the more often, the less they are a test" if number > 1 else ""
-    return f"these test images were read {_times(number)} on this machine{warning}"
+    size = "" if test.size == SIZE else f", at {test.size} x {test.size} pixels,"
+    return f"these test images{size} were read {_times(number)} on this machine{warning}"
 
 
 def _times(number: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,6 +20,9 @@ from tqdm import tqdm
 
 from cifar.console import show
 from cifar.data import datasets, folder_tree
+from cifar.data.balance import why_useless
+from cifar.data.depth import scaled
+from cifar.data.folder_layout import odd_files
 from cifar.data.images import decode_files, to_pixels
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
@@ -64,6 +68,9 @@ def print_predictions(model: SavedModel, names: list[Path], top: int, as_json: b
     paths = list(find_images(names))
     if not paths:
         raise RequestError(f"no pictures in {', '.join(map(str, names))}")
+    for folder in filter(Path.is_dir, names):
+        if odd := odd_files(folder_tree.scan(folder)):
+            print(f"{folder}: {odd} files are passed over, no pictures by their names", file=sys.stderr)
     width, predictions = max(len(str(path)) for path in paths), []
     for prediction in tqdm(predict(model, paths, top), total=len(paths), unit=" pictures", leave=False, disable=None):
         predictions.append(prediction)
@@ -85,12 +92,20 @@ def how_many_right(predictions: Sequence[Prediction]) -> str:
         return ""
     right = sum(some.is_right for some in known)
     share = wilson(right / len(known), len(known))
-    return f"{right} of {len(known)} are what their folder says: {share}, if the model was trained on none of them"
+    said = f"{right} of {len(known)} are what their folder says: {share}, if the model was trained on none of them"
+    truths, answers = Counter(some.truth for some in known), {some.classes[0][0] for some in known}
+    largest = max(truths.values()) / len(known)
+    why = why_useless(len(answers), right / len(known), "accuracy", largest, len(truths)) if len(truths) > 1 else ""
+    return f"{said}; {why}" if why else said
 
 
 def _class_in(path: Path, classes: Sequence[str]) -> str | None:
-    """The class that a picture's folder is named after; of several such folders the innermost."""
-    return next((folder.name for folder in path.parents if folder.name in classes), None)
+    """The class that a picture's folder is named after, in any case; of several such folders the innermost."""
+    known = {name.casefold(): name for name in classes}
+    if len(known) < len(classes):
+        known = {name: name for name in classes}
+    names = (name for folder in path.parents for name in (folder.name, folder.name.casefold()))
+    return next((known[name] for name in names if name in known), None)
 
 
 def find_images(names: list[Path]) -> Iterator[Path]:
@@ -104,6 +119,8 @@ def find_images(names: list[Path]) -> Iterator[Path]:
 
 
 def _refuse_what_the_shell_left(name: Path) -> None:
+    if str(name).startswith("file:/"):
+        raise RequestError(f"name the file itself, {str(name).removeprefix('file:')}, without file://")
     if re.match(r"\w+:/", str(name)):
         address = str(name).replace(":/", "://", 1)  # a path has one slash less
         raise RequestError(f"{address} is an address: download the picture first, and name the file")
@@ -116,8 +133,8 @@ def predict_arrays(
 ) -> list[list[tuple[str, float]]]:
     """Classes with their probabilities, the most probable first, for each picture.
 
-    A picture is an opened image or an array: height x width x 3 (RGB) or 4 (with transparency) uint8, or height x width
-    of any number. ValueError and TypeError for other arrays.
+    A picture is an opened image or an array: height x width x 3 (RGB) or 4 (with transparency) uint8, x 3 of longer
+    integers, or height x width of any number. ValueError and TypeError for other arrays.
     """
     pixels = [to_pixels(_image(picture), model.hparams.size) for picture in pictures]
     chunks = (np.stack(pixels[start : start + _BATCH]) for start in range(0, len(pixels), _BATCH))
@@ -129,9 +146,15 @@ def _image(picture: NDArray[Any] | Image.Image) -> Image.Image:
         return picture
     if not picture.size:
         raise ValueError("it has no pixels")
-    if picture.ndim == 2 and picture.dtype.kind in "iuf" and picture.dtype.itemsize != 1:
-        picture = picture.astype(np.float64)
-    return Image.fromarray(picture)
+    if picture.ndim == 3 and picture.shape[2] == 1:
+        picture = picture[:, :, 0]
+    if picture.dtype.kind not in "iuf" or picture.dtype.itemsize == 1:
+        return Image.fromarray(picture)
+    if picture.ndim == 2:
+        return Image.fromarray(picture.astype(np.float64))
+    if picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype.kind in "iu":
+        return Image.fromarray(scaled(picture))
+    raise ValueError(f"colours of {picture.dtype} can mean anything: make them 8 bits, from 0 to 255")
 
 
 def predict(model: SavedModel, paths: list[Path], top: int) -> Iterator[Prediction]:

@@ -19,7 +19,7 @@ _WARM_UP_STEPS = 3  # libraries choose their algorithms and take their memory be
 
 
 class CudaGraphStep:
-    """`step` for batches of one size, which the first batch sets; others, the last of an epoch, take the plain step.
+    """`step` for batches of one size, which the first batch sets; others, an epoch's last, take the plain step.
 
     The capture leaves parameters and optimizer as they were. Where its first replay does not move them as the plain
     step does, every batch takes the plain step.

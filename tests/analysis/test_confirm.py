@@ -290,7 +290,7 @@ def test_a_table_of_trainings_of_several_lengths_says_them_and_becomes_narrower(
     assert "trained" not in next(answer._candidates_tables(decide([first, second]))).field_names
 
 
-@pytest.mark.parametrize(("epochs", "why"), [(2, "every image gets the same class"), (20, "")])
+@pytest.mark.parametrize(("epochs", "why"), [(2, "every image it is judged by gets the same class"), (20, "")])
 def test_what_a_short_training_could_not_learn_makes_a_longer_one_no_useless_answer(epochs: int, why: str) -> None:
     labels = np.arange(100, dtype=np.int64) % 2
     one_class, right = ([Predictions(some, labels)] * 2 for some in (np.zeros(100, dtype=np.int64), labels))

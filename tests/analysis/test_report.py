@@ -275,7 +275,7 @@ def test_a_network_that_is_no_better_than_guessing_is_no_answer(tmp_path: Path) 
     answer = {
         "winner": "trial0",
         "params": {"width": 4.0},
-        "useless": "every image gets the same class; guessing the largest class gets 10.0%",
+        "useless": "every image it is judged by gets the same class; guessing the largest class gets 10.0%",
         "gain": None,
         "candidates": {"trial0": mean},
         "tied": ["trial0"],

@@ -8,7 +8,7 @@ from cifar.data.balance import why_useless
 @pytest.mark.parametrize(
     ("predicted", "value", "metric", "expected"),
     [
-        (1, 0.7, "accuracy", "every image gets the same class; guessing the largest class gets 70.0%"),
+        (1, 0.7, "accuracy", "every image it is judged by gets the same class; guessing the largest class gets 70.0%"),
         (2, 0.7, "accuracy", "no better than guessing the largest class, 70.0%"),
         (2, 0.701, "accuracy", ""),
         (2, 0.25, "balanced_accuracy", "no better than guessing, 25.0%"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -114,9 +115,9 @@ def test_no_picture_is_left_out_without_a_reason(make_folder: MakeFolder) -> Non
         ({"dataset/cat": 4, "dataset/dog": 3, "train": 2, "val": 3}, "did you mean .*/dataset"),
         ({"test/cat": 3, "test/dog": 3}, "has pictures in test, and none to train on: name it train"),
         ({"train": 0, "val/cat": 3, "val/dog": 3}, "train holds no pictures$"),
-        ({"images": 4, "annotations/trimaps": 4}, "images holds 4 pictures without classes; put those"),
+        ({"images": 4, "annotations/trimaps": 4}, "images holds 4 pictures without classes; .* name; put those"),
         ({"train": 4, "test": 3}, r"holds 7 pictures without classes \(in test, train\); put those of each class into"),
-        ({"images": 4, "test": 3}, r"holds 7 pictures without classes \(in images, test\); put those"),
+        ({"images": 4, "test": 3}, r"holds 7 pictures without classes \(in images, test\); test is taken"),
         ({"val/cat": 3, "test/cat": 3}, "has pictures in test and val, and none to train on: name it train"),
         ({"train/cat": 3, "train/dog": 3, "Test/cat": 1, "test/cat": 1}, "2 folders of test images, Test and test"),
         ({"train/cat": 3, "train/dog": 3, "val/cow": 1, "val/ox": 1}, r"val has classes that .*: \['cow', 'ox'\]"),
@@ -165,11 +166,27 @@ def test_pictures_beside_the_only_folder_are_named(make_folder: MakeFolder) -> N
 def test_classes_that_may_be_repetitions_are_said(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_folder({f"fold{fold}/{name}": 9 for fold in (1, 2) for name in ("cat", "dog")})
     assert describe(str(root), None, force=False) == 1
-    said = "each class, fold1, fold2, holds the same folders, cat, dog: if these are the classes, put"
+    said = (
+        "each class, fold1, fold2, holds folders cat, dog: if these are the classes, put the pictures of each together"
+    )
     assert said in capsys.readouterr().out
-    other = make_folder({"b/tomato/healthy": 9, "b/tomato/sick": 9, "b/potato": 9}) / "b"
-    describe(str(other), None, force=False)
-    assert "the same folders" not in capsys.readouterr().out
+    more = make_folder({"more/fold2/frog": 9, "more/fold1/dog": 9, "more/fold1/cat": 9, "more/fold2/cat": 9}) / "more"
+    assert describe(str(more), None, force=False) == 0
+    shutil.copytree(more / "fold1/dog", more / "fold2/dog")
+    assert describe(str(more), None, force=False) == 1
+    assert "holds folders cat, dog: if these" in capsys.readouterr().out
+    deeper = make_folder({f"c/{name}/{inner}": 9 for name in ("cat", "dog") for inner in ("imgs",)}) / "c"
+    assert describe(str(deeper), None, force=False) == 0
+
+
+def test_a_folder_of_folders_beside_pictures_is_asked_about(
+    make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Flowers/rose, Flowers/tulip, Examples: or two classes, tomatoes and potatoes."""
+    root = make_folder({"Flowers/rose": 9, "Flowers/tulip": 9, "Examples": 9})
+    assert describe(str(root), None, force=False) == 1
+    said = "the class Flowers holds folders, rose, tulip, and others hold pictures: if these are the classes, name the"
+    assert said in capsys.readouterr().out
 
 
 def test_unlabelled_test_pictures_beside_classes_are_left_out(make_folder: MakeFolder) -> None:
@@ -223,7 +240,7 @@ def test_a_picture_with_several_labels_is_left_out(make_folder: MakeFolder) -> N
     (root / "labels.csv").write_text("file,label\na.png,cat\nb.png,dog\nc,cat\na.png,dog\nb,dog\n")
     layout = read(root)
     assert [picture.path.name for picture in layout.pictures] == ["c.png", "b.png"]
-    assert left_out(layout, root) == [("a.png", 1, "with several labels in labels.csv")]
+    assert left_out(layout, root) == [("a.png", 1, "with several labels or parts in labels.csv")]
 
 
 def test_a_table_names_pictures_of_parts(make_folder: MakeFolder) -> None:
@@ -245,7 +262,7 @@ def test_a_table_may_name_the_parts_itself(make_folder: MakeFolder) -> None:
 def test_another_table_is_named(make_folder: MakeFolder) -> None:
     root = loose(make_folder, *(f"{number}.png" for number in range(5)))
     (root / "train.csv").touch()
-    with pytest.raises(RequestError, match=r"if train.csv names each file and its label, call it labels.csv$"):
+    with pytest.raises(RequestError, match=r"If train.csv has both, name its columns file and label,"):
         read(root)
 
 
@@ -263,9 +280,11 @@ def test_a_table_in_another_encoding_is_said(make_folder: MakeFolder, encoding: 
         ("file,label,split\na.png,cat,train\nb.png,dog,rest", "line 3, must name a part, train, val or test"),
         ("", "must begin with a line that names its columns, file and label; it begins"),
         ("a.png,cat\nb.png,dog", r"must begin with a line that names its columns, .*'a.png', 'cat'"),
-        ("file,label\na.png,cat\nb.png", r"labels.csv, line 3, has no file and label: \['b.png'\]"),
-        ("file,label\na.png,cat", r"must name at least 2 classes, names 1: \['cat'\]"),
-        ("file,label\nx.png,cat\ny.png,dog", r"names no picture to train on that is there: \['x.png', 'y.png'\]"),
+        ("file,label\n\na.png,cat\n\nb.png", r"line 5, has fewer columns than the first line: \['b.png'\]"),
+        ("file,label\na.png,cat", r"at least 2 classes, has \['cat'\] \(1 not in labels.csv\); where folders"),
+        ("file,label\nx.png,cat\ny.png,dog", r"has \[\] \(2 not in labels.csv, 2 in labels.csv, but not there\)"),
+        ("file,label,set\na.png,cat,val\nb.png,dog,test", "must label pictures to train on, has none; where"),
+        ("file,label,set\na.png,cat,val\na.png,cat,train\nb.png,dog,val", r"1 with several labels or parts in"),
     ],
 )
 def test_an_unfit_table_is_refused(make_folder: MakeFolder, table: str, message: str) -> None:
@@ -283,7 +302,7 @@ def test_no_bytes_break_the_reader_of_tables(tmp_path_factory: pytest.TempPathFa
         rows = read_table(path)
     except RequestError:
         return
-    assert all(row.label for row in rows)
+    assert all(row.share is None for row in rows)
 
 
 def test_classes_at_the_beginning_of_names_need_one_command(make_folder: MakeFolder) -> None:
@@ -306,6 +325,137 @@ def test_so_they_do_in_parts(make_folder: MakeFolder) -> None:
     layout = read(root)
     assert counts(layout) == {"train/cat": 2, "train/dog": 2, "test/cat": 2, "test/dog": 2}
     assert left_out(layout, root) == [("test/17.png", 1, "not in labels.csv")]
+
+
+def test_beginnings_may_have_several_words_and_other_files_lie_beside(make_folder: MakeFolder) -> None:
+    root = make_folder({"images": 12, "test1": 2})
+    for number, path in enumerate(sorted((root / "images").iterdir())):
+        path.rename(path.with_name(f"{('golden_retriever', 'golden_eagle')[number % 2]}_{number}.PNG"))
+    for name in ("README.txt", "Thumbs.db", "images/sample_1.csv", "test1/a2.txt"):
+        (root / name).write_text("x")
+    with pytest.raises(RequestError, match=r"the classes \(golden_eagle, golden_retriever\)") as refused:
+        read(root)
+    assert "If " in str(refused.value)
+    subprocess.run(["bash", "-c", str(refused.value).split("this writes it: ")[1]], check=True)
+    layout = read(root)
+    assert layout.classes == ("golden_eagle", "golden_retriever")
+    assert counts(layout) == {"train/golden_eagle": 6, "train/golden_retriever": 6}
+
+
+def test_one_folder_of_pictures_is_helped_as_the_top_is(make_folder: MakeFolder) -> None:
+    root = make_folder({"images": 6})
+    (root / "sample_submission.csv").write_text("id,score\n")
+    (root / "train.csv").write_text("image,class\n")
+    with pytest.raises(RequestError, match=r"holds 6 pictures without classes \(in images\).* If train.csv has both"):
+        read(root)
+
+
+def test_rows_without_label_or_picture_leave_the_others(make_folder: MakeFolder) -> None:
+    root = loose(make_folder, "a.png", "b.png", "c.png")
+    (root / "labels.csv").write_text(
+        "filepaths,labels,data set\na.png,cat,TRAIN\nb.png,dog,VALID\nc.png,,test\nd,cow,test"
+    )
+    layout = read(root)
+    assert counts(layout) == {"train/cat": 1, "val/dog": 1}
+    assert left_out(layout, root) == [
+        ("c.png", 1, "without a label in labels.csv"),
+        ("d", 1, "in labels.csv, but not there"),
+    ]
+
+
+def test_parts_of_a_table_may_lie_deeper(make_folder: MakeFolder) -> None:
+    root = make_folder({"images/train": 4, "images/test": 2})
+    rows = [
+        f"{part}/00{number}.png,{'ab'[number % 2]}"
+        for part, some in (("train", 4), ("test", 2))
+        for number in range(some)
+    ]
+    for above in ("images/", "/home/somebody/data/images/", "C:\\pictures\\images\\"):
+        (root / "labels.csv").write_text("\n".join(["file,label", *(above + row for row in rows)]))
+        assert counts(read(root)) == {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1}
+
+
+def test_a_name_in_several_parts_is_found_by_its_part(make_folder: MakeFolder) -> None:
+    root = make_folder({"train": 2, "test": 2})
+    rows = ["000.png,a,train", "001.png,b,train", "000.png,a,test", "001.png,b,test"]
+    (root / "labels.csv").write_text("\n".join(["file,label,split", *rows]))
+    assert counts(read(root)) == {"train/a": 1, "train/b": 1, "test/a": 1, "test/b": 1}
+    (root / "labels.csv").write_text("file,label\n000.png,a\ntrain/001.png,b\ntrain/000.png,a")
+    layout = read(root)
+    assert counts(layout) == {"train/a": 1, "train/b": 1}
+    assert ("000.png", 1, "several pictures have the name in labels.csv") in left_out(layout, root)
+
+
+def test_what_lies_beside_an_inner_folder_of_a_part_is_named(make_folder: MakeFolder) -> None:
+    classes = [f"{part}/images/{name}" for part in ("train", "val") for name in ("cat", "dog")]
+    root = make_folder({"val": 5} | dict.fromkeys(classes, 4))
+    for name in ("train/x.dcm", "val/scans/y.nef", "raw/z.nef", "train/readme.txt", "docs/a.md"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+    assert sorted(left_out(read(root), root)) == [
+        ("raw", 1, "a folder without pictures"),
+        ("train/x.dcm", 1, "no picture by its name"),
+        ("val", 5, "in no class folder"),
+        ("val/scans", 1, "a folder without pictures"),
+    ]
+
+
+@pytest.mark.parametrize(("first", "second"), [("seg_train", "seg_test"), ("train", "test"), ("train", "val")])
+def test_a_part_in_a_folder_of_its_own_name_is_entered(make_folder: MakeFolder, first: str, second: str) -> None:
+    root = make_folder({f"{part}/{part}/{name}": 4 for part in (first, second) for name in ("cat", "dog")})
+    share = "val" if second == "val" else "test"
+    assert counts(read(root)) == {"train/cat": 4, "train/dog": 4, f"{share}/cat": 4, f"{share}/dog": 4}
+
+
+def test_what_lies_beside_parts_within_classes_is_left_out(make_folder: MakeFolder) -> None:
+    parts = [f"{name}/{part}" for name in ("cat", "dog") for part in ("train", "test")]
+    root = make_folder({"cat": 1} | dict.fromkeys(parts, 4) | {"dog/extra": 2})
+    layout = read(root)
+    assert counts(layout) == {"train/cat": 4, "train/dog": 4, "test/cat": 4, "test/dog": 4}
+    assert left_out(layout, root) == [
+        ("cat", 1, "not in the folders train, val or test"),
+        ("dog/extra", 2, "not in the folders train, val or test"),
+    ]
+    make_folder({"two/cat/Test": 1, "two/cat/test": 1, "two/cat/train": 4, "two/dog": 4})
+    with pytest.raises(RequestError, match="cat has 2 folders of test images, Test and test: keep one"):
+        read(root / "two")
+
+
+def test_a_class_spelled_with_accents_apart_is_the_same(make_folder: MakeFolder) -> None:
+    """As macOS writes names."""
+    root = make_folder({"train/caf\u00e9": 3, "train/dog": 3, "test/cafe\u0301": 2})
+    assert counts(read(root)) == {"train/caf\u00e9": 3, "train/dog": 3, "test/caf\u00e9": 2}
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"cat": 3, "dog": 3, "test/cat": 1, "test/bird": 1}, r"test has classes that .* lacks: \['bird'\]"),
+        ({"valid": 3, "invalid": 3}, "valid is taken for a part: if it is a class, give it another name"),
+        ({"data": 3, "noise": 3}, "data is taken for a folder of classes: if it is a class, give it another name"),
+    ],
+)
+def test_what_was_taken_for_something_else_is_said(make_folder: MakeFolder, made: dict[str, int], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        read(make_folder(made))
+
+
+def test_a_folder_without_readable_pictures_to_validate_on_is_refused(make_folder: MakeFolder) -> None:
+    root = make_folder({"train/cat": 9, "train/dog": 9, "val/cat": 1})
+    (root / "val/cat/000.png").write_bytes(b"x")
+    with pytest.raises(RequestError, match="no readable val images: of no format that Pillow reads"):
+        datasets.load(str(root))
+
+
+def test_what_is_left_out_is_counted_anew(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_folder({"cat": 9, "dog": 9})
+    assert datasets.load(str(root)).skipped == 0
+    (root / "loose.png").write_bytes((root / "cat/000.png").read_bytes())
+    assert datasets.load(str(root)).skipped == 1
+    assert datasets.load_test(str(root)).skipped == 0
+    key = Folder(root).key("train")
+    monkeypatch.setattr("cifar.data.folder.reads_heic", lambda: "otherwise")
+    assert Folder(root).key("train") != key  # what could not be read may now be
 
 
 def test_all_that_was_read_is_told(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,6 +101,9 @@ def test_letters_that_no_font_has_become_a_number(make_folder: MakeFolder) -> No
         (("a", "b", "del"), True),
         (("cat", "dog"), False),
         (("a", "big"), False),
+        (("letter_A", "letter-b", "sign c"), True),
+        (("猫", "狗", "鸟"), False),
+        (("hand left", "hand right", "none"), True),
     ],
 )
 def test_letters_and_numbers_are_not_to_be_mirrored(tiny: Dataset, classes: tuple[str, ...], expected: bool) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,7 +66,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_shot_and_its_changed_copy_are_near_duplicates(scenes: list[Image.Image], change: str) -> None:
     copies = [CHANGES[change](scene) for scene in scenes[:20]]
-    found = near_duplicates.across(pixels(copies), pixels([shot(scene) for scene in scenes]))
+    found = near_duplicates.across(pixels(copies), pixels([shot(scene) for scene in scenes])).pairs
     right = {(int(a), int(b)) for a, b in found if a == b}
     assert len(right) >= 18
     assert len(found) - len(right) <= 1
@@ -120,8 +122,15 @@ def test_a_folders_bursts_stay_on_one_side_of_each_split(
     told = kept_together(train)
     assert told is not None
     assert "keeps each group together" in told
-    assert describe(str(folder), None, force=False) == 0
-    assert told in capsys.readouterr().out
+    assert describe(str(folder), None, force=False) == 1
+    out = capsys.readouterr().out
+    assert told in out
+    found = re.search(r"of \d+ pictures (\d+) are different, the others nearly equal one of them", out)
+    assert found is not None
+    assert int(found[1]) < 40
+    ranked = re.search(r"with (\d+) images to validate on, (\d+) of them different", out)
+    assert ranked is not None
+    assert 2 * int(ranked[2]) < int(ranked[1])
 
 
 def test_near_duplicates_on_both_sides_are_told(
@@ -150,7 +159,7 @@ def test_a_comparison_is_kept_and_made_again_where_it_is_damaged(
     train, test = datasets.load(str(folder)), datasets.load_test(str(folder))
     compared, really = list[int](), near_duplicates.across
 
-    def counted(*images: Tensor) -> NDArray[np.int64]:
+    def counted(*images: Tensor) -> near_duplicates.Across:
         compared.append(1)
         return really(*images)
 
@@ -162,3 +171,24 @@ def test_a_comparison_is_kept_and_made_again_where_it_is_damaged(
         path.write_text("{")
     assert [*leaks(train, test)] == first
     assert len(compared) == 2
+
+
+def test_frames_of_a_film_are_counted_beside_near_duplicates(
+    scenes: list[Image.Image], make_folder: MakeFolder
+) -> None:
+    """More that hang together may be drawings, and are named as that."""
+    folder = make_folder({"train/a": 22, "train/b": 10, "test/a": 22, "test/b": 5})
+    for number in range(20):
+        compressed(scenes[0], 40 + number).save(folder / "train/a" / f"{number:03}.png")
+        compressed(scenes[0], 70 + number).save(folder / "test/a" / f"{number:03}.png")
+    (alone,) = near_duplicates.across(*two_sides(folder)).pairs.tolist() or [None]
+    assert alone is None
+    assert near_duplicates.across(*two_sides(folder)).crowded == 20
+    shot(scenes[1], 4).save(folder / "train/b/000.png")
+    compressed(shot(scenes[1], 5), 60).save(folder / "test/b/003.png")
+    told = [*leaks(datasets.load(str(folder)), datasets.load_test(str(folder)))]
+    assert "1 of the 27 test pictures nearly equal training pictures (20 more are like more than 30, as" in told[-1]
+
+
+def two_sides(folder: Path) -> tuple[Tensor, Tensor]:
+    return datasets.load_test(str(folder)).images, datasets.load(str(folder)).images

@@ -50,7 +50,7 @@ def test_a_broken_file_is_named_skipped_and_counted(make_folder: MakeFolder, cap
     with caplog.at_level(logging.WARNING):
         decoded = Folder(root).decode("train")
     assert decoded.labels.tolist() == [0, 0, 1, 1, 1]
-    for path, reason in (("cat/001.png", "truncated"), ("dog/empty.jpg", "no known format of pictures")):
+    for path, reason in (("cat/001.png", "truncated"), ("dog/empty.jpg", "of no format that Pillow reads")):
         assert re.search(
             rf"skipped 1 of 7 files, no readable images: {root}/train/{path} \(.*{reason}.*\)", caplog.text
         )
@@ -62,8 +62,12 @@ def test_a_broken_file_is_named_skipped_and_counted(make_folder: MakeFolder, cap
     [
         ({"train/cat": 9}, r"train must hold at least 2 class folders, has 1: \['cat'\]"),
         ({"train/cat": 9, "train/dog": 1, "test/cat": 1}, "too few readable training images: 'dog' has 1; at least 2"),
-        ({"cat": 9, "dog": 2}, "'dog' has 1; at least 2 are needed in each, one to train on and one to"),
-        ({"cat": 1, "cow": 9, "dog": 1}, "'cat' has 1, 'dog' has 1; at least 2"),
+        (
+            {"cat": 9, "dog": 2},
+            "'dog' has 2; at least 3 are needed in each, one to train on, one to validate on, one to test on",
+        ),
+        ({"cat": 1, "cow": 9, "dog": 2}, "'cat' has 1, 'dog' has 2; at least 3"),
+        ({"train/cat": 9, "train/dog": 0, "val/cat": 1}, "at least 2 class folders, has 1"),
         ({"train/cat": 9, "train/dog": 9, "test/cow": 1}, r"test has classes that .*/train lacks: \['cow'\]"),
     ],
 )

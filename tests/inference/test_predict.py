@@ -93,7 +93,7 @@ def test_an_unreadable_file_is_named_and_the_rest_predicted(
     out, err = capsys.readouterr()
     records = json.loads(out)
     assert [Path(record["image"]).name for record in records] == ["broken.jpg", "one.png", "missing.png"]
-    assert "no known format of pictures" in records[0]["error"]
+    assert "of no format that Pillow reads" in records[0]["error"]
     assert [entry["class"] for entry in records[1]["predictions"]] == ["dark", "grey"]
     assert records[2]["error"] == "No such file or directory"
     assert "broken.jpg is no readable picture" in err and "missing.png is no readable picture" in err
@@ -136,12 +136,27 @@ def test_a_picture_comes_through_stdin(
 def test_arrays_are_labelled_as_their_files_are(model: SavedModel, tmp_path: Path) -> None:
     paths = [picture(tmp_path / f"{brightness}.png", brightness) for brightness in (0, 80, 160)]
     found = predict_arrays(model, [np.asarray(Image.open(path)) for path in paths], top=2)
-    assert found == [prediction.classes for prediction in predict(model, paths, top=2)]
+    for labels, prediction in zip(found, predict(model, paths, top=2), strict=True):
+        assert_alike(labels, prediction.classes)
     deep = np.linspace(0, 4095, 1000).reshape(20, 50).astype(np.uint16)
     as_integers, as_floats = predict_arrays(model, [deep, deep.astype(np.float32)])
     assert as_integers == as_floats
-    assert predict_arrays(model, [(deep * 7).astype(np.int64)]) == [as_integers]
+    assert_alike(predict_arrays(model, [(deep * 7).astype(np.int64)])[0], as_integers)
     assert predict_arrays(model, []) == []
+    colours = np.stack([deep, deep[::-1], deep], axis=2)
+    light = np.asarray(Image.fromarray((deep >> 4).astype(np.uint8)))
+    assert predict_arrays(model, [light[..., None]]) == predict_arrays(model, [light])
+    (labels,) = predict_arrays(model, [colours])
+    eight = (colours * (255 / 4095)).round().astype(np.uint8)
+    assert_alike(labels, predict_arrays(model, [eight])[0])
+    with pytest.raises(ValueError, match="colours of float32 can mean anything"):
+        predict_arrays(model, [colours.astype(np.float32)])
+
+
+def assert_alike(labels: list[tuple[str, float]], others: list[tuple[str, float]]) -> None:
+    """Processors sum up a batch of one and one of three in another order."""
+    assert [name for name, _ in labels] == [name for name, _ in others]
+    assert [share for _, share in labels] == pytest.approx([share for _, share in others], rel=1e-4)
 
 
 def test_an_opened_image_is_labelled_as_its_file_is(model: SavedModel, tmp_path: Path) -> None:

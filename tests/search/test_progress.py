@@ -109,7 +109,7 @@ def test_a_trial_that_answers_one_class_is_not_just_ok() -> None:
     assert constant.result is not None
     constant.result["metrics"]["predicted_classes"] = 1
     constant.result["data"] |= {"largest_class_share": 0.6, "classes": 3}
-    said = "60.0% (lr 0), but every image gets the same class; guessing the largest class gets 60.0%"
+    said = "60.0% (lr 0), but every image it is judged by gets the same class; guessing the largest class gets 60.0%"
     assert progress.ended_line(constant, progress.tried(constant, [constant])).endswith(said)
 
 

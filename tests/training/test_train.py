@@ -272,7 +272,7 @@ def test_a_network_that_gives_every_image_the_same_class_is_called_that(tiny: Da
     constant = result_of(uneven, replace(FAST, lr=1e-6, epochs=1))
     assert constant.metrics is not None
     assert constant.metrics["predicted_classes"] == 1
-    said = r"trained 1 epoch; every image gets the same class; guessing the largest class gets 8\d\.\d%"
+    said = r"trained 1 epoch; every image it is judged by gets the same class; guessing the largest class gets 8\d\.\d%"
     assert re.fullmatch(said, constant.reason)
     data = constant.details["data"]
     assert isinstance(data, dict)

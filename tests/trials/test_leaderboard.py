@@ -74,7 +74,11 @@ def test_what_guessing_would_get_and_a_constant_answer_stand_in_the_table(tmp_pa
     path.write_text(json.dumps({name: value for name, value in result.items() if name != "checksum"}))
     lines = leaderboard.leaderboard(store.read_trials(experiment), experiment).splitlines()
     assert lines[1].rstrip().endswith("  ok")
-    assert lines[2].rstrip().endswith("ok: every image gets the same class; guessing the largest class gets 60.0%")
+    assert (
+        lines[2]
+        .rstrip()
+        .endswith("ok: every image it is judged by gets the same class; guessing the largest class gets 60.0%")
+    )
     assert "guessing the largest class would get 60.0%" in lines
 
 
