@@ -198,7 +198,8 @@ def _dataset(data: str, cached: cache.Cached) -> Dataset:
 @functools.cache
 def _tell_of_left_out(data: str, files: int) -> None:
     """Once in a process, which may load the images several times."""
-    logger.warning("%s: %d files are left out; cifar data %s tells why", data, files, shlex.quote(data))
+    number = "1 file is" if files == 1 else f"{files} files are"
+    logger.warning("%s: %s left out; cifar data %s tells why", data, number, shlex.quote(data))
 
 
 def split(dataset: Dataset) -> Splits:

@@ -72,7 +72,9 @@ class Folder:
         """The images of `part`; of a folder without test images, those in it that are held out for it or left over."""
         files, classes = self.pictures(part), self.layout.classes
         found = _decode([file.path for file in files], self.size, f"decoding {self.directory.name}/{part}")
-        _warn_of_broken(found)
+        known = part == "test" and self._holds_out_tests  # they are counted among those to train on
+        if not known:
+            _warn_of_broken(found)
         decoded = [file.pixels for file in found]
         readable = [file for file, image in zip(files, decoded, strict=True) if image is not None]
         labels = np.asarray([file.label for file in readable], dtype=np.int64)
@@ -88,7 +90,6 @@ class Folder:
         if part == "train":
             self._refuse_small_classes(labels[chosen], to_validate[chosen])
         names = tuple(self._name(readable[number]) for number in chosen)
-        known = part == "test" and self._holds_out_tests  # they are counted among those to train on
         skipped = 0 if known else len(files) - len(readable) + self._unused(part)
         return Decoded(
             images[chosen], labels[chosen], classes, skipped, groups[chosen], names,

@@ -264,7 +264,7 @@ def _what_is_missing(root: Node, taken: str = "") -> str:
     """What a folder holds that has fewer than two classes, and how its pictures would get some."""
     folders, pictures = [folder.path.name for folder in root.filled], root.every()
     beginnings = _beginnings(pictures)
-    tables = [path for node in root.walk() for path in node.strangers if path.suffix.lower() in (".csv", ".tsv")]
+    tables = _likely_tables(root, likely=not beginnings)
     if not root.pictures and len(folders) == 1 and not (beginnings or tables):
         return f"{root.path} must hold at least 2 class folders, has 1: {folders}"
     said = f"{root.path} holds {len(pictures)} pictures without classes"
@@ -272,12 +272,21 @@ def _what_is_missing(root: Node, taken: str = "") -> str:
     said += f"; {taken}: if it is a class, give it another name" if taken else ""
     said += f"; put those of each class into a folder of its own, or write {root.path / TABLE}: file,label"
     if tables:
-        likely = str(next(filter(has_labels, tables), tables[0]).relative_to(root.path))
-        said += f". If {likely} has both, name its columns file and label, and save it as that"
+        said += (
+            f". If {tables[0].relative_to(root.path)} has both, name its columns file and label, and save it as that"
+        )
     if beginnings:
         said += f". Where the names begin with the classes ({_some(beginnings)}), this writes it: "
         said += _writes_table(root.path, pictures)
     return said
+
+
+def _likely_tables(root: Node, likely: bool) -> list[Path]:
+    """Tables that name files and labels, or all that are `likely` to, but for those of a part to test on."""
+    tables = [path for node in root.walk() for path in node.strangers if path.suffix.lower() in (".csv", ".tsv")]
+    parts = {path: {share_of(Path(name).stem) for name in path.relative_to(root.path).parts} for path in tables}
+    tables = [path for path in tables if "test" not in parts[path]]
+    return [*filter(has_labels, tables)] or (tables if likely else [])
 
 
 def _beginnings(pictures: Sequence[Path]) -> list[str]:
@@ -365,7 +374,10 @@ def _by_table(root: Node, table: Path) -> Layout:
     pictures.sort(key=_order)
     left_out = [LeftOut(path, 1, f"not in {TABLE}") for path in paths if path not in named]
     left_out += [LeftOut(path, 1, _why_unclear(some)) for path, some in named.items() if path not in known]
-    left_out += [LeftOut(root.path / files[0], len(files), reason) for reason, files in missing.items()]
+    for reason, some_rows in missing.items():
+        lost = ", ".join(sorted({row.label for row in some_rows} - {*classes, ""}))
+        reason += f", nor any other of the class {lost}" if lost else ""
+        left_out.append(LeftOut(root.path / some_rows[0].file, len(some_rows), reason))
     if len(classes) < 2:
         raise RequestError(_useless(table, f"pictures of at least 2 classes, has {list(classes)}", left_out))
     if not any(picture.share == "train" for picture in pictures):
@@ -385,14 +397,14 @@ def _useless(table: Path, needed: str, left_out: Sequence[LeftOut]) -> str:
 
 def _rows_of(
     rows: Sequence[Row], names: Names, root: Node
-) -> tuple[dict[Path, set[tuple[str, Share]]], dict[str, list[str]]]:
-    """The labels and parts of each picture that is named, and by reason the files that are not found."""
-    named, missing = defaultdict[Path, set[tuple[str, Share]]](set), defaultdict[str, list[str]](list)
+) -> tuple[dict[Path, set[tuple[str, Share]]], dict[str, list[Row]]]:
+    """The labels and parts of each picture that is named, and by reason the rows whose files are not found."""
+    named, missing = defaultdict[Path, set[tuple[str, Share]]](set), defaultdict[str, list[Row]](list)
     for row in rows:
         path = names.find(row.file, row.share)
         if path is None:
             why = f"several pictures have the name in {TABLE}" if names.is_ambiguous(row.file) else _NOT_THERE
-            missing[why].append(row.file)
+            missing[why].append(row)
         else:
             named[path].add((row.label, row.share or _share_within(path, root)))
     return named, missing

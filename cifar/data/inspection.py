@@ -21,7 +21,7 @@ from cifar.data.balance import is_uneven
 from cifar.data.datasets import Dataset
 from cifar.data.decoded import Part
 from cifar.data.folder import Folder
-from cifar.data.folder_parts import Share
+from cifar.data.folder_parts import Share, share_of
 from cifar.data.holdout import TEST_SHARE
 from cifar.data.images import DecodedFile, decode_files
 from cifar.data.leaks import crowd, leaks
@@ -95,7 +95,8 @@ def kept_together(train: Dataset) -> str | None:
     sizes = np.bincount(train.groups) if train.groups is not None else np.ones(1)
     if not np.any(sizes > 1):
         return None
-    number = f"{sizes[sizes > 1].sum()} training pictures nearly equal others, in {np.sum(sizes > 1)} groups"
+    groups = "1 group" if np.sum(sizes > 1) == 1 else f"{np.sum(sizes > 1)} groups"
+    number = f"{sizes[sizes > 1].sum()} training pictures nearly equal others, in {groups}"
     if train.validation is not None:
         return number  # the split is their owner's
     return f"{number}: the split into pictures to train and to validate on keeps each group together"
@@ -225,6 +226,12 @@ def _of_classes(train: Dataset, test: Dataset) -> Iterator[str]:
     for names in spellings.values():
         if len(names) > 1:
             yield f"the classes {' and '.join(names)} differ in case alone"
+    parts = [share_of(re.split(r"[\W_]+", name)[0]) for name in train.classes]
+    if all(parts) and len(set(parts)) > 1:
+        yield (
+            f"the classes, {_some(train.classes)}, begin with parts: make folders train/cat and test/cat of train_cat "
+            "and test_cat"
+        )
     for use, labels in (("validate", train.labels[datasets.split(train).val]), ("test", test.labels)):
         counts = np.bincount(labels.numpy(), minlength=len(train.classes))
         if missing := [name for name, count in zip(train.classes, counts, strict=True) if not count]:

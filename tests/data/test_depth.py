@@ -34,15 +34,15 @@ def _png(values: NDArray[np.uint16]) -> bytes:
     )
 
 
-def _tiff(values: NDArray[np.generic], order: Literal["<", ">"], planes: int = 1) -> bytes:
+def _tiff(values: NDArray[np.generic], order: Literal["<", ">"], planes: int = 1, zero_is_white: bool = False) -> bytes:
     """Not compressed, of unsigned numbers; `order` is < or >; `planes` 2 says that each colour has its own."""
     channels, bits = values.shape[2], 8 * values.dtype.itemsize
     pixels = values.astype(values.dtype.newbyteorder(order)).tobytes()
     bits_at = 8 + len(pixels)
     tags = [
         (256, 3, 1, _SIDE), (257, 3, 1, _SIDE), (258, 3, channels, bits_at if channels > 1 else bits), (259, 3, 1, 1),
-        (262, 3, 1, 2 if channels > 1 else 1), (273, 4, 1, 8), (277, 3, 1, channels), (278, 3, 1, _SIDE),
-        (279, 4, 1, len(pixels)), (284, 3, 1, planes),
+        (262, 3, 1, 2 if channels > 1 else int(not zero_is_white)), (273, 4, 1, 8), (277, 3, 1, channels),
+        (278, 3, 1, _SIDE), (279, 4, 1, len(pixels)), (284, 3, 1, planes),
     ]  # fmt: skip
     listed = b"".join(
         struct.pack(f"{order}HHI", tag, kind, count)
@@ -88,6 +88,14 @@ def test_unsigned_numbers_of_32_bits_do_not_turn_negative() -> None:
     steps = np.linspace(0, 2**32 - 1, _SIDE).round().astype("u4")
     content = _tiff(np.broadcast_to(steps[:, None, None], (_SIDE, _SIDE, 1)), "<")
     assert np.abs(_pixels(content)[:, 0, 0] - np.linspace(0, 255, _SIDE)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_grey_whose_zero_is_white_is_not_inverted(kind: str) -> None:
+    """X-rays often have it; Pillow heeds it in 8 bits alone."""
+    values = (_ramp(1, "u2") // (1 if kind == "u2" else 256)).astype(kind)
+    usual, inverted = (_pixels(_tiff(values, "<", zero_is_white=is_so)).astype(int) for is_so in (False, True))
+    assert np.abs(255 - usual - inverted).max() <= 1
 
 
 def test_a_deep_photo_is_turned_upright() -> None:
