@@ -231,7 +231,7 @@ def _runs(experiment: Path) -> bool:
 
 
 def run_data(options: argparse.Namespace) -> int:
-    from cifar.data.folder_layout import ARCHIVES
+    from cifar.data.folder_advice import ARCHIVES
     from cifar.data.inspection import describe
 
     path = Path(options.data)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cifar.data.folder_advice import ARCHIVES, without_classes, without_pictures
 from cifar.data.folder_parts import Share, share_of
-from cifar.data.folder_table import TABLE, Names, Row, has_labels, read_table, table_in
+from cifar.data.folder_table import TABLE, Names, Row, read_table, table_in
 from cifar.data.folder_tree import Node, scan
 from cifar.errors import RequestError
 
@@ -21,9 +20,7 @@ _NOT_THERE = f"in {TABLE}, but not there"
 _CONTAINERS = {"data", "dataset", "datasets", "images", "imgs", "img", "pictures", "photos"}
 _NO_CLASSES = {"data", "dataset", "images", "imgs", "img"}
 _DESCRIBING = {"", ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf", ".py"}
-ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 _NAMED = 5  # classes in a sentence
-_MOST_BEGINNINGS = 50  # of names, that are likely to be classes
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def read(directory: Path, to_test: bool = False) -> Layout:
     """
     top = scan(directory)
     if not top.every():
-        raise RequestError(_without_pictures(top))
+        raise RequestError(without_pictures(top))
     root, beside = _entered(top, "train", to_test)
     table = table_in(root)
     layout = _by_table(root, table) if table else _by_folders(directory, root)
@@ -167,28 +164,11 @@ def _refuse_doubles(root: Node, named: Sequence[tuple[Share, Node]]) -> None:
             raise RequestError(f"{root.path} has {number} folders of {share} images, {names}: keep one")
 
 
-def _without_pictures(node: Node) -> str:
-    """That a folder holds none, and what may be meant as some."""
-    files = [path for some in node.walk() for path in some.strangers]
-    packed = [path.name for path in files if path.suffix.lower() in ARCHIVES]
-    said = f"{node.path} holds no pictures"
-    said += (
-        f", but {len(files)} files that are none by their names ({_some([path.name for path in files])})"
-        if files
-        else ""
-    )
-    return said + (f": unpack {', '.join(packed[:_NAMED])}" if packed else "")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (" ..." if len(names) > _NAMED else "")
-
-
 def _refuse_parts_alone(root: Node, shares: Mapping[Share, Node], others: Sequence[Node]) -> None:
     """Without a folder to train on, the classes may lie beside the folder of test images."""
     for folder in others:
         if share_of(folder.path.name) == "train":
-            raise RequestError(_without_pictures(folder))
+            raise RequestError(without_pictures(folder))
     known = {_folded(folder) for folder in others if folder.filled or folder.pictures}
     for folder in shares.values():
         unknown = [inner.path.name for inner in folder.filled if _folded(inner) not in known]
@@ -226,7 +206,7 @@ def _without_parts(root: Node) -> tuple[dict[Share, Node], list[LeftOut]]:
     _refuse_containers(root)
     if len(filled) < 2:
         names = " and ".join(folder.path.name for folder in loose)
-        raise RequestError(_what_is_missing(root, f"{names} is taken for a part" if filled else ""))
+        raise RequestError(without_classes(root, f"{names} is taken for a part" if filled else ""))
     left_out = [LeftOut(folder.path, len(folder.every()), IN_NO_CLASS) for folder in loose]
     return {"train": Node(root.path, root.pictures, root.strangers, others)}, left_out
 
@@ -256,52 +236,8 @@ def _in_no_class(node: Node, roots: dict[Share, Node]) -> Iterator[LeftOut]:
 def _classes(train: Node) -> tuple[str, ...]:
     classes = tuple(sorted(folder.path.name for folder in train.filled))
     if len(classes) < 2:
-        raise RequestError(_what_is_missing(train))
+        raise RequestError(without_classes(train))
     return classes
-
-
-def _what_is_missing(root: Node, taken: str = "") -> str:
-    """What a folder holds that has fewer than two classes, and how its pictures would get some."""
-    folders, pictures = [folder.path.name for folder in root.filled], root.every()
-    beginnings = _beginnings(pictures)
-    tables = _likely_tables(root, likely=not beginnings)
-    if not root.pictures and len(folders) == 1 and not (beginnings or tables):
-        return f"{root.path} must hold at least 2 class folders, has 1: {folders}"
-    said = f"{root.path} holds {len(pictures)} pictures without classes"
-    said += f" (in {', '.join(folders[:_NAMED])})" if folders else ""
-    said += f"; {taken}: if it is a class, give it another name" if taken else ""
-    said += f"; put those of each class into a folder of its own, or write {root.path / TABLE}: file,label"
-    if tables:
-        said += (
-            f". If {tables[0].relative_to(root.path)} has both, name its columns file and label, and save it as that"
-        )
-    if beginnings:
-        said += f". Where the names begin with the classes ({_some(beginnings)}), this writes it: "
-        said += _writes_table(root.path, pictures)
-    return said
-
-
-def _likely_tables(root: Node, likely: bool) -> list[Path]:
-    """Tables that name files and labels, or all that are `likely` to, but for those of a part to test on."""
-    tables = [path for node in root.walk() for path in node.strangers if path.suffix.lower() in (".csv", ".tsv")]
-    parts = {path: {share_of(Path(name).stem) for name in path.relative_to(root.path).parts} for path in tables}
-    tables = [path for path in tables if "test" not in parts[path]]
-    return [*filter(has_labels, tables)] or (tables if likely else [])
-
-
-def _beginnings(pictures: Sequence[Path]) -> list[str]:
-    """What the names begin with before a number, where that is likely to be classes: cat.0.jpg, boxer_dog_12.jpg."""
-    found = {match[0] for path in pictures if (match := re.match(r"\D*[^\W\d_](?=[\W_]*\d)", path.stem))}
-    return sorted(found) if 2 <= len(found) <= min(_MOST_BEGINNINGS, len(pictures) // 2) else []
-
-
-def _writes_table(folder: Path, pictures: Sequence[Path]) -> str:
-    """A command for a shell that finds the same beginnings."""
-    endings = sorted({path.suffix.lower() for path in pictures if path.suffix})
-    chosen = " -o ".join(f"-iname '*{ending}'" for ending in endings)
-    name = r"([^0-9/]*[[:alpha:]])[^[:alpha:]0-9/]*[0-9][^/]*\.[^./]*"
-    rows = f'find . -type f \\( {chosen} \\) | sed -nE \'s#^\\./((.*/)?{name})$#"\\1","\\3"#p\''
-    return f"cd {shlex.quote(str(folder))}; (echo file,label; {rows}) > {TABLE}.new; mv {TABLE}.new {TABLE}"
 
 
 def _refuse_containers(root: Node) -> None:
@@ -310,7 +246,7 @@ def _refuse_containers(root: Node) -> None:
     for folder in filled:
         has_others = any(some is not folder and not share_of(some.path.name) for some in filled)
         if has_others and folder.path.name.casefold() in _NO_CLASSES and not folder.filled:
-            raise RequestError(_what_is_missing(folder, f"{folder.path.name} is taken for a folder of classes"))
+            raise RequestError(without_classes(folder, f"{folder.path.name} is taken for a folder of classes"))
         is_container = folder.path.name.casefold() in _CONTAINERS or share_of(folder.path.name)
         if len(filled) > 1 and is_container and len(folder.filled) > 1 and not folder.pictures:
             inner = ", ".join(some.path.name for some in folder.filled[:_NAMED])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cifar.data.decoded import DECODING, Decoded, Part, Source
 from cifar.data.folder import Folder
-from cifar.data.folder_layout import ARCHIVES
+from cifar.data.folder_advice import ARCHIVES
 from cifar.data.holdout import TEST_SHARE, stratified_holdout
 from cifar.data.images import to_pixels
 from cifar.data.sizes import SIZE
