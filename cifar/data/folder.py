@@ -23,6 +23,7 @@ from cifar.data.holdout import TEST_SHARE, stratified_holdout
 from cifar.data.images import DecodedFile, decode_files, reads_heic
 from cifar.data.sizes import SIZE
 from cifar.errors import RequestError
+from cifar.system.files import is_directory
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class Folder:
         """A sentence for each reason and folder."""
         together = defaultdict[tuple[str, Path], list[LeftOut]](list)
         for some in self.layout.left_out:
-            folder = some.path if some.path.is_dir() and not some.path.is_symlink() else some.path.parent
+            folder = some.path if is_directory(some.path) and not some.path.is_symlink() else some.path.parent
             together[some.reason, folder].append(some)
         return [self._sentence(reason, folder, some) for (reason, folder), some in together.items()]
 

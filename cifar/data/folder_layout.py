@@ -313,7 +313,7 @@ def _by_table(root: Node, table: Path) -> Layout:
     for reason, some_rows in missing.items():
         lost = ", ".join(sorted({row.label for row in some_rows} - {*classes, ""}))
         reason += f", nor any other of the class {lost}" if lost else ""
-        left_out.append(LeftOut(root.path / some_rows[0].file, len(some_rows), reason))
+        left_out.append(LeftOut(_place(root, some_rows[0].file), len(some_rows), reason))
     if len(classes) < 2:
         raise RequestError(_useless(table, f"pictures of at least 2 classes, has {list(classes)}", left_out))
     if not any(picture.share == "train" for picture in pictures):
@@ -344,6 +344,12 @@ def _rows_of(
         else:
             named[path].add((row.label, row.share or _share_within(path, root)))
     return named, missing
+
+
+def _place(root: Node, name: str) -> Path:
+    """Of a file that is not there, in the folder: its name may begin with another computer's."""
+    place = root.path / name
+    return place if place.is_relative_to(root.path) else root.path / place.name
 
 
 def _why_unclear(named: Collection[tuple[str, Share]]) -> str:

@@ -378,6 +378,14 @@ def test_rows_without_label_or_picture_leave_the_others(make_folder: MakeFolder)
     ]
 
 
+@pytest.mark.parametrize("name", ["/elsewhere/x.png", "", "../x.png", "C:\\x.png", "x" * 300, "a\0b"])
+def test_a_file_of_any_name_may_be_missing(make_folder: MakeFolder, name: str) -> None:
+    root = loose(make_folder, "a.png", "b.png")
+    (root / "labels.csv").write_text(f"file,label\na.png,cat\nb.png,dog\n{name},cat\n")
+    (sentence,) = Folder(root).why_left_out()
+    assert sentence.startswith("left out, in labels.csv, but not there: ")
+
+
 def test_parts_of_a_table_may_lie_deeper(make_folder: MakeFolder) -> None:
     root = make_folder({"images/train": 4, "images/test": 2})
     rows = [
