@@ -23,6 +23,7 @@ from benchmarks.studies import (
     folders,
     full,
     ingredients,
+    last_batch,
     leader,
     longer,
     near_duplicates,
@@ -386,6 +387,29 @@ def test_what_changing_colours_are_worth(images: int) -> None:
     for channels, epochs in {200: [(32, 39)], 2_000: [(32, 47), (64, 47)]}[images]:
         claim = f"{known['fast', channels, epochs, 0.5]} in place of {known['fast', channels, epochs, 0.0]}"
         assert claim in " ".join(pictures.split())
+
+
+@pytest.mark.parametrize(("images", "networks"), [(200, ["fast"]), (2_000, ["fast", "net"])])
+def test_what_fewer_images_have_by_the_recipe_that_fits_them(images: int, networks: list[str]) -> None:
+    """By the rule in defaults.py, but for colours."""
+    text = (ROOT / f"results/recipes/{images}.md").read_text()
+    found = re.findall(r"^\| (\w+) \| [\d,]+ \| ([^|]+) \| [^|]+ \| [^|]+ \| [^|]+ \| ([\d.]+)% ", text, re.MULTILINE)
+    known = {(network, name): f"{accuracy} %" for network, name, accuracy in found}
+    page = " ".join((ROOT / "docs/pictures.md").read_text().split())
+    for network in networks:
+        ours, whole = (known[network, name] for name in ("power 0.5, at least 400 steps", "as for CIFAR-10"))
+        assert re.search(rf"{ours}( of [^,;]+, where the recipe for 45,000 has|[^,;]* in place of) {whole}", page)
+
+
+def test_what_a_last_batch_of_few_images_costs() -> None:
+    text, page = ((ROOT / name).read_text() for name in ("results/last-batch.md", "docs/pictures.md"))
+    known = {}
+    for record in figures("last-batch")["last batch"]:
+        line = last_batch.Line(**{**record, "hparams": Hparams.from_params(record["hparams"])})
+        assert f"| {' | '.join(line.cells())} |" in text
+        known[line.images, line.cut] = 100 * fmean(line.accuracies)
+    cost = [known[images, "the last two batches alike"] - known[images, "as it comes"] for images in (200, 970)]
+    assert f"[{cost[0]:.1f} and {cost[1]:.1f} points](../results/last-batch.md)" in page
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
