@@ -159,8 +159,8 @@ def train_batches(hparams: Hparams, dataset: Dataset, index: Tensor, epoch: int)
 def runs_of_batches(order: Tensor, batch_size: int) -> list[tuple[Tensor, int]]:
     """The images of an epoch, and the batch size of each run of them.
 
-    A step moves the parameters as far for 8 images as for 64. Where every fourth step had 8, of 200 images, fast had 2.6
-    points less (results/last-batch.md).
+    A step moves the parameters as far for 8 images as for 64. Where every fourth step had 8, of 200 images, fast had
+    2.6 points less (results/last-batch.md).
     """
     left_over = len(order) % batch_size
     if len(order) < batch_size or not 0 < left_over < batch_size / 2:
