@@ -389,7 +389,7 @@ def test_what_changing_colours_are_worth(images: int) -> None:
         assert claim in " ".join(pictures.split())
 
 
-@pytest.mark.parametrize(("images", "networks"), [(200, ["fast"]), (2_000, ["fast", "net"])])
+@pytest.mark.parametrize(("images", "networks"), [(200, ["fast"]), (2_000, ["fast", "net"]), (20_000, ["fast"])])
 def test_what_fewer_images_have_by_the_recipe_that_fits_them(images: int, networks: list[str]) -> None:
     """By the rule in defaults.py, but for colours."""
     text = (ROOT / f"results/recipes/{images}.md").read_text()
