@@ -7,7 +7,10 @@ seeds, where it is likely to be better; the better of the two trains for the res
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +38,8 @@ from cifar.trials import layout, store
 
 SPARE = 0.04  # of the time, for what is foreseen badly
 _REPORT_SECONDS = 3.0
+_TOUCH_SECONDS = 2.0
+_MINUTES = 600.0  # from where seconds are of no interest
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Clock:
     searched: bool = False
     rivals: list[Configuration] | None = None  # to be confirmed; none where the defaults need not be
     last: Configuration | None = None  # what trains to the end
+    since: float | None = None  # when the run that is under way began, or one that was killed
 
     @property
     def left(self) -> float:
@@ -60,7 +66,7 @@ class Clock:
         try:
             rivals = None if content["rivals"] is None else [_configuration(some) for some in content["rivals"]]
             last = content["last"] and _configuration(content["last"])
-            return Clock(content["limit"], content["used"], content["searched"], rivals, last)
+            return Clock(content["limit"], content["used"], content["searched"], rivals, last, content.get("since"))
         except (KeyError, TypeError, ValueError) as error:
             raise RequestError(f"{layout.fit(experiment)} is of another version: {error!r}") from None
 
@@ -125,13 +131,39 @@ def go_on(experiment: Path, data_name: str, prepared: Prepared | None = None) ->
 
 @contextlib.contextmanager
 def _counted(experiment: Path) -> Iterator[None]:
-    """Add up the seconds of this process, its start included, also where it is interrupted."""
+    """Add up the seconds of this process, its start included, also where it is interrupted; and of one that was killed.
+
+    The file's time says until when that one lived.
+    """
+    path, clock = layout.fit(experiment), Clock.read(experiment)
+    lost = max(0.0, path.stat().st_mtime - clock.since) if clock.since else 0.0
+    replace(clock, used=clock.used + lost, since=time.time() - seconds_here()).write(experiment)
+    try:
+        with _touched(path):
+            yield
+    finally:
+        if path.exists():  # where NNI could not start, nothing of the experiment is left
+            clock = Clock.read(experiment)
+            replace(clock, used=clock.used + seconds_here(), since=None).write(experiment)
+
+
+@contextlib.contextmanager
+def _touched(path: Path) -> Iterator[None]:
+    """Give a file the present time, every other second."""
+    ended = threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(_TOUCH_SECONDS):
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+    thread = threading.Thread(target=touch, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        if layout.fit(experiment).exists():  # where NNI could not start, nothing of the experiment is left
-            clock = Clock.read(experiment)
-            replace(clock, used=clock.used + seconds_here()).write(experiment)
+        ended.set()
+        thread.join()
 
 
 def _finish(experiment: Path, dataset: Dataset) -> int:
@@ -189,5 +221,6 @@ def _report(experiment: Path, data_name: str) -> None:
     out = experiment / "report.html"
     report(experiment, out, data_name, running=False)
     clock = Clock.read(experiment)
-    took, limit = (durations.duration_text(seconds) for seconds in (clock.used + seconds_here(), clock.limit))
+    said = durations.duration_text if clock.limit > _MINUTES else lambda seconds: f"{seconds:.0f} s"
+    took, limit = (said(seconds) for seconds in (clock.used + seconds_here(), clock.limit))
     print(f"report: {short(out)}\ntook {took} of {limit}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from cifar.analysis.configurations import MOST_LEADERS
+from cifar.search.algorithms import resume_problem
 from cifar.system.durations import duration_text
 from cifar.system.files import short
 from cifar.trials import layout, store
@@ -21,8 +22,8 @@ _SEEDS = 3  # of `cifar best`, unless it is told otherwise
 
 def after_search(experiment: Path, trials: list[Trial], config: Path | None) -> Steps:
     """Nothing where no trial has finished."""
-    confirm, more = confirm_or_go_on(experiment, trials, config) or (None, None)
-    return [confirm, _report(experiment, config), more] if confirm and more else []
+    steps = confirm_or_go_on(experiment, trials, config)
+    return [*steps[:1], _report(experiment, config), *steps[1:]] if steps else []
 
 
 def confirm_or_go_on(experiment: Path, trials: list[Trial], config: Path | None = None) -> Steps:
@@ -30,11 +31,11 @@ def confirm_or_go_on(experiment: Path, trials: list[Trial], config: Path | None 
     if not best_first(trials):
         return []
     where = _where(config)
+    confirm = f"cifar best {experiment.name}{where}", f"which is best, how sure: {_time_of_best(trials, experiment)}"
+    if resume_problem(str((store.read_config(experiment).get("tuner") or {}).get("name"))):
+        return [confirm]
     more = f"cifar search{where} --resume {experiment.name} --max-trials {2 * len(trials)}"
-    return [
-        (f"cifar best {experiment.name}{where}", f"which is best, how sure: {_time_of_best(trials, experiment)}"),
-        (more, f"as many trials again: about {duration_text(store.read_seconds(experiment))}"),
-    ]
+    return [confirm, (more, f"as many trials again: about {duration_text(store.read_seconds(experiment))}")]
 
 
 def after_best(experiment: Path, config: Path | None) -> Steps:

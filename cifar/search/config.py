@@ -45,12 +45,20 @@ _MANY = 2**20
 _FIXED_ON_RESUME = ("name", "tuner", "no_early_stopping", "gpus_per_trial")
 
 
-def load(path: Path, overrides: Overrides) -> Any:
+def load(path: Path, overrides: Overrides, has_limits: bool = True) -> Any:
     """The experiment that `path` describes, as NNI's ExperimentConfig with all defaults filled in.
 
-    RequestError, with a line for each problem, where it cannot run.
+    Without its limits of trials and time where it is to have others. RequestError, with a line for each problem, where
+    it cannot run.
     """
-    return _checked(lambda found: _read(path, found), overrides, list(_problems(overrides)))
+
+    def read(found: Problems) -> Any:
+        loaded = _read(path, found)
+        if not has_limits:
+            loaded.max_trial_number = loaded.max_experiment_duration = None
+        return loaded
+
+    return _checked(read, overrides, list(_problems(overrides)))
 
 
 def load_stored(experiment: Path, overrides: Overrides) -> Any:

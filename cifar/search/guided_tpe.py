@@ -48,7 +48,7 @@ class GuidedTpe(RepeatingTpe):
         begun: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(optimize_mode, seed, {**_TPE_ARGS, **(tpe_args or {})})
-        self._begun = {point_key(_with_floats(params)) for params in begun}
+        self._begun = {point_key(params) for params in begun}
         known = dict(defaults or {})
         self._known = [point for point in (known, *({**known, **some} for some in start_from)) if point]
 
@@ -79,7 +79,7 @@ class GuidedTpe(RepeatingTpe):
             point, drawn = self._left.pop(0), self._coordinates.anywhere()
             start = {name: nearest_value(point.get(name, drawn[name]), some) for name, some in self._space.items()}
             self._start_from.append(start)
-            if point_key(start) not in self._points and point_key(_with_floats(start)) not in self._begun:
+            if point_key(start) not in {*self._points, *self._begun}:
                 return start
         return None
 
@@ -120,8 +120,3 @@ class GuidedTpe(RepeatingTpe):
         near = self._coordinates.likeness(candidates, known, width).sum(1) if known else 0.0
         density: Floats = (near + np.ones(len(candidates))) / (len(known) + 1)
         return density
-
-
-def _with_floats(params: Mapping[str, Any]) -> Params:
-    """NNI's manager may keep 6.0 as 6."""
-    return {name: float(value) if type(value) is int else value for name, value in params.items()}

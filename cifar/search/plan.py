@@ -74,7 +74,8 @@ def plan(request: Request, experiment: Path | None = None) -> Plan:
     """
     problems = Problems()
     if experiment is None:
-        loaded = problems.collect(lambda: config.load(request.config_path, request.overrides))
+        has_limits = request.time_limit is None
+        loaded = problems.collect(lambda: config.load(request.config_path, request.overrides, has_limits))
         data = problems.collect(lambda: datasets.default_data(request.data))
     else:
         loaded = problems.collect(lambda: config.load_stored(experiment, request.overrides))
@@ -105,7 +106,8 @@ def _start(request: Request, loaded: Any, experiment: Path | None) -> list[Param
         raise RequestError(
             "--start-from needs the tuner of the shipped config.yml, which begins with points it is given"
         )
-    return start.points(request.start_from, loaded.search_space, Path(loaded.experiment_working_directory))
+    experiments = Path(loaded.experiment_working_directory)
+    return start.points(request.start_from, loaded.search_space, loaded.trial_command, experiments)
 
 
 def _describe_hosts(request: Request, loaded: Any, problems: Problems) -> list[HostInfo]:

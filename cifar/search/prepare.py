@@ -32,6 +32,7 @@ from cifar.training import augmentation
 from cifar.training.defaults import for_data
 from cifar.training.hparams import Hparams, command_hparams
 from cifar.trials import database, store
+from cifar.trials.leaderboard import param_text
 from cifar.trials.store import Trial
 
 
@@ -107,8 +108,18 @@ def _beginning(ready: Any, planned: Plan, images: int) -> dict[str, object]:
     if not config.begins_with_defaults(ready):
         return {}
     defaults = start.defaults_of(ready.search_space, ready.trial_command, images, planned.data)
-    known = [*planned.start_from, *ready.tuner.class_args.get("start_from", [])]
+    asked = [*planned.start_from, *ready.tuner.class_args.get("start_from", [])]
+    known = start.within(asked, ready.search_space)
+    for point, near in zip(asked, known, strict=True):
+        if near != point:
+            say(
+                f"of what to start from, {_point(point)} becomes {_point(near)}, which trials of so few images can have"
+            )
     return {"defaults": defaults, "start_from": start.completed(known, defaults)[1:]}
+
+
+def _point(params: start.Params) -> str:
+    return ",".join(f"{name}={param_text(value)}" for name, value in params.items())
 
 
 def _tell_of_data(planned: Plan) -> None:

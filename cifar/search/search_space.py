@@ -211,10 +211,21 @@ def place(value: Any, sampler: Mapping[str, Any]) -> float | None:
 
 
 def nearest_value(value: Any, sampler: Mapping[str, Any]) -> Any:
-    """The value that the sampler can give; the middle one of choices that lack it."""
+    """The value nearest to this one that the sampler can give; of choices that are no numbers the middle one."""
     if sampler["_type"] == "choice":
-        choices = sampler["_value"]
-        return value if value in choices else choices[len(choices) // 2]
+        return _nearest_choice(value, sampler["_value"])
     low, high = ends(sampler) or (sampler["_value"][0], sampler["_value"][1] - 1)
+    if sampler["_type"] in ("quniform", "qloguniform"):
+        step = sampler["_value"][2]
+        value = round(value / step) * step
     nearest = min(max(value, low), high)
     return int(nearest) if sampler["_type"] == "randint" else float(nearest)
+
+
+def _nearest_choice(value: Any, choices: list[Any]) -> Any:
+    if value in choices:
+        return choices[choices.index(value)]  # 6 where the choice is 6.0
+    if any(isinstance(one, bool) or not isinstance(one, (int, float)) for one in (value, *choices)):
+        return choices[len(choices) // 2]
+    scale = math.log if min(value, *choices) > 0 else float  # learning rates differ by factors
+    return min(choices, key=lambda one: abs(scale(one) - scale(value)))

@@ -70,15 +70,20 @@ def nearest(hparams: Hparams, space: Space) -> Params:
     return {name: nearest_value(getattr(hparams, present_name(name)), sampler) for name, sampler in space.items()}
 
 
-def points(asked: Sequence[str], space: Space, experiments: Path) -> list[Params]:
+def points(asked: Sequence[str], space: Space, command: str, experiments: Path) -> list[Params]:
     """What `--start-from` names: `width=26,lr=0.02`, or an experiment, whose best configurations are taken.
 
     RequestError for what the search space does not have.
     """
     found, reachable = list[Params](), _reachable(space)
     for text in asked:
-        found += [_read(text, reachable)] if "=" in text else _leaders(text, reachable, experiments)
+        found += [_read(text, reachable)] if "=" in text else _leaders(text, reachable, command, experiments)
     return found
+
+
+def within(points: Sequence[Params], space: Space) -> list[Params]:
+    """The points of the space that these are or come nearest to: few images have smaller batches."""
+    return [{name: nearest_value(value, space[name]) for name, value in point.items()} for point in points]
 
 
 def _read(text: str, space: Space) -> Params:
@@ -110,17 +115,30 @@ def _value(value: str, name: str, sampler: Mapping[str, Any], text: str) -> Any:
     if not fits({name: number}, {name: sampler}) or not math.isfinite(number):
         low, *_, high = sampled_values(sampler)
         raise RequestError(f"--start-from {text}: {name} must be from {low:g} to {high:g} to be searched, got {value}")
-    return int(number) if sampler["_type"] == "randint" else number
+    near = nearest_value(number, sampler)
+    if not math.isclose(near, number):
+        steps = f"in steps of {sampler['_value'][2]:g}" if len(sampler["_value"]) > 2 else "whole"
+        raise RequestError(f"--start-from {text}: {name} is searched {steps}: {near:g} is the nearest to {value}")
+    return near
 
 
-def _leaders(experiment_id: str, space: Space, experiments: Path) -> list[Params]:
-    """The best configurations of an earlier experiment, as far as they were searched there and here."""
-    trials = store.best_first(store.read_trials(store.find(experiment_id, experiments)))
+def _leaders(experiment_id: str, space: Space, command: str, experiments: Path) -> list[Params]:
+    """The best configurations of an earlier experiment of this network, as far as they were searched there and here."""
+    experiment = store.find(experiment_id, experiments)
+    there, here = (_network(some) for some in (store.read_config(experiment).get("trialCommand", command), command))
+    if there != here:
+        raise RequestError(f"--start-from {experiment_id}: it trained the network {there}, this one trains {here}")
+    trials = store.best_first(store.read_trials(experiment))
     known = [{name: trial.params[name] for name in space if name in trial.params} for trial in trials]
     fitting = [some for some in known if some and fits(some, {name: space[name] for name in some})]
     if not fitting:
         raise RequestError(f"--start-from {experiment_id}: no trial of it has parameters that this search space has")
     return fitting[:_LEADERS]
+
+
+def _network(command: str) -> str:
+    given, _ = command_hparams(command)
+    return Hparams.from_params(given).model
 
 
 def completed(some: Sequence[Params], known: Params) -> list[Params]:

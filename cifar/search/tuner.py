@@ -123,5 +123,6 @@ def _loaded(data: Any) -> list[Any]:
 
 
 def point_key(params: Mapping[str, Any]) -> str:
-    """Equal for equal parameters."""
-    return json.dumps(params, sort_keys=True)
+    """Equal for equal parameters: NNI's manager keeps 6.0 as 6."""
+    floats = {name: float(value) if type(value) is int else value for name, value in params.items()}
+    return json.dumps(floats, sort_keys=True)

@@ -4,8 +4,10 @@ import html
 import itertools
 import json
 import math
+import os
 import re
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,18 +23,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cifar.analysis import answer as answers
-from cifar.analysis import fit
+from cifar.analysis import fit, next_steps
 from cifar.analysis.configurations import Configuration
 from cifar.analysis.fit import Clock
 from cifar.data import datasets
 from cifar.errors import RequestError
 from cifar.inference import model_file
+from cifar.search import config
 from cifar.search.budget import fitted as fitted_budget
 from cifar.search.budget import of_trial
 from cifar.search.concurrency import Choice
+from cifar.search.config import Overrides
 from cifar.search.forecast import Throughput
 from cifar.training.hparams import Hparams
-from cifar.trials import layout
+from cifar.trials import layout, store
 
 IMAGES = len(datasets.split(datasets.load("digits")).train)
 DIGITS = {"fingerprint": datasets.load("digits").fingerprint}
@@ -315,3 +319,46 @@ def test_it_ends_in_time_also_where_it_is_interrupted_and_resumed(home: Path) ->
     assert layout.best_model(experiment).exists()
     assert math.isclose(Clock.read(experiment).used, 60.0, abs_tol=20.0)
     assert nothing_is_left(home)
+
+
+def test_the_time_of_a_run_that_was_killed_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "seconds_here", lambda: 4.0)
+    Clock(100.0, used=10.0, since=1000.0).write(tmp_path)
+    os.utime(layout.fit(tmp_path), (1030.0, 1030.0))
+    with fit._counted(tmp_path):
+        assert Clock.read(tmp_path).used == 40.0
+    ended = Clock.read(tmp_path)
+    assert (ended.used, ended.since) == (44.0, None)
+    with fit._counted(tmp_path):
+        assert Clock.read(tmp_path).used == 44.0
+
+
+def test_a_run_shows_until_when_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "_TOUCH_SECONDS", 0.01)
+    Clock(100.0).write(tmp_path)
+    with fit._counted(tmp_path):
+        os.utime(layout.fit(tmp_path), (1.0, 1.0))
+        ends = time.monotonic() + 60
+        while layout.fit(tmp_path).stat().st_mtime == 1.0 and time.monotonic() < ends:
+            time.sleep(0.01)
+        assert layout.fit(tmp_path).stat().st_mtime > 1.0
+
+
+def test_a_grid_search_is_not_advised_to_go_on(tmp_path: Path) -> None:
+    for tuner, goes_on in (("TPE", True), ("GridSearch", False)):
+        experiment = made(tmp_path / tuner, (0.5, 0.01, 8), (0.6, 0.02, 8), tuner={"name": tuner})
+        steps = next_steps.after_search(experiment, store.read_trials(experiment), None)
+        assert any("--resume" in command for command, _ in steps) == goes_on
+        assert steps[0][0].startswith("cifar best")
+
+
+def test_a_fit_leaves_out_the_limits_of_a_config(tmp_path: Path) -> None:
+    """Two points are fewer than its 40 trials, which are not to be."""
+    described = project_config(tmp_path, "python3 trial.py --epochs 1")
+    del described["searchSpaceFile"]
+    path = tmp_path / "config.yml"
+    path.write_text(yaml.safe_dump(described | {"searchSpace": {"width": {"_type": "choice", "_value": [6, 8]}}}))
+    with pytest.raises(RequestError, match="fewer than the"):
+        config.load(path, Overrides())
+    loaded = config.load(path, Overrides(), has_limits=False)
+    assert (loaded.max_trial_number, loaded.max_experiment_duration) == (None, None)

@@ -83,6 +83,16 @@ def test_it_finds_what_fits_together_from_good_and_from_bad_defaults(start_from:
     assert np.mean(best) > np.mean(random)
 
 
+def test_a_resumed_search_trains_no_start_again_with_the_same_seed() -> None:
+    """NNI's manager keeps 6.0 as 6."""
+    begun = searched(made(SPACE, start_from=[DEFAULTS, DEFAULTS | {"width": 12.0}]), 2)
+    resumed = made(SPACE, start_from=[DEFAULTS, DEFAULTS | {"width": 12.0}])
+    kept = [{name: int(some) if some == int(some) else some for name, some in params.items()} for params in begun]
+    resumed.import_data(json.dumps([{"parameter": some, "value": {"default": 0.5}} for some in kept]))
+    later = searched(resumed, 20, first=100)
+    assert all(params not in begun for params in later)
+
+
 def test_a_resumed_search_goes_on_from_what_is_known() -> None:
     before = searched(made(SPACE, start_from=[DEFAULTS]), 20)
     resumed = made(SPACE, start_from=[DEFAULTS])

@@ -24,11 +24,12 @@ SPACE: dict[str, dict[str, Any]] = {
     "translate": {"_type": "randint", "_value": [0, 5]},
     "flip": {"_type": "choice", "_value": [True, False]},
 }
+COMMAND = "python trial.py"
 KNOWN = {"width": 6.0, "lr": 0.002, "optimizer": "sgd", "translate": 2, "flip": True}
 
 
 def test_a_point_is_read_and_completed_with_the_defaults(tmp_path: Path) -> None:
-    points = start.points(["width=26, lr=2e-2", "optimizer=adam,translate=4,flip=false"], SPACE, tmp_path)
+    points = start.points(["width=26, lr=2e-2", "optimizer=adam,translate=4,flip=false"], SPACE, COMMAND, tmp_path)
     assert points == [{"width": 26.0, "lr": 0.02}, {"optimizer": "adam", "translate": 4, "flip": False}]
     completed = start.completed([*points, {"width": 6.0}], KNOWN)
     assert completed[0] == KNOWN
@@ -41,6 +42,8 @@ def test_a_point_is_read_and_completed_with_the_defaults(tmp_path: Path) -> None
     [
         ("width=64", "width must be from 4 to 32 to be searched, got 64"),
         ("width=nan", "width must be from 4 to 32 to be searched, got nan"),
+        ("width=5", "width is searched in steps of 2: 4 is the nearest to 5"),
+        ("translate=1.5", "translate must be from 0 to 4 to be searched, got 1.5"),
         ("lr=fast", "lr must be a number, got 'fast'"),
         ("lr=", "lr must be a number, got ''"),
         ("momentum=0.9", "'momentum' is not searched; known are width, lr, optimizer, translate, flip"),
@@ -52,7 +55,7 @@ def test_a_point_is_read_and_completed_with_the_defaults(tmp_path: Path) -> None
 )
 def test_a_point_outside_the_space_is_refused(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(RequestError, match=f"^--start-from {text}: {problem}"):
-        start.points([text], SPACE, tmp_path)
+        start.points([text], SPACE, COMMAND, tmp_path)
 
 
 @given(st.text(alphabet="abcdefghijklmnopqrstuvwxyz=,.0123456789 _-", max_size=40).map(lambda text: f"width={text}"))
@@ -60,7 +63,7 @@ def test_a_point_outside_the_space_is_refused(tmp_path: Path, text: str, problem
 @example("width=4.1")
 def test_any_text_is_a_point_of_the_space_or_refused(text: str) -> None:
     try:
-        (point,) = start.points([text], SPACE, Path("/nowhere"))
+        (point,) = start.points([text], SPACE, COMMAND, Path("/nowhere"))
     except RequestError as error:
         assert str(error).startswith("--start-from width=")
     else:
@@ -72,12 +75,12 @@ def test_an_earlier_experiment_gives_its_best_three_as_far_as_they_are_searched_
         {"accuracy": 0.1 * number, "params": {"width": 4.0 * number, "lr": 0.01 * number}} for number in range(1, 10)
     ]
     fake.make(tmp_path / "earlier", trials)
-    points = start.points(["earlier"], SPACE, tmp_path)
+    points = start.points(["earlier"], SPACE, COMMAND, tmp_path)
     assert points == [{"width": 4.0 * number, "lr": 0.01 * number} for number in (8, 7, 6)]  # 36 is too wide
     with pytest.raises(RequestError, match="no trial of it has parameters that this search space has"):
-        start.points(["earlier"], {"momentum": {"_type": "uniform", "_value": [0, 0.9]}}, tmp_path)
+        start.points(["earlier"], {"momentum": {"_type": "uniform", "_value": [0, 0.9]}}, COMMAND, tmp_path)
     with pytest.raises(RequestError, match="absent"):
-        start.points(["absent"], SPACE, tmp_path)
+        start.points(["absent"], SPACE, COMMAND, tmp_path)
 
 
 def test_the_defaults_are_the_nearest_point_of_the_space() -> None:
@@ -90,7 +93,15 @@ def test_the_defaults_are_the_nearest_point_of_the_space() -> None:
 @pytest.mark.parametrize(
     ("value", "sampler", "nearest"),
     [
-        (7, {"_type": "choice", "_value": [1, 2, 3]}, 2),
+        (7, {"_type": "choice", "_value": [1, 2, 3]}, 3),
+        (4, {"_type": "choice", "_value": [8, 16, 32, 64, 128]}, 8),
+        (0.013, {"_type": "choice", "_value": [0.0001, 0.001, 0.01, 0.1]}, 0.01),
+        (0.05, {"_type": "choice", "_value": [0.01, 0.1]}, 0.1),
+        (0, {"_type": "choice", "_value": [1, 2]}, 1),
+        ("x", {"_type": "choice", "_value": ["a", "b", "c"]}, "b"),
+        (True, {"_type": "choice", "_value": [0, 1, 2]}, 1),
+        (5.2, {"_type": "quniform", "_value": [4, 32, 2]}, 6.0),
+        (100, {"_type": "qloguniform", "_value": [4, 25, 4]}, 25.0),
         (9, {"_type": "randint", "_value": [0, 5]}, 4),
         (0.5, {"_type": "uniform", "_value": [1, 2]}, 1.0),
         (1.5, {"_type": "uniform", "_value": [1, 2]}, 1.5),
@@ -167,14 +178,27 @@ def test_defaults_whose_batch_the_space_lacks_keep_their_step_per_image() -> Non
 
 def test_a_point_to_start_from_may_have_a_batch_that_only_few_images_get(tmp_path: Path) -> None:
     space = SHIPPED["searches/fast"]
-    assert start.points(["batch_size=32"], space, tmp_path) == [{"batch_size": 32.0}]
+    assert start.points(["batch_size=32"], space, COMMAND, tmp_path) == [{"batch_size": 32.0}]
     fake.make(tmp_path / "earlier", [{"accuracy": 0.5, "params": {"width": 8.0, "lr": 0.1, "batch_size": 16.0}}])
-    assert start.points(["earlier"], space, tmp_path) == [{"width": 8.0, "lr": 0.1, "batch_size": 16.0}]
+    assert start.points(["earlier"], space, COMMAND, tmp_path) == [{"width": 8.0, "lr": 0.1, "batch_size": 16.0}]
     with pytest.raises(RequestError, match="batch_size must be from 4 to 1024 to be searched, got 2000"):
-        start.points(["batch_size=2000"], space, tmp_path)
+        start.points(["batch_size=2000"], space, COMMAND, tmp_path)
     own = {**space, "batch_size": {"_type": "qloguniform", "_value": [64, 512, 64]}}
     with pytest.raises(RequestError, match="batch_size must be from 64 to 512 to be searched, got 32"):
-        start.points(["batch_size=32"], own, tmp_path)
+        start.points(["batch_size=32"], own, COMMAND, tmp_path)
+
+
+def test_a_point_that_few_images_do_not_have_comes_to_the_nearest() -> None:
+    space = {"batch_size": {"_type": "qloguniform", "_value": [4, 24, 4]}, "flip": SPACE["flip"]}
+    asked = [{"batch_size": 100.0, "flip": True}, {"batch_size": 12.0}]
+    assert start.within(asked, space) == [{"batch_size": 24.0, "flip": True}, {"batch_size": 12.0}]
+
+
+def test_an_experiment_of_another_network_is_no_start(tmp_path: Path) -> None:
+    trials = [{"accuracy": 0.5, "params": {"width": 8.0, "lr": 0.1}}]
+    fake.make(tmp_path / "earlier", trials, {"trialCommand": "python trial.py --epochs 3"})
+    with pytest.raises(RequestError, match="earlier: it trained the network net, this one trains fast"):
+        start.points(["earlier"], SPACE, "python trial.py --model fast", tmp_path)
 
 
 def test_a_range_of_ones_own_stays_as_it_is() -> None:
