@@ -27,6 +27,7 @@ from cifar.analysis.configurations import (
     of_defaults,
     of_trial,
     size_of,
+    started,
 )
 from cifar.analysis.confirm import MOST_ACCURATE, Candidate, Confirmed, Rule, decide, finalists
 from cifar.analysis.final_test import read_test_images, refuse_known, refuse_unfit
@@ -90,13 +91,14 @@ def best(
     searched = store.read_trials(experiment)
     leaders, dataset = leading(searched, experiment), datasets.load(data_name, size_of(experiment))
     store.refuse_other_data(leaders, dataset.fingerprint)
-    distinct = _distinct([of_trial(trial) for trial in leaders])
-    configurations = _with_defaults(experiment, dataset, distinct[:MOST_LEADERS], budget)
+    chosen = _distinct([of_trial(trial) for trial in leaders])[:MOST_LEADERS]
+    racing = _distinct([*chosen, *(of_trial(trial) for trial in started(searched, experiment))])
+    configurations = _with_defaults(experiment, dataset, racing, budget)
     tests = load_tests(dataset, second_test)
     for leak in (leak for test in tests for leak in leaks(dataset, test)):
         say(f"warning: {leak}")
     seeds = new_seeds(searched, budget.seeds)
-    _say_what_follows(len(leaders), configurations, budget)
+    _say_what_follows(len(leaders), racing[len(chosen) :], configurations, budget)
     try:
         with training(experiment, dataset, len(configurations) * budget.seeds) as trainer:
             confirmed = _confirm(trainer, configurations, seeds, budget, rule)
@@ -182,11 +184,14 @@ def _with_defaults(
     return [*(leader for leader in leaders if leader not in same), replace(defaults, found=found)]
 
 
-def _say_what_follows(leaders: int, configurations: Sequence[Configuration], budget: Budget) -> None:
+def _say_what_follows(
+    leaders: int, started: Sequence[Configuration], configurations: Sequence[Configuration], budget: Budget
+) -> None:
     who = "one trial leads" if leaders == 1 else f"{leaders} trials are tied for first"
-    searched = [some for some in configurations if some.id != DEFAULTS]
+    searched = [some for some in configurations if some.id != DEFAULTS and some not in started]
     best = [_which_of(len(searched), leaders)] if searched else []
-    trained = " and ".join([*best, *(some.name for some in configurations if some.id == DEFAULTS)])
+    others = [f"{some.name}, from which it started," for some in configurations if some in started]
+    trained = " and ".join([*best, *others, *(some.name for some in configurations if some.id == DEFAULTS)])
     longer = "the best of these at the final budget, " if _is_longer(configurations, budget) else ""
     rounds = f"training {trained} with {budget.seeds} new seeds each, {longer}then the winner"
     say(f"{who}: {rounds} on all but the test images")

@@ -100,6 +100,13 @@ def leading(trials: list[Trial], experiment: Path) -> list[Trial]:
     return [trial for trial in ranked if trial.id in tied] or ranked[:1]
 
 
+def started(trials: list[Trial], experiment: Path) -> list[Trial]:
+    """The trials that finished of what `--start-from` named, the best first."""
+    tuner = store.read_config(experiment).get("tuner") or {}
+    points = (tuner.get("classArgs") or {}).get("start_from") or []
+    return [trial for trial in best_first(trials) if trial.params in points]
+
+
 def new_seeds(trials: Sequence[Trial], count: int) -> list[int]:
     """Seeds that none of a search's trials has used: being chosen is luck in the old ones."""
     used = {(trial.result or {}).get("hparams", {}).get("seed") for trial in trials}

@@ -361,6 +361,23 @@ def test_a_leader_that_the_search_repeated_is_one_configuration(tmp_path: Path, 
     assert set(json.loads((experiment / "best.json").read_text())["candidates"]) == {"trial0", "defaults"}
 
 
+def test_what_the_search_started_from_is_in_the_final_race(
+    tmp_path: Path, trainings: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    digits = {"fingerprint": datasets.load("digits").fingerprint}
+    trials = [
+        {"accuracy": accuracy, "params": {"width": width, "lr": 0.01}, "epochs": 1, "fingerprints": digits}
+        for accuracy, width in ((0.95, 8.0), (0.3, 6.0), (0.4, 10.0))
+    ]
+    known = [{"width": 6, "lr": 0.01}, {"width": 12, "lr": 1.0}]
+    tuner = {"className": "GuidedTpe", "classArgs": {"start_from": known}}
+    experiment = fake.make(tmp_path / "started", trials, {**QUICK_DEFAULTS, "tuner": tuner})
+    assert best(experiment, "digits", BUDGET, None, force=False) == 0
+    assert set(json.loads((experiment / "best.json").read_text())["candidates"]) == {"trial0", "trial1", "defaults"}
+    said = "one trial leads: training it and trial 1, from which it started, and the defaults with"
+    assert said in capsys.readouterr().err
+
+
 def test_the_clock_of_an_interrupted_run_goes_on(experiment: Path) -> None:
     (experiment / "confirmed").mkdir()
     (experiment / "confirmed" / "seconds.json").write_text('{"seconds": 1000.0}')
