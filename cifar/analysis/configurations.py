@@ -102,8 +102,9 @@ def leading(trials: list[Trial], experiment: Path) -> list[Trial]:
 
 def started(trials: list[Trial], experiment: Path) -> list[Trial]:
     """The trials that finished of what `--start-from` named, the best first."""
-    tuner = store.read_config(experiment).get("tuner") or {}
-    points = (tuner.get("classArgs") or {}).get("start_from") or []
+    arguments = (store.read_config(experiment).get("tuner") or {}).get("classArgs") or {}
+    # What a point of a config leaves open is as in the defaults.
+    points = [{**(arguments.get("defaults") or {}), **point} for point in arguments.get("start_from") or []]
     return [trial for trial in best_first(trials) if trial.params in points]
 
 

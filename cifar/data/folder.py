@@ -84,7 +84,7 @@ class Folder:
             why = next((str(file.error) for file in found if file.error), "there are none")
             raise RequestError(f"{self.directory} has no readable {'val' if readable else part} images: {why}")
         if part == "train":
-            self._refuse_small_classes(labels, to_validate, held_out=int(self._holds_out_tests))
+            self._refuse_small_classes(labels, to_validate, ["test"] if self._holds_out_tests else [])
         images = np.stack([image for image in decoded if image is not None])
         groups = self._groups(images, readable)
         chosen = np.flatnonzero(self._chosen(part, labels, groups, to_validate))
@@ -126,10 +126,10 @@ class Folder:
         return f"left out, {reason}: {number} files in {place if str(place) != '.' else 'the folder itself'}"
 
     def _refuse_small_classes(
-        self, labels: NDArray[np.int64], to_validate: NDArray[np.bool_], held_out: int = 0
+        self, labels: NDArray[np.int64], to_validate: NDArray[np.bool_], further_uses: Sequence[str] = ()
     ) -> None:
-        """Name all classes that have too few: one to train on, without others one to validate on, and held out ones."""
-        uses = ["train", *(() if to_validate.any() else ("validate",)), *("test",) * held_out]
+        """Name all classes that have too few: one to train on, without others one to validate on, and further ones."""
+        uses = ["train", *([] if to_validate.any() else ["validate"]), *further_uses]
         counts = np.bincount(labels[~to_validate], minlength=len(self.layout.classes))
         few = [
             f"{name!r} has {count}"

@@ -310,10 +310,7 @@ def _by_table(root: Node, table: Path) -> Layout:
     pictures.sort(key=_order)
     left_out = [LeftOut(path, 1, f"not in {TABLE}") for path in paths if path not in named]
     left_out += [LeftOut(path, 1, _why_unclear(some)) for path, some in named.items() if path not in known]
-    for reason, some_rows in missing.items():
-        lost = ", ".join(sorted({row.label for row in some_rows} - {*classes, ""}))
-        reason += f", nor any other of the class {lost}" if lost else ""
-        left_out.append(LeftOut(_place(root, some_rows[0].file), len(some_rows), reason))
+    left_out += [_not_found(root, reason, some, classes) for reason, some in missing.items()]
     if len(classes) < 2:
         raise RequestError(_useless(table, f"pictures of at least 2 classes, has {list(classes)}", left_out))
     if not any(picture.share == "train" for picture in pictures):
@@ -344,6 +341,13 @@ def _rows_of(
         else:
             named[path].add((row.label, row.share or _share_within(path, root)))
     return named, missing
+
+
+def _not_found(root: Node, reason: str, rows: Sequence[Row], classes: Collection[str]) -> LeftOut:
+    """Of rows whose files are not found, with the classes of which no other picture is there."""
+    lost = ", ".join(sorted({row.label for row in rows} - {*classes, ""}))
+    reason += f", nor any other of the class {lost}" if lost else ""
+    return LeftOut(_place(root, rows[0].file), len(rows), reason)
 
 
 def _place(root: Node, name: str) -> Path:

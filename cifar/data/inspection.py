@@ -106,10 +106,10 @@ def _guessing(train: Dataset) -> str:
     """What all accuracies are to be measured by."""
     validated = np.bincount(train.labels[datasets.split(train).val].numpy(), minlength=len(train.classes))
     largest = train.classes[int(validated.argmax())]
-    share, of_all = (
-        validated.max() / validated.sum(),
-        float(np.bincount(train.labels.numpy()).max()) / len(train.labels),
-    )
+    share = validated.max() / validated.sum()
+    of_all = float(np.bincount(train.labels.numpy()).max()) / len(
+        train.labels
+    )  # few to validate on are uneven by chance
     text = f"guessing the largest class, {largest}, would get {share:.1%} of the images to validate on"
     if not is_uneven(of_all, len(train.classes)):
         return text
@@ -137,8 +137,8 @@ def mirrored(train: Dataset) -> str | None:
 
 
 def _is_a_word(letter: str) -> bool:
-    """In Chinese, for instance."""
-    return unicodedata.category(letter) == "Lo"
+    """In Chinese."""
+    return unicodedata.name(letter, "").startswith("CJK")
 
 
 def understood(folder: Folder) -> str:

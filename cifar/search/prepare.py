@@ -112,9 +112,7 @@ def _beginning(ready: Any, planned: Plan, images: int) -> dict[str, object]:
     known = start.within(asked, ready.search_space)
     for point, near in zip(asked, known, strict=True):
         if near != point:
-            say(
-                f"of what to start from, {_point(point)} becomes {_point(near)}, which trials of so few images can have"
-            )
+            say(f"to start from: {_point(near)}, the nearest to {_point(point)} that this search has")
     return {"defaults": defaults, "start_from": start.completed(known, defaults)[1:]}
 
 

@@ -369,8 +369,8 @@ def test_what_the_search_started_from_is_in_the_final_race(
         {"accuracy": accuracy, "params": {"width": width, "lr": 0.01}, "epochs": 1, "fingerprints": digits}
         for accuracy, width in ((0.95, 8.0), (0.3, 6.0), (0.4, 10.0))
     ]
-    known = [{"width": 6, "lr": 0.01}, {"width": 12, "lr": 1.0}]
-    tuner = {"className": "GuidedTpe", "classArgs": {"start_from": known}}
+    arguments = {"defaults": {"width": 4, "lr": 0.01}, "start_from": [{"width": 6}, {"width": 12, "lr": 1.0}]}
+    tuner = {"className": "GuidedTpe", "classArgs": arguments}
     experiment = fake.make(tmp_path / "started", trials, {**QUICK_DEFAULTS, "tuner": tuner})
     assert best(experiment, "digits", BUDGET, None, force=False) == 0
     assert set(json.loads((experiment / "best.json").read_text())["candidates"]) == {"trial0", "trial1", "defaults"}

@@ -103,6 +103,7 @@ def test_letters_that_no_font_has_become_a_number(make_folder: MakeFolder) -> No
         (("a", "big"), False),
         (("letter_A", "letter-b", "sign c"), True),
         (("猫", "狗", "鸟"), False),
+        (("ا", "ب", "ت"), True),
         (("hand left", "hand right", "none"), True),
     ],
 )

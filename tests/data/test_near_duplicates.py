@@ -128,9 +128,10 @@ def test_a_folders_bursts_stay_on_one_side_of_each_split(
     found = re.search(r"of \d+ pictures (\d+) are different, the others nearly equal one of them", out)
     assert found is not None
     assert int(found[1]) < 40
-    ranked = re.search(r"with (\d+) images to validate on, (\d+) of them different", out)
+    ranked = re.search(r"with (\d+) images to validate on, (\d+) of them different, a difference below ([\d.]+) ", out)
     assert ranked is not None
     assert 2 * int(ranked[2]) < int(ranked[1])
+    assert ranked[3] == f"{196 * (2 * 0.7 * 0.3 / int(ranked[2])) ** 0.5:.1f}"
 
 
 def test_near_duplicates_on_both_sides_are_told(

@@ -16,6 +16,7 @@ from cifar.inference import model_file
 from cifar.inference.model_file import SavedModel
 from cifar.inference.predict import (
     Prediction,
+    _class_in,
     find_images,
     how_many_right,
     predict,
@@ -228,3 +229,20 @@ def test_the_grid_begins_with_mistakes_and_survives_any_name(model: SavedModel, 
     assert not (sheet[105:140, 112:208] == (198, 40, 40)).all(-1).any()
     strange = Prediction(Path("x"), [("\U0010fffd猫" * 40, 1.0)], pixels=np.zeros((32, 32, 3), np.uint8))
     assert prediction_grid([strange, *predictions[-1:]]).size == (8 + 104, 8 + 140)
+
+
+def test_where_every_picture_gets_one_class_that_is_said() -> None:
+    def of(truth: str, answer: str = "cat") -> Prediction:
+        return Prediction(Path("a.png"), [(answer, 0.9)], truth=truth)
+
+    said = "every image it is judged by gets the same class; guessing the largest class gets 75.0%"
+    assert how_many_right([*[of("cat")] * 3, of("dog")]).endswith(f"; {said}")
+    assert "guessing" not in how_many_right([of("cat")] * 4)  # there is one class to find
+    assert "guessing" not in how_many_right([*[of("cat")] * 3, of("dog", "dog")])
+
+
+def test_a_class_folder_may_be_spelled_in_another_case() -> None:
+    assert _class_in(Path("Testing/CAT/a.png"), ("cat", "dog")) == "cat"
+    assert _class_in(Path("cat/Dog/a.png"), ("cat", "Dog")) == "Dog"
+    assert _class_in(Path("CAT/a.png"), ("cat", "Cat")) is None  # which of the two is not clear
+    assert _class_in(Path("Cat/a.png"), ("cat", "Cat")) == "Cat"
