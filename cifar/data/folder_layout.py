@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from cifar.data.folder_advice import ARCHIVES, without_classes, without_pictures
@@ -259,21 +260,26 @@ def _refuse_containers(root: Node) -> None:
 
 def _labelled(node: Node, classes: tuple[str, ...], roots: dict[Share, Node]) -> list[tuple[Node, int]]:
     """The class folders of a part with their labels; a class may be spelled in another case than in train/."""
-    exact = {name: label for label, name in enumerate(classes)}
-    folded = Counter(map(_spelled, classes))
-    loose = {_spelled(name): label for name, label in exact.items() if folded[_spelled(name)] == 1}
     found = list[tuple[Node, int]]()
     unknown = list[str]()
     for folder in node.filled:
-        name = folder.path.name
-        label = exact.get(name, loose.get(_spelled(name)))
-        if label is None:
-            unknown.append(name)
+        name = class_named(folder.path.name, classes)
+        if name is None:
+            unknown.append(folder.path.name)
         else:
-            found.append((folder, label))
+            found.append((folder, classes.index(name)))
     if unknown:
         raise RequestError(f"{node.path} has classes that {roots['train'].path} lacks: {sorted(unknown)}")
     return found
+
+
+@cache
+def class_named(name: str, classes: tuple[str, ...]) -> str | None:
+    """The class that a folder of this name holds, spelled in whatever way as long as it is clear which."""
+    if name in classes:
+        return name
+    alike = [one for one in classes if _spelled(one) == _spelled(name)]
+    return alike[0] if len(alike) == 1 else None
 
 
 def _folded(folder: Node) -> str:

@@ -22,7 +22,7 @@ from cifar.console import show
 from cifar.data import datasets, folder_tree
 from cifar.data.balance import why_useless
 from cifar.data.depth import scaled
-from cifar.data.folder_layout import odd_files
+from cifar.data.folder_layout import class_named, odd_files
 from cifar.data.images import decode_files, to_pixels
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
@@ -99,13 +99,9 @@ def how_many_right(predictions: Sequence[Prediction]) -> str:
     return f"{said}; {why}" if why else said
 
 
-def _class_in(path: Path, classes: Sequence[str]) -> str | None:
-    """The class that a picture's folder is named after, in any case; of several such folders the innermost."""
-    known = {name.casefold(): name for name in classes}
-    if len(known) < len(classes):
-        known = {name: name for name in classes}
-    names = (name for folder in path.parents for name in (folder.name, folder.name.casefold()))
-    return next((known[name] for name in names if name in known), None)
+def _class_in(path: Path, classes: tuple[str, ...]) -> str | None:
+    """The class that a picture's folder is named after, as folders to train on are; of several the innermost."""
+    return next((found for folder in path.parents if (found := class_named(folder.name, classes))), None)
 
 
 def find_images(names: list[Path]) -> Iterator[Path]:
