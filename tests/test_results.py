@@ -156,13 +156,25 @@ def test_what_live_contests_gave() -> None:
     for contender, reached in net.items():
         assert claimed[said.get(contender, contender)] == [f"{reached} %", f"{few[contender]} %"]
     told, page = " ".join(readme.split()), " ".join(page.split())
+    ours = [run.outcome.test_accuracy for run in live.read() if (run.match, run.contender) == ("net", "cifar fit")]
     assert f"or to **{net['cifar fit']} %** with a network of its own kind" in told
+    assert f"from {100 * min(ours):.1f} to {100 * max(ours):.1f} %" in told
     theirs, wide = net["the defaults"], net["the defaults, twice as wide"]
     assert f"`cifar fit` has {net['cifar fit']} % of the 10,000 test images, the defaults {theirs} %" in page
     assert f"twice the width {wide} %, Optuna's TPE {net[tpe]} % and its GPSampler {net[gp]} %" in page
     assert f"have {few['the defaults']} % of the 10,000 test images, `cifar fit` {few['cifar fit']} %" in page
     assert f"Optuna's samplers have {few[gp]} and {few[tpe]} %" in page
     assert f"no time for enough epochs: {few['the defaults, twice as wide']} %" in page
+
+
+def test_what_each_live_run_on_the_tutorials_network_gave() -> None:
+    told = rows((ROOT / "results/README.md").read_text())
+    for run in live.read():
+        if run.match == "net":
+            found = run.outcome
+            width = found.hparams["width"]
+            said = f"{100 * found.test_accuracy:.1f} %, {found.seconds:,.0f} s, width {width}"
+            assert told[run.contender][run.seed] == said
 
 
 @pytest.mark.parametrize("name", ["net", "fast"])

@@ -107,9 +107,8 @@ def _guessing(train: Dataset) -> str:
     validated = np.bincount(train.labels[datasets.split(train).val].numpy(), minlength=len(train.classes))
     largest = train.classes[int(validated.argmax())]
     share = validated.max() / validated.sum()
-    of_all = float(np.bincount(train.labels.numpy()).max()) / len(
-        train.labels
-    )  # few to validate on are uneven by chance
+    # Few images to validate on are uneven by chance.
+    of_all = float(np.bincount(train.labels.numpy()).max()) / len(train.labels)
     text = f"guessing the largest class, {largest}, would get {share:.1%} of the images to validate on"
     if not is_uneven(of_all, len(train.classes)):
         return text
