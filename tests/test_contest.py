@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,8 @@ def test_the_small_folder_has_as_many_pictures_of_each_class(tmp_path: Path) -> 
 @pytest.mark.parametrize("contender", ["random search", "the defaults"])
 def test_a_contender_ends_in_its_time_with_networks(tmp_path: Path, contender: str) -> None:
     plan, seconds = PLANS["net"], 60.0
+    # Not the whole space: what learns in a short trial there may stop learning in a long training, at a high rate.
+    plan = replace(plan, space={**plan.space, "lr": {"_type": "loguniform", "_value": [0.002, 0.01]}})
     room = Room(plan.base, plan.space, "digits", seconds, tmp_path)
     if contender == "the defaults":
         found = room.of_defaults(wider=1)
@@ -62,8 +65,7 @@ def test_a_contender_ends_in_its_time_with_networks(tmp_path: Path, contender: s
     else:
         found = room.of_policy(policies.CONTENDERS[contender](plan, 0))
         assert found.trials > 3
-    # What random search finds in so short a time depends on how busy the machine is; it beats guessing, 10 %.
-    assert found.test_accuracy > (0.8 if contender == "the defaults" else 0.2)
+    assert found.test_accuracy > 0.8
     assert found.seconds > 0.5 * seconds or found.hparams["epochs"] == live_runs.MOST_EPOCHS  # more would teach nothing
     assert found.seconds < 1.2 * seconds
 

@@ -60,6 +60,8 @@ def new_model(hparams: Hparams, dataset: Dataset) -> Network:
     """The network that `hparams` describe, its parameters drawn from their seed, where the data set is."""
     # PyTorch's own default lets a GPU round convolutions to TF32 without being asked.
     torch.backends.cudnn.allow_tf32 = False
+    # A CPU is slow at numbers below 1e-38: momentum of units that no longer learn fades to them (results/denormals.md).
+    torch.set_flush_denormal(True)
     torch.manual_seed(hparams.seed)
     return build_model(hparams, len(dataset.classes)).to(dataset.images.device)
 

@@ -97,6 +97,13 @@ def test_micro_batches_change_nothing(tiny: Dataset, steps: int) -> None:
 RECIPE = Hparams(model="fast", width=4, batch_size=20, lr=0.5, epochs=4, precision="float32")
 
 
+def test_a_cpu_takes_numbers_that_slow_it_down_as_zero(tiny: Dataset) -> None:
+    torch.set_flush_denormal(False)
+    assert torch.tensor(1e-30) * 1e-10 > 0
+    new_model(FAST, tiny)
+    assert torch.tensor(1e-30) * 1e-10 == 0
+
+
 def test_an_epoch_may_draw_fewer_images_other_ones_each_time(tiny: Dataset) -> None:
     hparams = replace(FAST, images_per_epoch=20)
     splits = datasets.split(tiny)
