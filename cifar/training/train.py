@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import current_process
 
@@ -60,8 +62,6 @@ def new_model(hparams: Hparams, dataset: Dataset) -> Network:
     """The network that `hparams` describe, its parameters drawn from their seed, where the data set is."""
     # PyTorch's own default lets a GPU round convolutions to TF32 without being asked.
     torch.backends.cudnn.allow_tf32 = False
-    # A CPU is slow at numbers below 1e-38: momentum of units that no longer learn fades to them (results/denormals.md).
-    torch.set_flush_denormal(True)
     torch.manual_seed(hparams.seed)
     return build_model(hparams, len(dataset.classes)).to(dataset.images.device)
 
@@ -92,7 +92,8 @@ def train(
     for epoch in range(first_epoch, hparams.epochs + 1):
         began = time.perf_counter()
         model.train()
-        train_loss = training.epoch(epoch)
+        with _smallest_numbers_as_zero():
+            train_loss = training.epoch(epoch)
         images_per_second = training.images / (time.perf_counter() - began)
         val = evaluate(model, dataset, splits.val, processes)
         if not math.isfinite(val.loss):
@@ -101,6 +102,20 @@ def train(
         accuracies = val.accuracy, val.balanced_accuracy
         metrics = EpochMetrics(epoch, train_loss, val.loss, *accuracies, images_per_second, seconds)
         yield Epoch(metrics, val.predictions)
+
+
+@contextmanager
+def _smallest_numbers_as_zero() -> Iterator[None]:
+    """A CPU is slow at those below 1e-38, to which momentum of units that no longer learn fades (results/denormals.md).
+
+    It is a setting of the thread, and other arithmetic in it may need them.
+    """
+    before = sys.float_info.min / 2 == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 class _Training:

@@ -97,11 +97,27 @@ def test_micro_batches_change_nothing(tiny: Dataset, steps: int) -> None:
 RECIPE = Hparams(model="fast", width=4, batch_size=20, lr=0.5, epochs=4, precision="float32")
 
 
-def test_a_cpu_takes_numbers_that_slow_it_down_as_zero(tiny: Dataset) -> None:
-    torch.set_flush_denormal(False)
-    assert torch.tensor(1e-30) * 1e-10 > 0
-    new_model(FAST, tiny)
-    assert torch.tensor(1e-30) * 1e-10 == 0
+@pytest.mark.parametrize("before", [False, True])
+def test_a_cpu_takes_the_smallest_numbers_as_zero_in_training_alone(
+    tiny: Dataset, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    def smallest() -> float:
+        return sys.float_info.min / 2
+
+    seen = list[float]()
+
+    def learning_rate(*_: object) -> float:
+        seen.append(smallest())
+        return 0.01
+
+    monkeypatch.setattr("cifar.training.train.learning_rate", learning_rate)
+    torch.set_flush_denormal(before)
+    try:
+        run_training(tiny, FAST)
+        assert set(seen) == {0.0}
+        assert (smallest() == 0) == before
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_an_epoch_may_draw_fewer_images_other_ones_each_time(tiny: Dataset) -> None:
