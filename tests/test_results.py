@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import pytest
@@ -33,7 +33,18 @@ from benchmarks.studies import (
     width,
 )
 from benchmarks.table import summary
-from benchmarks.yardsticks import airbench94, growth, memory, processes, scale, searches, speed, startup, warm
+from benchmarks.yardsticks import (
+    airbench94,
+    denormals,
+    growth,
+    memory,
+    processes,
+    scale,
+    searches,
+    speed,
+    startup,
+    warm,
+)
 from cifar.analysis.growth import GROWTHS, Growth
 from cifar.training.hparams import Hparams
 from cifar.training.intervals import wilson
@@ -108,6 +119,16 @@ def test_what_fit_gave_with_fast(run: str, page: str) -> None:
         assert interval(test) in " ".join((ROOT / told).read_text().split()).replace("*", "")
     (reading,) = (ROOT / f"results/fit/{run}/test-readings.jsonl").read_text().splitlines()
     assert fmean(json.loads(reading)["accuracies"]) == pytest.approx(test["mean"])
+
+
+def test_what_the_live_contest_on_all_pictures_gave() -> None:
+    readme, page = (" ".join((ROOT / name).read_text().split()) for name in ("README.md", "results/README.md"))
+    ours, defaults = (run.outcome for run in live.read() if run.match == "fast")
+    reached = [f"{100 * found.test_accuracy:.1f} %" for found in (ours, defaults)]
+    assert f"came to the {reached[0]} on all pictures" in readme
+    assert f"in one run of {defaults.seconds / 60:.0f} of its 30 minutes, they have {reached[1]}" in readme
+    assert f"`cifar fit` has {reached[0]} after {ours.seconds:,.0f} seconds" in page
+    assert f"the defaults {reached[1]} after {defaults.seconds:,.0f}" in page
 
 
 def test_how_soon_searches_come_close() -> None:
@@ -199,6 +220,14 @@ def test_what_the_defaults_reach_beside_the_searches() -> None:
 
 def interval(mean: dict[str, float]) -> str:
     return f"{100 * mean['mean']:.1f} % ± {100 * mean['margin_95']:.1f} %"
+
+
+def test_what_numbers_below_1e_38_cost() -> None:
+    told = " ".join(README.split())
+    found = [denormals.Measured(**record) for record in figures("denormals")["trainings"]]
+    images, digits = (f"{median(some.ratios):.2f}" for some in found[1:3])
+    assert f"on the digits is {digits} times as quick without them, one of 8 short epochs {images} times" in told
+    assert all(kept == flushed for kept, flushed in (some.accuracies for some in found))
 
 
 def test_speed_beside_the_tutorials_loop() -> None:
@@ -350,6 +379,7 @@ def test_how_many_workers_one_manager_feeds() -> None:
             ("chance", name, chance.Share)
             for name in ("coverage", "final_coverage", "told_apart", "trials", "warnings", "importance")
         ),
+        *(("chance", name, chance.Margins) for name in ("unconfirmed_coverage", "gain_coverage")),
         ("chance", "regret", chance.Regret),
         ("chance", "gain", chance.Bias),
         ("chance", "gain_over_defaults", chance.Bias),
@@ -357,6 +387,7 @@ def test_how_many_workers_one_manager_feeds() -> None:
         ("contest", "played", contest.Played),
         ("contest-live", "live", live.Line),
         ("curves", "curves", curves.Curve),
+        ("denormals", "trainings", denormals.Measured),
         ("discard", "discarded", discard.Discarded),
         ("folders", "folders", folders.Line),
         ("fast/tuners", "searches", tuners.Search),
