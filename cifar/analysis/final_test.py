@@ -11,13 +11,14 @@ import torch
 from joblib import cpu_count
 from numpy.typing import NDArray
 
-from cifar.analysis.statistics import Mean, mean, pooled_spread, pooled_with, scores
+from cifar.analysis.statistics import Mean, mean, pooled_spread, pooled_with, scores, spread_of_recipe
 from cifar.data import test_log
 from cifar.data.balance import is_uneven
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.inference.model_file import SavedModel
 from cifar.training.evaluation import evaluate
+from cifar.training.hparams import Hparams
 from cifar.trials import layout
 from cifar.trials.predictions import Predictions, confusion_matrix
 
@@ -26,12 +27,13 @@ from cifar.trials.predictions import Predictions, confusion_matrix
 class FinalTest:
     """The networks' predictions for one set of test images.
 
-    `known` are those of the confirmed configurations for validation images: what their seeds do, few final networks
-    alone would say badly.
+    What seeds do, few final networks alone would say badly. `known` are the confirmed configurations' predictions for
+    validation images, which show it; where nothing was confirmed, it is known of recipes like that of these networks.
     """
 
     name: str
     classes: tuple[str, ...]
+    hparams: Hparams
     predictions: list[Predictions]
     known: Sequence[Sequence[Predictions]] = ()
 
@@ -45,7 +47,11 @@ class FinalTest:
 
     def _mean(self, metric: str) -> Mean:
         values = scores(self.predictions, metric)
-        return mean(values, pooled_with(values, pooled_spread([scores(some, metric) for some in self.known])))
+        if self.known:
+            known = pooled_spread([scores(some, metric) for some in self.known])
+        else:
+            known = spread_of_recipe(vars(self.hparams), float(values.mean()))
+        return mean(values, pooled_with([values], known))
 
     @property
     def guessing(self) -> float:
@@ -79,7 +85,7 @@ def read_test_images(
     networks = [model.network for model in models]
     predictions = [evaluate(network, test, everything).predictions.numpy() for network in networks]
     name, of_test = test_log.name_of(test), [Predictions(some, labels) for some in predictions]
-    tested = FinalTest(name, models[0].classes, of_test, known)
+    tested = FinalTest(name, models[0].classes, models[0].hparams, of_test, known)
     accuracies = [float(predictions.correct.mean()) for predictions in tested.predictions]
     seeds = [model.hparams.seed for model in models]
     test_log.append(test, trial_id, seeds, accuracies, layout.test_log(experiment))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,14 +69,19 @@ def interaction(scores: NDArray[np.float64]) -> float:
 
 
 def _known_of(trials: Sequence[Trial]) -> float:
-    """By the leading trial's recipe, and in proportion to what images leave to chance at its accuracy."""
+    """By the leading trial's recipe and accuracy."""
     leader = next(iter(best_first([*trials])), None)
     hparams: dict[str, Any] = ((leader and leader.result) or {}).get("hparams", {})
+    return known_variance(hparams, leader.accuracy if leader else None)
+
+
+def known_variance(hparams: Mapping[str, Any], accuracy: float | None) -> float:
+    """That of recipes like this one, in proportion to what images leave to chance at the accuracy."""
     annealed = hparams.get("schedule", "constant") != "constant"
     sd, level = (
         _KNOWN_OF_FAST if hparams.get("model") == "fast" else _KNOWN_OF_ANNEALED if annealed else _KNOWN_OF_CONSTANT
     )
-    accuracy = min((leader.accuracy if leader else None) or level, _HIGHEST)
+    accuracy = min(accuracy or level, _HIGHEST)
     return sd**2 * min(1.0, accuracy * (1 - accuracy) / (level * (1 - level)))
 
 

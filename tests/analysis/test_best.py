@@ -443,7 +443,7 @@ def test_a_winner_that_learned_nothing_is_called_that(
 def test_on_a_narrow_terminal_a_confusion_matrix_is_narrower(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("airplane", "automobile", "bird")
     predictions = [Predictions(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 2]))]
-    tested = FinalTest("photos", names, predictions)
+    tested = FinalTest("photos", names, Hparams(), predictions)
     wide, narrow, narrowest = map(str, answer._confusion_tables(tested))
     assert wide.split()[:4] == [*names, "accuracy"]
     assert narrow.split()[:4] == ["airp", "auto", "bird", "accuracy"]
