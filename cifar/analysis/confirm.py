@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar.analysis.configurations import DEFAULTS, Configuration
-from cifar.analysis.statistics import Mean, difference, mean, pooled_with, scores, spread_of_recipe
+from cifar.analysis.statistics import Mean, difference, mean, pooled_with_recipes, scores
 from cifar.errors import RequestError
 from cifar.trials.predictions import Predictions
 
@@ -88,13 +88,12 @@ def decide(candidates: list[Candidate], rule: Rule = MOST_ACCURATE) -> Confirmed
     """The highest mean wins; for speed the quickest of the candidates that are shown not to be worse by the margin.
 
     The defaults win where nothing is better than they are by more than its luck. How much seeds differ is pooled over
-    the candidates, and with what is known of recipes like theirs: two seeds of each of two would say it badly. All have
-    equally many seeds and images, so that shrinking their means would not change their order. Each is compared with the
-    best at a level at which the one that is truly best is left out in 5 % of cases at most.
+    the candidates, and where two have two seeds each, with what is known of recipes like theirs. All have equally many
+    seeds and images, so that shrinking their means would not change their order. Each is compared with the best at a
+    level at which the one that is truly best is left out in 5 % of cases at most.
     """
     best = _highest(candidates)
-    known = spread_of_recipe(vars(best.configuration.hparams), float(best.scores.mean()))
-    spread = pooled_with([candidate.scores for candidate in candidates], known)
+    spread = pooled_with_recipes([candidate.scores for candidate in candidates], best.configuration.hparams)
     accuracies = [mean(candidate.scores, spread) for candidate in candidates]
     tied, as_good = [best], [best]
     for other in candidates:

@@ -11,7 +11,7 @@ import torch
 from joblib import cpu_count
 from numpy.typing import NDArray
 
-from cifar.analysis.statistics import Mean, mean, pooled_spread, pooled_with, scores, spread_of_recipe
+from cifar.analysis.statistics import Mean, mean, pooled_spread, pooled_with, pooled_with_recipes, scores
 from cifar.data import test_log
 from cifar.data.balance import is_uneven
 from cifar.data.datasets import Dataset
@@ -47,11 +47,9 @@ class FinalTest:
 
     def _mean(self, metric: str) -> Mean:
         values = scores(self.predictions, metric)
-        if self.known:
-            known = pooled_spread([scores(some, metric) for some in self.known])
-        else:
-            known = spread_of_recipe(vars(self.hparams), float(values.mean()))
-        return mean(values, pooled_with([values], known))
+        if not self.known:
+            return mean(values, pooled_with_recipes([values], self.hparams))
+        return mean(values, pooled_with([values], pooled_spread([scores(some, metric) for some in self.known])))
 
     @property
     def guessing(self) -> float:

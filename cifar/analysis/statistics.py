@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cifar.training.hparams import Hparams
 from cifar.training.intervals import CHANCE, Interval, Sides, dunnett
 from cifar.trials.predictions import Predictions
 from cifar.trials.seed_noise import interaction, known_variance
 
 # Images that an interval adds: of a mean (Agresti and Coull, 1998), and of a difference (Agresti and Min, 2005).
 _TWO_RIGHT_TWO_WRONG, _ONE_EACH = (1.0, 1.0, 0.0, 0.0), (1.0, -1.0)
-# Degrees of freedom: seeds may do twice as much to a configuration as to recipes like it (results/chance.md).
-_FREEDOM_OF_RECIPE = 2.0
+# Degrees of freedom that a spread is to have at least. More of them taken from what is known of other trainings would
+# flatter where seeds do twice as much as to those (results/chance.md).
+_ENOUGH_FREEDOM = 4.0
 _RESAMPLES = 10_000
 _ORDERS = 1_000  # of trials one after the other
 
@@ -58,11 +59,6 @@ def pooled_spread(groups: Sequence[NDArray[np.float64]]) -> SeedSpread:
     return SeedSpread(square, freedom, alone / images, freedom * (alone / square) ** 2 if square else 0.0)
 
 
-def spread_of_recipe(hparams: Mapping[str, Any], accuracy: float) -> SeedSpread:
-    """What recipes like this one have shown; it counts for little beside a configuration's own seeds."""
-    return SeedSpread(0.0, 0.0, known_variance(hparams, accuracy), _FREEDOM_OF_RECIPE)
-
-
 def pooled_with(groups: Sequence[NDArray[np.float64]], known: SeedSpread) -> SeedSpread:
     """The spread of several configurations, pooled with what trainings like these have shown on other images."""
     own, images = pooled_spread(groups), groups[0].shape[1]
@@ -70,6 +66,13 @@ def pooled_with(groups: Sequence[NDArray[np.float64]], known: SeedSpread) -> See
     freedom = own.freedom + known.freedom_of_variance
     square = (own.freedom * own.mean_square + known.freedom_of_variance * carried) / max(freedom, 1.0)
     return replace(known, mean_square=square, freedom=freedom)
+
+
+def pooled_with_recipes(groups: Sequence[NDArray[np.float64]], hparams: Hparams) -> SeedSpread:
+    """The spread of several configurations; where their few seeds leave it open, recipes like theirs fill it up."""
+    lacking = max(0.0, _ENOUGH_FREEDOM - pooled_spread(groups).freedom)
+    known = known_variance(vars(hparams), float(np.mean([values.mean() for values in groups])))
+    return pooled_with(groups, SeedSpread(0.0, 0.0, known, lacking))
 
 
 def mean(values: NDArray[np.float64], spread: SeedSpread | None = None) -> Mean:
