@@ -32,7 +32,7 @@ from benchmarks.studies import accuracy, curves, full, ingredients, longer, publ
 from benchmarks.table import rows as table_rows
 from benchmarks.table.plan import PLANS, step_per_image, trainings
 from benchmarks.table.plan import configurations as configurations_of
-from benchmarks.yardsticks import airbench94, faults, gpu, growth, memory, peers, searches, speed, startup
+from benchmarks.yardsticks import airbench94, denormals, faults, gpu, growth, memory, peers, searches, speed, startup
 from cifar.analysis import configurations
 from cifar.data import datasets, test_log
 from cifar.data.datasets import Dataset
@@ -492,3 +492,14 @@ def test_what_is_promising_is_added_to_a_table_and_goes_on_where_it_stopped(
         added = [row for row in table_rows.read("net") if int(row["number"]) >= 80]
         assert [(row["number"], row["epoch"]) for row in added[::4]] == [(str(80 + n), "1") for n in range(more)]
         assert len(added) == 4 * more
+
+
+@pytest.mark.parametrize("flush", [False, True])
+def test_a_training_keeps_the_smallest_numbers_where_it_is_to(
+    tiny: Dataset, monkeypatch: pytest.MonkeyPatch, flush: bool
+) -> None:
+    seen = list[float]()
+    monkeypatch.setattr("cifar.training.train.learning_rate", lambda *_: seen.append(sys.float_info.min / 2) or 0.01)  # type: ignore[func-returns-value]
+    assert 0 < denormals._train(Hparams(epochs=1), tiny, flush)[1] <= 1
+    assert all((smallest == 0) == flush for smallest in seen)
+    assert seen

@@ -16,8 +16,8 @@ from cifar.trials.seed_noise import interaction, known_variance
 
 # Images that an interval adds: of a mean (Agresti and Coull, 1998), and of a difference (Agresti and Min, 2005).
 _TWO_RIGHT_TWO_WRONG, _ONE_EACH = (1.0, 1.0, 0.0, 0.0), (1.0, -1.0)
-# Degrees of freedom that a spread is to have at least. More of them taken from what is known of other trainings would
-# flatter where seeds do twice as much as to those (results/chance.md).
+# Degrees of freedom that a spread is to have at least, from what is known of other trainings where its own seeds do not
+# give as many. The fewer they are, the less it flatters where seeds do twice as much as to those (results/chance.md).
 _ENOUGH_FREEDOM = 4.0
 _RESAMPLES = 10_000
 _ORDERS = 1_000  # of trials one after the other
