@@ -81,8 +81,9 @@ def spawned(
         yield started
     finally:
         for child in started:
-            if child.pid is not None and child.is_alive():
-                os.kill(child.pid, signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended, which the forkserver has yet to tell
+                if child.pid is not None and child.is_alive():
+                    os.kill(child.pid, signal.SIGINT)
         for child in started:
             child.join(stop_seconds)
             child.kill()

@@ -53,6 +53,13 @@ def test_what_is_spawned_says_nothing_when_it_is_interrupted(capfd: pytest.Captu
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_what_is_spawned_may_end_before_its_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with spawner("colorsys"), spawned(time.sleep, [(0,)], stop_seconds=5.0) as [child]:
+        child.join(10)
+        monkeypatch.setattr(type(child), "is_alive", lambda _: True)  # as between its end and the forkserver's word
+    assert child.exitcode == 0
+
+
 def test_a_spawner_that_nobody_needs_costs_no_time_and_leaves_no_process() -> None:
     with spawner("cifar.search.forecast"):  # which takes seconds to import
         began = time.monotonic()
