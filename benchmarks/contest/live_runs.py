@@ -157,7 +157,8 @@ class Room:
 
     def _last_networks(self, params: dict[str, Any], image_seconds: float, trials: int) -> Outcome:
         test = datasets.load_test(self._data_name)
-        tested = training_time.looks(self._base) * len(test.labels)  # as `cifar fit` reckons with
+        # As `cifar fit` reckons with.
+        tested = training_time.looks_at_tests(self._base, torch.device("cpu")) * len(test.labels)
         left = self._seconds * (1 - fit.SPARE) - self._used() - tested * image_seconds
         images = len(self.dataset.labels)  # those to validate on are no longer held out
         shown = min(left / image_seconds, MOST_EPOCHS * images)

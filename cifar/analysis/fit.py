@@ -175,7 +175,7 @@ def _finish(experiment: Path, dataset: Dataset) -> int:
         @cache
         def plans() -> Plans:  # which measures for some seconds, and an earlier run may have decided all
             tested = sum(len(test.labels) for test in tests)
-            return Plans(experiment, dataset, tested, measured_speed(experiment, trainer))
+            return Plans(experiment, dataset, tested, measured_speed(experiment, trainer), trainer.claim.device)
 
         confirmed = _confirmed(experiment, plans, trainer, seeds)
         last = _last(experiment, plans, confirmed)

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from cifar.analysis.configurations import DEFAULTS, Configuration, of_defaults, of_trial, recipe_of
 from cifar.analysis.expected import Expected, expected
 from cifar.analysis.growth import growth_of
 from cifar.analysis.retrain import Failed
-from cifar.analysis.training_time import ImageSeconds, budget_of, image_seconds, looks, makespan
+from cifar.analysis.training_time import ImageSeconds, budget_of, image_seconds, looks, looks_at_tests, makespan
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.search.search_space import Space, fits
@@ -28,6 +29,7 @@ from cifar.trials import store
 from cifar.trials.store import Trial, best_first
 
 SEEDS = 2
+_CPU = torch.device("cpu")
 # With which the best learning rate falls, of the images shown, as the error does (results/budgets.md).
 _RATE_POWER = 0.25
 _WIDER, _WIDEST, _WIDTH_STEP = [2 ** (quarter / 4) for quarter in range(1, 13)], 128, 4
@@ -48,7 +50,6 @@ class _Start:
     shown: float  # images, in all epochs
     trial_images: float  # the same, with the looks at validation images
     image_seconds: float
-    test_looks: float  # of a test image, in images to train on
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,17 @@ class Plans:
     The last networks train on all images, and look at so many test images.
     """
 
-    def __init__(self, experiment: Path, dataset: Dataset, tests: int, speed: ImageSeconds) -> None:
+    def __init__(
+        self, experiment: Path, dataset: Dataset, tests: int, speed: ImageSeconds, on: torch.device = _CPU
+    ) -> None:
         config, splits = store.read_config(experiment), datasets.split(dataset)
         self._experiment, self._data_name = experiment, dataset.name
-        self._tests, self._splits, self._speed = tests, splits, speed
+        self._splits, self._speed = splits, speed
         self._images, self._all_images = len(splits.train), len(splits.train) + len(splits.val)
         self._space: Space = config.get("searchSpace") or {}
         self._at_once = int(config.get("trialConcurrency", 1))
         self._recipe = recipe_of(experiment, self._images)
+        self._tested = tests * looks_at_tests(self._recipe, on)
         self._growth = growth_of(self._recipe.model)
         usual = recipe_of(experiment, self._all_images).epochs * self._all_images
         self._enough = max(self._growth.enough(self._all_images), usual)
@@ -180,14 +184,13 @@ class Plans:
     def _shown_in(self, start: _Start, width: int, seconds: float) -> float:
         """Images in so many seconds, the looks at the test images included, and no more than are enough."""
         each = self._seconds_of_image(start, width)
-        left = seconds - self._tests * SEEDS * start.test_looks * each / self._at_once
+        left = seconds - self._tested * SEEDS * each / self._at_once
         return min(left / makespan([each], SEEDS, self._at_once), self._enough)
 
     def _seconds_of_image(self, start: _Start, width: int) -> float:
         """The slower one of two: as in its trial, beside others, and as measured with the steps of this width."""
         alone = self._speed(width, start.batch_size)
-        judged = start.test_looks * len(self._splits.val) / self._images
-        return max(start.image_seconds * alone / self._speed(start.width, start.batch_size), alone * (1 + judged))
+        return max(start.image_seconds * alone / self._speed(start.width, start.batch_size), alone)
 
     def _last_error(self, width: int, shown: float) -> float:
         return self._growth.error(width, shown, self._all_images)
@@ -208,9 +211,7 @@ class Plans:
         if trial is self._of_defaults:
             return self._start_of_defaults()
         images = self._trial_images(tried)
-        return _Start(
-            tried.width, tried.batch_size, self._shown(trial), images, self._image_seconds(trial), looks(tried)
-        )  # fmt: skip
+        return _Start(tried.width, tried.batch_size, self._shown(trial), images, self._image_seconds(trial))
 
     def _start_of_defaults(self) -> _Start:
         """In a longer training they have larger batches than in their trial, if there was one."""
@@ -220,7 +221,7 @@ class Plans:
         slower = self._speed(width, self._recipe.batch_size) / self._speed(tried.width, tried.batch_size)
         seconds = self._image_seconds(near) * slower
         images = self._trial_images(tried)
-        return _Start(width, self._recipe.batch_size, self._shown(near), images, seconds, looks(tried))
+        return _Start(width, self._recipe.batch_size, self._shown(near), images, seconds)
 
     def _trial_images(self, hparams: Hparams) -> float:
         return hparams.epochs * (hparams.epoch_images(self._images) + looks(hparams) * len(self._splits.val))

@@ -15,10 +15,12 @@ from cifar.analysis.retrain import Trainer
 from cifar.data.datasets import Splits
 from cifar.search.forecast import step_seconds
 from cifar.training.hparams import Hparams
+from cifar.training.steps import precision_on
 
 _FEWEST_PARTS = 4  # epochs of a training that has no time to see all images so often
 _PROBED_WIDTHS, _PROBED_BATCHES, _PROBE_SECONDS = (4, 8, 16, 32, 48, 64, 96, 128), (4, 16, 64, 256), 0.4
 _PROBED_BATCH = 64
+_FLOAT32 = 2.5  # times as long as `looks` says, at most (docs/fast.md)
 
 ImageSeconds = Callable[[float, float], float]  # of an image to train on, alone on a core; by width and batch size
 
@@ -61,15 +63,15 @@ def _power_between(known: Mapping[int, float]) -> Callable[[float], float]:
 
 
 def image_seconds(seconds: float, epochs: int, hparams: Hparams, splits: Splits) -> float:
-    """Of a training that shows all images in each epoch, by one of so many epochs that may have shown fewer.
-
-    The validation images, which each epoch ends with, count as what they cost beside images to train on.
-    """
-    images, judged = len(splits.train), looks(hparams) * len(splits.val)
-    alone = seconds / (epochs * (hparams.epoch_images(images) + judged))
-    return alone * (1 + judged / images)
+    """Of an image to train on, by a training of so many epochs, each of which ends with the validation images."""
+    return seconds / (epochs * (hparams.epoch_images(len(splits.train)) + looks(hparams) * len(splits.val)))
 
 
 def looks(hparams: Hparams) -> float:
     """How long a network takes for an image at most, beside training on it; with its mirror image twice as long."""
     return 1.0 if hparams.tta_flip else 0.5
+
+
+def looks_at_tests(hparams: Hparams, on: torch.device) -> float:
+    """The same for a test image, which it is shown in float32 also where it was trained in bfloat16."""
+    return looks(hparams) * (_FLOAT32 if precision_on(on, hparams) == "bfloat16" else 1.0)

@@ -76,9 +76,9 @@ class Splits:
         return replace(self, train=self.train.to(device), val=self.val.to(device))
 
     def all_trained_on(self) -> Splits:
-        """Splits of which no image is held out: accuracy on the validation images then flatters."""
+        """Splits of which no image is held out; a tenth of the validation images still shows whether it learns."""
         everything = torch.cat([self.train, self.val]).sort().values
-        return replace(self, train=everything, fingerprint=f"{self.fingerprint}, all trained on")
+        return Splits(everything, self.val[::10], f"{self.fingerprint}, all trained on")
 
 
 def default_data(asked: str | None = None) -> str:

@@ -34,7 +34,7 @@ from cifar.system.processes import spawned
 from cifar.training import augmentation, defaults, device, models
 from cifar.training.evaluation import evaluate
 from cifar.training.hparams import Hparams, command_hparams
-from cifar.training.steps import new_step
+from cifar.training.steps import new_step, precision_on
 from cifar.training.train import new_model, new_optimizer, train_batches
 from cifar.trials import warm_start
 from cifar.trials.run import is_out_of_memory
@@ -275,7 +275,7 @@ def _trial_seconds(hparams: Hparams, dataset: Dataset, splits: Splits) -> float:
     each = step_seconds(hparams, dataset, splits, _SAMPLE_SECONDS)
     few = splits.val[:_EVALUATED_IMAGES]
     began = time.perf_counter()
-    evaluate(new_model(hparams, dataset), dataset, few)
+    evaluate(new_model(hparams, dataset), dataset, few, precision=precision_on(few.device, hparams))
     evaluation_seconds = (time.perf_counter() - began) / len(few) * len(splits.val)
     return steps * each + hparams.epochs * evaluation_seconds
 

@@ -170,7 +170,7 @@ class Hparams:
         "training",
         "float32",
         ["float32", "bfloat16", "auto"],
-        "arithmetic of training; auto: bfloat16 where the hardware has it; evaluation is in float32",
+        "arithmetic of training and validation; auto: bfloat16 where the hardware has it; tests are in float32",
     )
     seed: int = _hparam(
         "training", 0, _integer(0, 2**32 - 1), "seed of initial parameters, and of the order and views of images"

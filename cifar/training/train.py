@@ -23,7 +23,7 @@ from cifar.training.lookahead import Lookahead
 from cifar.training.models import Network, build_model
 from cifar.training.optimizers import Adam, Optimizer, Sgd
 from cifar.training.schedule import learning_rate
-from cifar.training.steps import new_step
+from cifar.training.steps import new_step, precision_on
 
 _LOSS_CHECK_STEPS = 64  # reading the loss makes a GPU wait, so not at every step
 _WHITENING_IMAGES = 5_000
@@ -89,13 +89,14 @@ def train(
         some = splits.train[:: max(1, len(splits.train) // _WHITENING_IMAGES)]
         model.init_whitening(normalise(dataset.images[some]))
     training = _Training(model, optimizer, hparams, dataset, splits.train, processes)
+    precision = precision_on(splits.val.device, hparams)
     for epoch in range(first_epoch, hparams.epochs + 1):
         began = time.perf_counter()
         model.train()
         with _smallest_numbers_as_zero():
             train_loss = training.epoch(epoch)
         images_per_second = training.images / (time.perf_counter() - began)
-        val = evaluate(model, dataset, splits.val, processes)
+        val = evaluate(model, dataset, splits.val, processes, precision)
         if not math.isfinite(val.loss):
             raise Diverged(f"validation loss is {val.loss} after epoch {epoch}")
         seconds = time.perf_counter() - began

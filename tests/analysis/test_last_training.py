@@ -7,6 +7,7 @@ from typing import Any
 
 import fake_experiments as fake
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from cifar.trials import layout
 DIGITS = datasets.load("digits")
 IMAGES, VAL_IMAGES = (len(some) for some in (datasets.split(DIGITS).train, datasets.split(DIGITS).val))
 ALL_IMAGES = IMAGES + VAL_IMAGES
+TRAINS = IMAGES / (IMAGES + 0.5 * VAL_IMAGES)  # the share of a trial's seconds that is not validation
 TUNER = {
     "className": "cifar.search.guided_tpe.GuidedTpe",
     "classArgs": {"defaults": {"lr": 0.001, "width": 6.0}},
@@ -81,7 +83,7 @@ def test_with_little_time_a_quick_network_wins_over_a_slow_one_that_is_a_little_
     experiment = made(tmp_path / "made", *trials, searchSpace=OWN_SPACE)
     short, long = (in_time(experiment, seconds) for seconds in (150.0, 1e6))
     assert (short.id, long.id) == ("trial1", "trial2")
-    assert shown(short) / IMAGES * (10 / 2) == pytest.approx(150.0, rel=0.01)
+    assert shown(short) / IMAGES * (10 / 2) * TRAINS == pytest.approx(150.0, rel=0.01)
     enough = growth_of("net").enough(ALL_IMAGES)
     assert shown(long) == pytest.approx(enough, rel=0.02)  # and no more: there is enough time
 
@@ -90,7 +92,7 @@ def test_where_steps_take_longer_than_in_the_trial_there_are_fewer_of_them(tmp_p
     experiment = made(tmp_path / "made", (0.8, 0.001, 6, 5.0), searchSpace=OWN_SPACE)
     for seconds in (1e-9, 2.5 / IMAGES, 4 / IMAGES):
         found = shown(in_time(experiment, 40.0, speed=lambda *_, seconds=seconds: seconds))
-        expected = max(seconds * (1 + 0.5 * VAL_IMAGES / IMAGES), 2.5 / IMAGES)
+        expected = max(seconds, 2.5 * TRAINS / IMAGES)
         assert found * expected == pytest.approx(40.0, rel=0.01)
 
 
@@ -145,20 +147,26 @@ def test_the_seconds_of_confirming_are_not_there_for_the_last_training(
 
 
 @pytest.mark.parametrize("tta", [False, True])
-def test_the_validation_images_weigh_less_where_an_epoch_shows_more_images(tta: bool) -> None:
+def test_the_validation_images_are_no_part_of_what_an_image_to_train_on_takes(tta: bool) -> None:
     splits = datasets.split(DIGITS)
     look = (1.0 if tta else 0.5) * len(splits.val)
     for per_epoch in (100, 1_000, IMAGES):
         hparams = Hparams(epochs=4, images_per_epoch=per_epoch, tta_flip=tta)
         seconds = 4 * (per_epoch + look) * 0.01
         found = training_time.image_seconds(seconds, 4, hparams, splits)
-        assert found == pytest.approx(0.01 * (IMAGES + look) / IMAGES)
+        assert found == pytest.approx(0.01)
+
+
+def test_test_images_take_longer_where_training_is_in_bfloat16() -> None:
+    rounded, exact = (Hparams(precision=precision) for precision in ("bfloat16", "float32"))
+    looks = [training_time.looks_at_tests(some, torch.device("cpu")) for some in (rounded, exact)]
+    assert looks == [2.5 * training_time.looks(rounded), training_time.looks(exact)]
 
 
 def test_the_time_for_the_test_images_is_kept(tmp_path: Path) -> None:
     experiment = made(tmp_path / "made", (0.5, 0.001, 6, 5.0), (0.8, 0.02, 12, 5.0), searchSpace=OWN_SPACE)
-    for tests, left in ((0, 100.0), (10 * IMAGES, 100.0 - 10 * 2.5 / 2)):
-        assert 2.5 * shown(in_time(experiment, 100.0, tests)) / IMAGES == pytest.approx(left, rel=0.01)
+    for tests, left in ((0, 100.0), (10 * IMAGES, 100.0 - 10 * TRAINS * 2.5 / 2)):
+        assert 2.5 * TRAINS * shown(in_time(experiment, 100.0, tests)) / IMAGES == pytest.approx(left, rel=0.01)
 
 
 def test_a_trial_that_may_be_lucky_gives_way_to_the_defaults_at_a_width_that_the_time_allows(tmp_path: Path) -> None:
@@ -244,7 +252,7 @@ def test_where_nothing_is_likely_to_be_better_the_defaults_have_all_the_time(tmp
     experiment = made(tmp_path / "made", (0.8, 0.001, 6, 5.0), (0.7, 0.02, 12, 5.0), searchSpace=OWN_SPACE)
     alone = in_time(experiment, 30.0)
     assert alone.id == DEFAULTS
-    assert shown(alone) / IMAGES * 2.5 == pytest.approx(30.0, rel=0.01)
+    assert shown(alone) / IMAGES * 2.5 * TRAINS == pytest.approx(30.0, rel=0.01)
 
 
 def test_an_image_costs_less_in_the_larger_batches_that_the_defaults_get_in_a_longer_training(tmp_path: Path) -> None:
@@ -254,7 +262,7 @@ def test_an_image_costs_less_in_the_larger_batches_that_the_defaults_get_in_a_lo
     result = json.loads(path.read_text())
     path.write_text(json.dumps(result | {"hparams": result["hparams"] | {"batch_size": 4}}))
     alone = in_time(experiment, 30.0, speed=lambda _, batch_size: 1e-9 / batch_size)
-    assert shown(alone) / IMAGES * 2.5 == pytest.approx(30.0 * 16 / 4, rel=0.01)
+    assert shown(alone) / IMAGES * 2.5 * TRAINS == pytest.approx(30.0 * 16 / 4, rel=0.01)
 
 
 @pytest.mark.parametrize("seconds", [-5.0, 0.001])

@@ -94,6 +94,19 @@ def test_micro_batches_change_nothing(tiny: Dataset, steps: int) -> None:
     assert losses(parts) == pytest.approx(losses(whole), rel=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_arithmetic_of_training_is_that_of_validation(tiny: Dataset, precision: str) -> None:
+    hparams, splits = replace(FAST, model="fast", width=4, precision=precision), datasets.split(tiny)
+    model, seen = new_model(hparams, tiny), list[tuple[bool, torch.dtype]]()
+    head = next(module for module in model.modules() if isinstance(module, nn.Linear))
+    head.register_forward_hook(lambda _, __, logits: seen.append((head.training, logits.dtype)))
+    list(train(model, new_optimizer(model, hparams), hparams, tiny, splits))
+    assert set(seen) == {(is_training, getattr(torch, precision)) for is_training in (True, False)}
+    tested, validated = evaluate(model, tiny, splits.val), evaluate(model, tiny, splits.val, precision=precision)
+    assert seen[-2:] == [(False, torch.float32), (False, getattr(torch, precision))]
+    assert validated.loss == pytest.approx(tested.loss, rel=0.02)
+
+
 RECIPE = Hparams(model="fast", width=4, batch_size=20, lr=0.5, epochs=4, precision="float32")
 
 
@@ -208,10 +221,10 @@ def by_hand(dataset: Dataset, hparams: Hparams) -> tuple[float, float]:
                     slow += (1 - hparams.lookahead_decay**5 * done**3) * (value - slow)
                     value.copy_(slow)
     images, labels = datasets.normalise(dataset.images[splits.val]), dataset.labels[splits.val]
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=hparams.precision == "bfloat16"):
         logits, mirrored = model.eval().logits(images), model.logits(images.flip(3))
     logits = (logits + mirrored) / 2 if hparams.tta_flip else logits
-    return total / len(splits.train), nn.functional.cross_entropy(logits, labels).item()
+    return total / len(splits.train), nn.functional.cross_entropy(logits.float(), labels).item()
 
 
 @pytest.mark.parametrize("model", ["net", "fast"])
