@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import MakeFolder
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import benchmarks.contest.__main__ as contest
@@ -32,13 +33,27 @@ from benchmarks.studies import accuracy, curves, full, ingredients, longer, publ
 from benchmarks.table import rows as table_rows
 from benchmarks.table.plan import PLANS, step_per_image, trainings
 from benchmarks.table.plan import configurations as configurations_of
-from benchmarks.yardsticks import airbench94, denormals, faults, gpu, growth, memory, peers, searches, speed, startup
+from benchmarks.yardsticks import (
+    airbench94,
+    denormals,
+    faults,
+    gpu,
+    growth,
+    memory,
+    peers,
+    searches,
+    speed,
+    startup,
+    validation,
+)
 from cifar.analysis import configurations
 from cifar.data import datasets, test_log
 from cifar.data.datasets import Dataset
 from cifar.search.search_space import fits, place
+from cifar.training import evaluation
+from cifar.training.evaluation import Evaluation
 from cifar.training.hparams import RECIPES, Hparams
-from cifar.training.models import build_model
+from cifar.training.models import Network, build_model
 from cifar.training.train import new_model
 from cifar.trials import layout, store
 
@@ -503,3 +518,21 @@ def test_a_training_keeps_the_smallest_numbers_where_it_is_to(
     assert 0 < denormals._train(Hparams(epochs=1), tiny, flush)[1] <= 1
     assert all((smallest == 0) == flush for smallest in seen)
     assert seen
+
+
+def test_validation_is_timed_in_three_ways(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, precisions = list[int](), list[str]()
+    batches, evaluate = datasets.batches, evaluation.evaluate
+    monkeypatch.setattr("cifar.training.evaluation.batches", lambda *asked: sizes.append(asked[2]) or batches(*asked))  # type: ignore[func-returns-value]
+
+    def timed(model: Network, dataset: Dataset, index: Tensor, precision: str) -> Evaluation:
+        precisions.append(precision)
+        return evaluate(model, dataset, index, precision=precision)
+
+    monkeypatch.setattr(validation, "evaluate", timed)
+    hparams = Hparams(model="fast", width=4, batch_size=20, epochs=2, precision="bfloat16")
+    looks = list(validation._looks(hparams, tiny))
+    assert sizes == 2 * [128, 512, 128, 128]
+    assert precisions == 2 * ["float32", "float32", "bfloat16"]
+    assert all(min(look.training, look.large, look.float32, look.as_it_is) > 0 for look in looks)
+    assert all(0 <= look.other_labels <= 1 for look in looks)

@@ -23,20 +23,21 @@ from cifar.analysis.configurations import Configuration, new_seeds, size_of
 from cifar.analysis.confirm import MOST_ACCURATE, Confirmed
 from cifar.analysis.last_training import SEEDS, Plans
 from cifar.analysis.retrain import Failed, Trainer
-from cifar.analysis.training_time import measured_speed
+from cifar.analysis.training_time import beside_each_other, measured_speed
 from cifar.data import datasets
 from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.search.plan import Request
 from cifar.search.prepare import Prepared, claim_stopped, prepare_new, prepare_resumed
 from cifar.search.run import search
-from cifar.system import durations
+from cifar.system import durations, processes
 from cifar.system.files import read_json, short, write_json
 from cifar.system.processes import seconds_here
 from cifar.training.hparams import Hparams, command_size
 from cifar.trials import layout, store
 
 SPARE = 0.04  # of the time, for what is foreseen badly
+_MEASURED_SHARE = 0.01  # of the time, to measure how long the last training takes
 _REPORT_SECONDS = 3.0
 _TOUCH_SECONDS = 2.0
 _MINUTES = 600.0  # from where seconds are of no interest
@@ -170,7 +171,8 @@ def _finish(experiment: Path, dataset: Dataset) -> int:
     trials = store.read_trials(experiment)
     store.refuse_other_data(trials, dataset.fingerprint)
     tests, seeds = best.load_tests(dataset), new_seeds(trials, SEEDS)
-    with best.training(experiment, dataset, 0) as trainer:
+    # Those that train beside this process begin at once: what they import is imported meanwhile.
+    with processes.spawner("cifar.analysis.training_time"), best.training(experiment, dataset, 0) as trainer:
 
         @cache
         def plans() -> Plans:  # which measures for some seconds, and an earlier run may have decided all
@@ -178,7 +180,7 @@ def _finish(experiment: Path, dataset: Dataset) -> int:
             return Plans(experiment, dataset, tested, measured_speed(experiment, trainer), trainer.claim.device)
 
         confirmed = _confirmed(experiment, plans, trainer, seeds)
-        last = _last(experiment, plans, confirmed)
+        last = _last(experiment, plans, trainer, confirmed)
         print(f"training {last.name} ({last.budget_text}) with {SEEDS} new seeds, on all images", file=sys.stderr)
         trainer.expect(SEEDS)
         finals = trainer.final_models(last, seeds)
@@ -200,12 +202,16 @@ def _confirmed(experiment: Path, plans: Callable[[], Plans], trainer: Trainer, s
     return [best.hold_round(trainer, clock.rivals, seeds, "search", MOST_ACCURATE)]
 
 
-def _last(experiment: Path, plans: Callable[[], Plans], confirmed: Sequence[Confirmed]) -> Configuration:
+def _last(
+    experiment: Path, plans: Callable[[], Plans], trainer: Trainer, confirmed: Sequence[Confirmed]
+) -> Configuration:
     """What trains to the end, as an earlier run has decided or by the time that is left."""
     clock = Clock.read(experiment)
     if clock.last is None:
         winner = confirmed[0].winner.configuration if confirmed else plans().defaults(clock.left)
-        clock = replace(clock, last=plans().last(winner, clock.left))
+        planned = plans().last(winner, clock.left).hparams
+        each = beside_each_other(trainer, planned, SEEDS, _MEASURED_SHARE * max(0.0, clock.left))
+        clock = replace(clock, last=plans().last(winner, clock.left, each))
         clock.write(experiment)
     assert clock.last is not None
     return clock.last

@@ -157,20 +157,20 @@ class Plans:
             doubt = _DOUBT * math.log(max(1.0, shown / start.shown) * width / near)
             yield _Candidate(trial, width, place, falls, doubt)
 
-    def last(self, winner: Configuration, seconds: float) -> Configuration:
+    def last(self, winner: Configuration, seconds: float, each: float | None = None) -> Configuration:
         """What trains to the end in so many seconds: the winner or the defaults, longer, as wide as they are.
 
-        It sees no fewer images than its trial did, if need be beyond the time.
+        It sees no fewer images than its trial did, if need be beyond the time. `each`: seconds of an image, where they
+        have been measured for this very training.
         """
         images, width = self._all_images, winner.hparams.width
         if winner.id == DEFAULTS:
-            shown = self._shown_in(self._start_of_defaults(), width, seconds)
+            shown = self._shown_in(self._start_of_defaults(), width, seconds, each)
             budget = {**_budget(max(self._start_of_defaults().shown, shown), images), "width": width}
             return replace(of_defaults(self._experiment, self._data_name, images, **budget), name=winner.name)
         trial = next(trial for trial in self._whole if trial.id == winner.id)
-        return self._longer(
-            winner, trial, max(self._shown(trial), self._shown_in(self._start(trial), width, seconds)), images
-        )
+        shown = self._shown_in(self._start(trial), width, seconds, each)
+        return self._longer(winner, trial, max(self._shown(trial), shown), images)
 
     def _possible(self, start: _Start, seconds: float, confirms: bool) -> Iterator[tuple[int, float]]:
         """Widths, and how many images they can be shown; wider ones as many as in the trial, at least."""
@@ -181,9 +181,9 @@ class Plans:
                 return  # there is no time for it, nor for a wider one
             yield width, max(start.shown, shown)
 
-    def _shown_in(self, start: _Start, width: int, seconds: float) -> float:
+    def _shown_in(self, start: _Start, width: int, seconds: float, each: float | None = None) -> float:
         """Images in so many seconds, the looks at the test images included, and no more than are enough."""
-        each = self._seconds_of_image(start, width)
+        each = each or self._seconds_of_image(start, width)
         left = seconds - self._tested * SEEDS * each / self._at_once
         return min(left / makespan([each], SEEDS, self._at_once), self._enough)
 

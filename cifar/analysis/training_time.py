@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +15,18 @@ import torch
 
 from cifar.analysis.configurations import recipe_of
 from cifar.analysis.retrain import Trainer
+from cifar.data import datasets
 from cifar.data.datasets import Splits
+from cifar.errors import RequestError
 from cifar.search.forecast import step_seconds
+from cifar.system.processes import spawned
 from cifar.training.hparams import Hparams
 from cifar.training.steps import precision_on
 
 _FEWEST_PARTS = 4  # epochs of a training that has no time to see all images so often
 _PROBED_WIDTHS, _PROBED_BATCHES, _PROBE_SECONDS = (4, 8, 16, 32, 48, 64, 96, 128), (4, 16, 64, 256), 0.4
 _PROBED_BATCH = 64
+_STOP_SECONDS = 5.0
 _FLOAT32 = 2.5  # times as long as `looks` says, at most (docs/fast.md)
 
 ImageSeconds = Callable[[float, float], float]  # of an image to train on, alone on a core; by width and batch size
@@ -55,6 +62,36 @@ def measured_speed(experiment: Path, trainer: Trainer) -> ImageSeconds:
     batches = [batch for batch in _PROBED_BATCHES if batch <= len(splits.train)]
     by_batch = _power_between({batch: seconds(recipe.width, batch) for batch in batches})
     return lambda width, batch_size: by_width(width) * by_batch(batch_size) / by_batch(_PROBED_BATCH)
+
+
+def beside_each_other(trainer: Trainer, hparams: Hparams, trainings: int, seconds: float) -> float:
+    """Seconds of an image to train on where so many such trainings run at once; measured for about `seconds`."""
+    here, there = multiprocessing.Pipe()
+    others = min(trainer.at_once, trainings) - 1
+    arguments = there, trainer.directory, trainer.dataset.name, trainer.at_once, hparams
+    with spawned(_train_beside, [arguments] * others, _STOP_SECONDS):
+        there.close()
+        with contextlib.suppress(EOFError):  # one has ended, for want of memory perhaps
+            for _ in range(others):
+                here.recv()
+        images = min(hparams.batch_size, hparams.epoch_images(len(trainer.splits.train)))
+        return _step_seconds(trainer, hparams, seconds) / images
+
+
+def _train_beside(connection: Connection, directory: Path, data_name: str, at_once: int, hparams: Hparams) -> None:
+    """In a process of its own, until it is ended."""
+    with contextlib.suppress(RequestError, RuntimeError):  # which the last training itself will meet, and say
+        with connection:
+            trainer = Trainer(directory, datasets.load(data_name, hparams.size), at_once, 0)
+            trainer.progress.disable = True
+            connection.send("ready")
+        _step_seconds(trainer, hparams, math.inf)
+
+
+def _step_seconds(trainer: Trainer, hparams: Hparams, seconds: float) -> float:
+    torch.set_num_threads(trainer.claim.threads(hparams))
+    device = trainer.claim.device
+    return step_seconds(hparams, trainer.dataset.to(device), trainer.splits.to(device), seconds)
 
 
 def _power_between(known: Mapping[int, float]) -> Callable[[float], float]:

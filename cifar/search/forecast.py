@@ -34,7 +34,7 @@ from cifar.system.processes import spawned
 from cifar.training import augmentation, defaults, device, models
 from cifar.training.evaluation import evaluate
 from cifar.training.hparams import Hparams, command_hparams
-from cifar.training.steps import new_step, precision_on
+from cifar.training.steps import new_step, precision_on, smallest_numbers_as_zero
 from cifar.training.train import new_model, new_optimizer, train_batches
 from cifar.trials import warm_start
 from cifar.trials.run import is_out_of_memory
@@ -286,14 +286,15 @@ def step_seconds(hparams: Hparams, dataset: Dataset, splits: Splits, at_most_sec
     step = new_step(model, new_optimizer(model, hparams), hparams)
     epochs = (train_batches(hparams, dataset, splits.train, epoch=1) for _ in itertools.count())
     batches = itertools.chain.from_iterable(epochs)
-    step(*next(batches))
-    _synchronise(splits.train.device)
-    steps, began = 0, time.perf_counter()
-    while not steps or time.perf_counter() - began < at_most_seconds:
+    with smallest_numbers_as_zero():
         step(*next(batches))
-        steps += 1
-    _synchronise(splits.train.device)
-    return (time.perf_counter() - began) / steps
+        _synchronise(splits.train.device)
+        steps, began = 0, time.perf_counter()
+        while not steps or time.perf_counter() - began < at_most_seconds:
+            step(*next(batches))
+            steps += 1
+        _synchronise(splits.train.device)
+        return (time.perf_counter() - began) / steps
 
 
 def _synchronise(on: torch.device) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -38,6 +40,20 @@ def new_step(model: Network, optimizer: Optimizer, hparams: Hparams, processes: 
 def _is_written_out(device: torch.device, hparams: Hparams) -> bool:
     """Whether cpu_step.py knows such a step of a Net."""
     return device.type == "cpu" and hparams.precision == "float32" and not hparams.label_smoothing
+
+
+@contextmanager
+def smallest_numbers_as_zero() -> Iterator[None]:
+    """A CPU is slow at those below 1e-38, to which momentum of units that no longer learn fades (results/denormals.md).
+
+    It is a setting of the thread, and other arithmetic in it may need them.
+    """
+    before = sys.float_info.min / 2 == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def precision_on(device: torch.device, hparams: Hparams) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import current_process
 
@@ -23,7 +21,7 @@ from cifar.training.lookahead import Lookahead
 from cifar.training.models import Network, build_model
 from cifar.training.optimizers import Adam, Optimizer, Sgd
 from cifar.training.schedule import learning_rate
-from cifar.training.steps import new_step, precision_on
+from cifar.training.steps import new_step, precision_on, smallest_numbers_as_zero
 
 _LOSS_CHECK_STEPS = 64  # reading the loss makes a GPU wait, so not at every step
 _WHITENING_IMAGES = 5_000
@@ -93,7 +91,7 @@ def train(
     for epoch in range(first_epoch, hparams.epochs + 1):
         began = time.perf_counter()
         model.train()
-        with _smallest_numbers_as_zero():
+        with smallest_numbers_as_zero():
             train_loss = training.epoch(epoch)
         images_per_second = training.images / (time.perf_counter() - began)
         val = evaluate(model, dataset, splits.val, processes, precision)
@@ -103,20 +101,6 @@ def train(
         accuracies = val.accuracy, val.balanced_accuracy
         metrics = EpochMetrics(epoch, train_loss, val.loss, *accuracies, images_per_second, seconds)
         yield Epoch(metrics, val.predictions)
-
-
-@contextmanager
-def _smallest_numbers_as_zero() -> Iterator[None]:
-    """A CPU is slow at those below 1e-38, to which momentum of units that no longer learn fades (results/denormals.md).
-
-    It is a setting of the thread, and other arithmetic in it may need them.
-    """
-    before = sys.float_info.min / 2 == 0
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(before)
 
 
 class _Training:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from cifar.analysis import training_time
 from cifar.analysis.configurations import DEFAULTS, Configuration
 from cifar.analysis.growth import growth_of
 from cifar.analysis.last_training import Plans
-from cifar.analysis.retrain import Failed
+from cifar.analysis.retrain import Failed, Trainer
 from cifar.analysis.training_time import ImageSeconds
 from cifar.data import datasets
 from cifar.training.defaults import for_data
@@ -161,6 +162,37 @@ def test_test_images_take_longer_where_training_is_in_bfloat16() -> None:
     rounded, exact = (Hparams(precision=precision) for precision in ("bfloat16", "float32"))
     looks = [training_time.looks_at_tests(some, torch.device("cpu")) for some in (rounded, exact)]
     assert looks == [2.5 * training_time.looks(rounded), training_time.looks(exact)]
+
+
+def test_a_training_is_measured_beside_the_others_and_they_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(made(tmp_path / "made", (0.5, 0.001, 6, 1.0)) / "best", DIGITS, 3, 0)
+    hparams = Hparams(model="fast", width=4, batch_size=50, epochs=2, images_per_epoch=20)
+    here, measured = training_time._step_seconds, list[int]()
+
+    def measure(*asked: Any) -> float:
+        measured.append(len(multiprocessing.active_children()))
+        return here(*asked)
+
+    monkeypatch.setattr("cifar.analysis.training_time._step_seconds", measure)
+    each = training_time.beside_each_other(trainer, hparams, trainings=2, seconds=0.5)
+    assert measured == [1]
+    assert 0 < each < here(trainer, hparams, 0.0)  # of an image, not of a step
+    assert not multiprocessing.active_children()
+
+
+def test_a_training_is_measured_though_the_other_one_fails(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    trainer = Trainer(made(tmp_path / "made", (0.5, 0.001, 6, 1.0)) / "best", DIGITS, 3, 0)
+    trainer.dataset = replace(DIGITS, name=str(tmp_path / "gone"))
+    hparams = Hparams(width=4, batch_size=50, epochs=2)
+    assert training_time.beside_each_other(trainer, hparams, trainings=3, seconds=0.0) > 0
+    assert not capfd.readouterr().err
+
+
+def test_the_last_training_is_as_long_as_its_measured_speed_allows(tmp_path: Path) -> None:
+    plans = Plans(made(tmp_path / "made", (0.9, 0.01, 6, 2.0), trialConcurrency=1), DIGITS, 0, grown)
+    chosen = plans.rival(60.0) or plans.defaults(60.0)
+    for each in (1e-3, 2e-3):
+        assert shown(plans.last(chosen, 60.0, each)) == pytest.approx(60 / 2 / each, rel=0.001)
 
 
 def test_the_time_for_the_test_images_is_kept(tmp_path: Path) -> None:

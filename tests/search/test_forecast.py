@@ -3,14 +3,18 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from experiments import ROOT
+from torch import Tensor
 
+from cifar.data import datasets
+from cifar.data.datasets import Dataset
 from cifar.errors import RequestError
 from cifar.search import forecast
 from cifar.search.concurrency import Choice, choose_concurrency, forecast_line
@@ -18,6 +22,7 @@ from cifar.search.forecast import DoesNotFit, Throughput
 from cifar.system import mps, places
 from cifar.system.gpus import Gpu
 from cifar.training.hparams import Hparams
+from cifar.training.steps import new_step
 
 SPACE: dict[str, Any] = json.loads((ROOT / "search_space.json").read_text())
 
@@ -54,6 +59,20 @@ def test_samples_lie_in_the_space_and_keep_the_commands_hyperparameters() -> Non
     assert samples == forecast.samples(SPACE, "python trial.py --epochs 8")
     drawn = [Hparams.from_params(params) for params in samples]
     assert all(4 <= h.width <= 32 and 4 <= h.batch_size <= 128 and h.epochs == 8 for h in drawn)
+
+
+def test_steps_are_measured_as_a_training_takes_them(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the smallest numbers as zero."""
+    seen = list[float]()
+
+    def stepping(*asked: Any) -> Callable[[Tensor, Tensor], Tensor]:
+        step = new_step(*asked)
+        return lambda *batch: seen.append(sys.float_info.min / 2) or step(*batch)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr("cifar.search.forecast.new_step", stepping)
+    assert forecast.step_seconds(Hparams(width=4), tiny, datasets.split(tiny), 0.0) > 0
+    assert seen == [0.0, 0.0]
+    assert sys.float_info.min / 2 > 0
 
 
 def test_more_trials_at_once_must_pay() -> None:
