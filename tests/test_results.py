@@ -43,6 +43,7 @@ from benchmarks.yardsticks import (
     searches,
     speed,
     startup,
+    validation,
     warm,
 )
 from cifar.analysis.growth import GROWTHS, Growth
@@ -230,6 +231,15 @@ def test_what_numbers_below_1e_38_cost() -> None:
     assert all(kept == flushed for kept, flushed in (some.accuracies for some in found))
 
 
+def test_what_validation_in_bfloat16_saves_and_costs() -> None:
+    told = " ".join((ROOT / "docs" / "speed.md").read_text().split())
+    found = [validation.Measured(**record) for record in figures("validation")["networks"]]
+    quick = [f"{median(some.ratios):.2f} times" for some in found]
+    most = max(abs(difference) for some in found for difference in some.differences)
+    assert f"that is {quick[0]} as quick at width 24, and {quick[1]} at width 64, as in float32" in told
+    assert f"the accuracies differ by {100 * most:.2f} points at most" in told
+
+
 def test_speed_beside_the_tutorials_loop() -> None:
     claimed, measured = rows(README), rows((ROOT / "results" / "benchmarks.md").read_text())
     for row in figures("benchmarks")["speed"]:
@@ -388,6 +398,7 @@ def test_how_many_workers_one_manager_feeds() -> None:
         ("contest-live", "live", live.Line),
         ("curves", "curves", curves.Curve),
         ("denormals", "trainings", denormals.Measured),
+        ("validation", "networks", validation.Measured),
         ("discard", "discarded", discard.Discarded),
         ("folders", "folders", folders.Line),
         ("fast/tuners", "searches", tuners.Search),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -41,8 +42,7 @@ HEADER = [
 ]
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """Seconds of one epoch's training and of its validation, in three ways; accuracy as it is less that in float32."""
 
     training: float
@@ -63,16 +63,25 @@ class Measured:
 
     @property
     def ratios(self) -> list[float]:
-        return [look.large / look.as_it_is for look in self.looks]
+        _, large, _, as_it_is, _, _ = zip(*self.looks, strict=True)
+        return [slow / quick for slow, quick in zip(large, as_it_is, strict=True)]
+
+    @property
+    def differences(self) -> list[float]:
+        *_, differences, _ = zip(*self.looks, strict=True)
+        return list(differences)
 
     def cells(self) -> list[str]:
-        names = "training", "large", "float32", "as_it_is"
-        seconds = [f"{median(getattr(look, name) for look in self.looks):.2f}" for name in names]
-        spread = f"{min(self.ratios):.2f} to {max(self.ratios):.2f}"
-        differences = " ".join(f"{100 * look.difference:+.2f}" for look in self.looks)
-        other = f"{fmean(look.other_labels for look in self.looks):.2%}"
-        quiet = "yes" if self.quiet else "no"
-        return [str(self.width), *seconds, f"{median(self.ratios):.2f}", spread, f"{differences} points", other, quiet]
+        *seconds, differences, other_labels = zip(*self.looks, strict=True)
+        return [
+            str(self.width),
+            *(f"{median(some):.2f}" for some in seconds),
+            f"{median(self.ratios):.2f}",
+            f"{min(self.ratios):.2f} to {max(self.ratios):.2f}",
+            " ".join(f"{100 * difference:+.2f}" for difference in differences) + " points",
+            f"{fmean(other_labels):.2%}",
+            "yes" if self.quiet else "no",
+        ]
 
 
 def main() -> int:
