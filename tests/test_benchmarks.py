@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import benchmarks.contest.__main__ as contest
 import benchmarks.table.__main__ as table
-from benchmarks.contest import policies, promising
+from benchmarks.contest import kept, policies, promising
 from benchmarks.contest.replay import Lead, Rules, replay
 from benchmarks.contest.surrogate import Surrogate
 from benchmarks.shared import machine
@@ -471,6 +471,35 @@ def test_what_is_promising_is_near_the_best_and_apart() -> None:
     assert surrogate.curves(some)[:, -1].min() > surrogate.best - 0.05
     assert len({tuple(params.values()) for params in some}) == 3
     assert some == promising.promising(surrogate, 3, seed=1)
+
+
+def test_a_contest_goes_on_where_it_was_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = list[tuple[str, int]]()
+
+    def play(surrogate: Surrogate, who: str, seeds: int) -> list[list[Lead]]:
+        played.append((who, seeds))
+        return [[Lead(1.0, 0.5), Lead(2.5, 0.6 + seed / 100)] for seed in range(seeds)]
+
+    for module in (contest, kept, table_rows):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(contest, "CONTENDERS", dict.fromkeys(["ours", "theirs"]))
+    monkeypatch.setattr(contest, "play", play)
+    commit = "benchmarks.shared.machine.describe"
+    monkeypatch.setattr(commit, lambda *_: {"command": "", "commit": f"commit{len(played)}"})
+    (tmp_path / "contest").mkdir()
+    rows = made_table(np.random.default_rng(0), 40)
+    table_rows.write("net", [*PLANS["net"].space], rows)
+    surrogate, slow = Surrogate(PLANS["net"], rows), {policies.SLOW[0]: 2}
+    contest.play_table(surrogate, {"ours": 3, "theirs": 2, **slow})
+    contest.play_table(surrogate, {"ours": 3, "theirs": 4, **slow})
+    assert played == [("ours", 3), ("theirs", 2), ("theirs", 4)]
+    contest.sum_up_tables()
+    ours, theirs = json.loads((tmp_path / "contest.json").read_text())["played"]
+    assert [some["searches"] for some in (ours, theirs)] == [3, 4]
+    assert [some["commit"] for some in (ours, theirs)] == ["commit0", "commit2"]
+    assert (tmp_path / "contest" / "net.png").exists()
+    table_rows.write("net", [*PLANS["net"].space], rows[4:])
+    assert not kept.read("net")
 
 
 def test_half_of_the_searches_need_so_long_and_where_most_never_get_there_it_says_so() -> None:

@@ -2,7 +2,8 @@
 
 Regret against seconds: how far the mean accuracy of a search's leader lies below the best of the table's space. Two
 trials at once, each with half a second beside its training; nothing else is counted. Each table has a report of its
-own in results/contest/; results/contest.md has all of them.
+own in results/contest/; results/contest.md has all of them. Resumable: the searches of a contender are kept beside that
+report as it has played; without their file all play anew.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from joblib import delayed
 from numpy.typing import NDArray
 
+from benchmarks.contest import kept
 from benchmarks.contest import surrogate as surrogates
+from benchmarks.contest.kept import Kept
 from benchmarks.contest.policies import CONTENDERS, SLOW, defaults_of
 from benchmarks.contest.replay import TWO_CORES, Lead, replay, side_by_side
 from benchmarks.contest.surrogate import Surrogate
@@ -41,6 +45,7 @@ HEADER = [
     *(f"after {moment:.0%} of the seconds" for moment in _MOMENTS),
     "seconds to within a point",
     "worse than the defaults",
+    "commit",
 ]
 _KNOWN = "What the surrogates know, by cross-validation"
 _PLAYED = "Points below the best of the space, and the seconds to come close"
@@ -60,7 +65,7 @@ class Played:
     """Searches of one contender: mean regrets at the moments with their 95 % margins, and what half of them needed.
 
     `needed` is None where fewer than half came so close. `worse` is the share of them whose leader is in the end worse
-    than the defaults by more than 0.3 points.
+    than the defaults by more than 0.3 points. `commit`: which played them.
     """
 
     table: str
@@ -69,10 +74,12 @@ class Played:
     regrets: list[tuple[float, float]]
     needed: list[float | None]  # with the ends of its 95 % interval
     worse: float
+    commit: str
 
     def cells(self) -> list[str]:
         regrets = [f"{100 * value:.2f} ± {100 * margin:.2f}" for value, margin in self.regrets]
-        return [self.table, self.contender, str(self.searches), *regrets, _needed(*self.needed), f"{self.worse:.1%}"]
+        found = [*regrets, _needed(*self.needed), f"{self.worse:.1%}"]
+        return [self.table, self.contender, str(self.searches), *found, self.commit]
 
 
 def _needed(value: float | None, low: float | None, high: float | None) -> str:
@@ -110,8 +117,10 @@ def main() -> int:
     logging.disable(logging.CRITICAL)  # NNI's tuners say each step
     warnings.simplefilter("ignore")  # Optuna's say what is experimental
     seeds = dict.fromkeys(CONTENDERS, options.seeds) | dict.fromkeys(SLOW, options.slow_seeds)
+    (RESULTS / "contest").mkdir(exist_ok=True)
     for name in options.tables:
-        play_table(surrogates.load(PLANS[name]), seeds)
+        with FileLock(RESULTS / "contest" / f"{name}.lock"):
+            play_table(surrogates.load(PLANS[name]), seeds)
         sum_up_tables()
     return 0
 
@@ -119,29 +128,31 @@ def main() -> int:
 def play_table(surrogate: Surrogate, seeds: dict[str, int]) -> None:
     name = surrogate.plan.name
     command = f"python -m benchmarks.contest {name} --seeds {max(seeds.values())} --slow-seeds {seeds[SLOW[0]]}"
-    (RESULTS / "contest").mkdir(exist_ok=True)
     facts = machine.describe(command, machine.choose_data())
     report = Report(RESULTS / "contest" / name, f"The contest on the table {name}, replayed", facts)
     report.table(_KNOWN, "surrogates", _ERROR_HEADER, [fit_of(name, surrogate)])
-    leads: dict[str, list[list[Lead]]] = {}
+    known = kept.read(name)
 
     def played() -> Iterator[Played]:
         """One contender after the other, each kept as it has played."""
         for who in CONTENDERS:
-            leads[who] = play(surrogate, who, seeds[who])
-            yield summed_up(name, who, surrogate, leads[who])
+            if who not in known or len(known[who].searches) < seeds[who]:
+                known[who] = Kept(facts["commit"], play(surrogate, who, seeds[who]))
+                kept.write(name, known)
+            yield summed_up(name, who, surrogate, known[who])
 
     report.table(_PLAYED, "played", HEADER, played())
-    plot(leads, surrogate, RESULTS / "contest" / f"{name}.png")
+    plot({who: known[who].searches for who in CONTENDERS}, surrogate, RESULTS / "contest" / f"{name}.png")
 
 
 def sum_up_tables() -> None:
     """One report of those of the tables."""
-    known = [json.loads(path.read_text()) for path in sorted((RESULTS / "contest").glob("*.json"))]
-    commands = {"commands": "; ".join(some["facts"]["command"] for some in known)}
+    tables = [json.loads(path.read_text()) for path in sorted((RESULTS / "contest").glob("*.json"))]
+    commands = {"commands": "; ".join(some["facts"]["command"] for some in tables)}
     report = Report(RESULTS / "contest", "The contest, replayed", commands)
-    report.table(_KNOWN, "surrogates", _ERROR_HEADER, [Fitted(**line) for some in known for line in some["surrogates"]])
-    report.table(_PLAYED, "played", HEADER, [Played(**line) for some in known for line in some["played"]])
+    fits = [Fitted(**line) for some in tables for line in some["surrogates"]]
+    report.table(_KNOWN, "surrogates", _ERROR_HEADER, fits)
+    report.table(_PLAYED, "played", HEADER, [Played(**line) for some in tables for line in some["played"]])
 
 
 def fit_of(name: str, surrogate: Surrogate) -> Fitted:
@@ -168,14 +179,16 @@ def _played(surrogate: Surrogate, contender: str, seconds: float, seed: int) -> 
     return replay(CONTENDERS[contender](surrogate.plan, seed), surrogate, seconds, seed)
 
 
-def summed_up(table: str, contender: str, surrogate: Surrogate, leads: Sequence[Sequence[Lead]]) -> Played:
+def summed_up(table: str, contender: str, surrogate: Surrogate, played: Kept) -> Played:
+    leads = played.searches
     moments = [share * seconds_of(surrogate) for share in _MOMENTS]
     found = np.array([[regret(surrogate, some, moment) for moment in moments] for some in leads])
     margins = 1.96 * found.std(axis=0, ddof=1) / np.sqrt(len(found))
     close = [first_close(surrogate, some) for some in leads]
     regrets = [(float(value), float(margin)) for value, margin in zip(found.mean(0), margins, strict=True)]
     worse = np.mean([_mean_of_defaults(surrogate) - last_of(some) > _MUCH for some in leads])
-    return Played(table, contender, len(leads), regrets, median_with_interval(np.array(close)), float(worse))
+    needed = median_with_interval(np.array(close))
+    return Played(table, contender, len(leads), regrets, needed, float(worse), played.commit)
 
 
 def last_of(leads: Sequence[Lead]) -> float:
