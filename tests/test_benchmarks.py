@@ -484,8 +484,8 @@ def test_a_contest_goes_on_where_it_was_ended(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     monkeypatch.setattr(contest, "CONTENDERS", dict.fromkeys(["ours", "theirs"]))
     monkeypatch.setattr(contest, "play", play)
-    commit = "benchmarks.shared.machine.describe"
-    monkeypatch.setattr(commit, lambda *_: {"command": "", "commit": f"commit{len(played)}"})
+    describe = "benchmarks.shared.machine.describe"
+    monkeypatch.setattr(describe, lambda *_: {"command": "", "commit": f"commit{len(played)}"})
     (tmp_path / "contest").mkdir()
     rows = made_table(np.random.default_rng(0), 40)
     table_rows.write("net", [*PLANS["net"].space], rows)

@@ -171,7 +171,7 @@ def _finish(experiment: Path, dataset: Dataset) -> int:
     trials = store.read_trials(experiment)
     store.refuse_other_data(trials, dataset.fingerprint)
     tests, seeds = best.load_tests(dataset), new_seeds(trials, SEEDS)
-    # Those that train beside this process begin at once: what they import is imported meanwhile.
+    # Helpers of the trainings are forked from a process that begins to import now, while this one reads and measures.
     with processes.spawner("cifar.analysis.training_time"), best.training(experiment, dataset, 0) as trainer:
 
         @cache
