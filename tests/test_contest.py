@@ -82,3 +82,16 @@ def test_a_summary_says_what_seeds_and_epochs_do() -> None:
     assert found.best == pytest.approx(0.47)
     assert found.seed_deviation == pytest.approx(0.02 / 2**0.5)
     assert len(found.ranks) == 1
+
+
+def test_two_budgets_are_compared_by_what_both_have() -> None:
+    def table(accuracies: dict[int, float]) -> list[dict[str, str]]:
+        return [
+            {"number": str(number), "seed": "0", "epoch": str(epoch), "val_accuracy": f"{value * epoch / 2}"}
+            for number, value in accuracies.items()
+            for epoch in (2, 1)
+        ]
+
+    before = table({0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4, 4: 0.5})
+    found = summary.budgets("small", "large", before, table({1: 0.5, 2: 0.6, 3: 0.9, 4: 0.8}))
+    assert found.cells() == ["small", "large", "4", "0.80", "-1.00", "90.0%", "2", "80.0%"]

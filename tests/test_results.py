@@ -413,6 +413,7 @@ def test_how_many_workers_one_manager_feeds() -> None:
         ("searches", "searches", searches.Search),
         ("stopping", "stopping", stopping.Replay),
         ("table", "tables", summary.Summary),
+        ("table", "budgets", summary.Budgets),
         ("tpe", "tpe", tpe.Found),
         ("warm", "searches", warm.Searches),
         ("warm", "phases", warm.Phases),

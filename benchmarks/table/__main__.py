@@ -21,7 +21,7 @@ from benchmarks.shared.report import RESULTS, Report
 from benchmarks.table import curves, rows
 from benchmarks.table.plan import PLANS, Plan, Training, trainings
 from benchmarks.table.rows import Row
-from benchmarks.table.summary import HEADER, summaries
+from benchmarks.table.summary import HEADER, HEADER_OF_BUDGETS, compared, summaries
 from cifar.data import datasets
 from cifar.errors import RequestError
 
@@ -48,6 +48,7 @@ def main() -> int:
 def summarise() -> int:
     report = Report(RESULTS / "table", "Tables of learning curves", {"command": "python -m benchmarks.table --summary"})
     report.table("What the tables hold", "tables", HEADER, summaries())
+    report.table("The same configurations on two budgets", "budgets", HEADER_OF_BUDGETS, compared())
     return 0
 
 

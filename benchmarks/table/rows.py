@@ -40,7 +40,13 @@ def write(table: str, names: Sequence[str], rows: Iterable[Row]) -> None:
 
 def ranking(rows: Iterable[Row]) -> list[int]:
     """Numbers of the configurations, the highest last accuracy first."""
+    last = last_accuracies(rows)
+    return sorted(last, key=lambda number: -last[number])
+
+
+def last_accuracies(rows: Iterable[Row]) -> dict[int, float]:
+    """Of each configuration after its last epoch, by its number; of two seeds the later one."""
     last: dict[int, float] = {}
     for row in sorted(rows, key=lambda row: int(row["epoch"])):
         last[int(row["number"])] = float(row["val_accuracy"])
-    return sorted(last, key=lambda number: -last[number])
+    return last

@@ -26,6 +26,16 @@ HEADER = [
     "the same among the better half",
     "standard deviation over seeds, better half",
 ]
+HEADER_OF_BUDGETS = [
+    "smaller budget",
+    "larger budget",
+    "configurations",
+    "rank correlation",
+    "the same among the better half",
+    "best on the larger",
+    "its place on the smaller",
+    "best on the smaller, on the larger",
+]
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,25 @@ class Summary:
         seeds = "" if self.seed_deviation is None else f"{100 * self.seed_deviation:.2f} points"
         counts = [str(self.configurations), str(self.trainings), self.epochs, f"{self.hours:.1f}"]
         return [self.table, *counts, f"{self.best:.1%}", f"{self.median:.1%}", ranks, better, seeds]
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """The same configurations on two budgets. The better half is that of the smaller one; place 1 is the best."""
+
+    smaller: str
+    larger: str
+    configurations: int
+    rank: float
+    rank_of_better: float
+    best: float
+    place: int
+    leader: float  # what the best of the smaller budget has on the larger one
+
+    def cells(self) -> list[str]:
+        ranks = [f"{self.rank:.2f}", f"{self.rank_of_better:.2f}"]
+        told = [f"{self.best:.1%}", str(self.place), f"{self.leader:.1%}"]
+        return [self.smaller, self.larger, str(self.configurations), *ranks, *told]
 
 
 def summaries() -> Iterator[Summary]:
@@ -76,6 +105,23 @@ def summary(plan: Plan, known: Sequence[Row]) -> Summary:
         _ranks(better),
         _seed_deviation(curves, float(np.median(last))),
     )
+
+
+def compared() -> Iterator[Budgets]:
+    """One for each table on a larger budget that has been begun."""
+    for name, plan in PLANS.items():
+        if plan.chosen_from and (known := rows.read(name)):
+            yield budgets(plan.chosen_from, name, rows.read(plan.chosen_from), known)
+
+
+def budgets(smaller: str, larger: str, rows_of_smaller: Sequence[Row], rows_of_larger: Sequence[Row]) -> Budgets:
+    before, after = rows.last_accuracies(rows_of_smaller), rows.last_accuracies(rows_of_larger)
+    pairs = np.array([(before[number], after[number]) for number in after])
+    better = pairs[pairs[:, 0] >= np.median(pairs[:, 0])]
+    best, leader = pairs[:, 1].argmax(), pairs[:, 0].argmax()
+    place = 1 + int((pairs[:, 0] > pairs[best, 0]).sum())
+    rank, of_better = (float(spearmanr(*some.T).statistic) for some in (pairs, better))
+    return Budgets(smaller, larger, len(pairs), rank, of_better, float(pairs[best, 1]), place, float(pairs[leader, 1]))
 
 
 def _ranks(curves: np.ndarray) -> list[float]:
