@@ -179,6 +179,11 @@ def test_what_live_contests_gave() -> None:
     told, page = " ".join(readme.split()), " ".join(page.split())
     ours = [run.outcome.test_accuracy for run in live.read() if (run.match, run.contender) == ("net", "cifar fit")]
     assert f"or to **{net['cifar fit']} %** with a network of its own kind" in told
+    digits = live_accuracies("digits")
+    assert (
+        f"`cifar fit` has {min(digits.values())} %, the least, Optuna's TPE {max(digits.values())} %, the most" in told
+    )
+    assert (min(digits, key=digits.__getitem__), max(digits, key=digits.__getitem__)) == ("cifar fit", tpe)
     assert f"from {100 * min(ours):.1f} to {100 * max(ours):.1f} %" in told
     theirs, wide = net["the defaults"], net["the defaults, twice as wide"]
     assert f"`cifar fit` has {net['cifar fit']} % of the 10,000 test images, the defaults {theirs} %" in page
