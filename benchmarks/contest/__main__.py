@@ -223,18 +223,25 @@ def plot(leads: dict[str, list[list[Lead]]], surrogate: Surrogate, path: Path) -
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import StrMethodFormatter
 
-    figure, axis = pyplot.subplots(figsize=(9, 6), layout="constrained")
+    figure, axis = pyplot.subplots(figsize=(9, 8), layout="constrained")
     grid = np.geomspace(0.02, 1, 60) * seconds_of(surrogate)
+    own, others = iter(pyplot.colormaps["winter"](np.linspace(0, 0.9, 4))), iter(pyplot.colormaps["Dark2"](range(8)))
+    most = max(len(searches) for searches in leads.values())
     for who, searches in leads.items():
         curves = 100 * np.array([[regret(surrogate, some, moment) for moment in grid] for some in searches])
         mean, margin = curves.mean(0), 1.96 * curves.std(0, ddof=1) / math.sqrt(len(curves))
-        (line,) = axis.plot(grid, mean, label=who, linestyle="-" if who.startswith("this project") else "--")
-        axis.fill_between(grid, mean - margin, mean + margin, color=line.get_color(), alpha=0.15, linewidth=0)
-    title = f"{surrogate.plan.name}: mean of {len(next(iter(leads.values())))} searches, 95 % intervals"
+        ours, few = "this project" in who, f" ({len(searches)} searches)" if len(searches) < most else ""
+        color = next(own if ours else others)
+        axis.plot(grid, mean, label=f"{who}{few}", color=color, linestyle="-" if ours else "--")
+        axis.fill_between(grid, mean - margin, mean + margin, color=color, alpha=0.12, linewidth=0)
+    title = f"{surrogate.plan.name}: means of {most} searches, with 95 % intervals"
     axis.set(xscale="log", yscale="log", title=title, xlabel="seconds of search", ylabel="points below the best")
+    for scale in (axis.xaxis, axis.yaxis):
+        scale.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.grid(alpha=0.3)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
