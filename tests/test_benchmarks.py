@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
@@ -24,9 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import benchmarks.contest.__main__ as contest
 import benchmarks.table.__main__ as table
 from benchmarks.contest import kept, policies, promising
+from benchmarks.contest import surrogate as surrogates
 from benchmarks.contest.replay import Lead, Rules, replay
 from benchmarks.contest.surrogate import Surrogate
-from benchmarks.shared import machine
+from benchmarks.shared import machine, program
 from benchmarks.shared.contenders import Contender, Work
 from benchmarks.shared.tutorial import Pictures, Tutorial
 from benchmarks.studies import accuracy, curves, full, ingredients, longer, published, stopping, tuners
@@ -474,32 +476,88 @@ def test_what_is_promising_is_near_the_best_and_apart() -> None:
 
 
 def test_a_contest_goes_on_where_it_was_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    played = list[tuple[str, int]]()
+    played = list[tuple[str, int, int]]()
 
-    def play(surrogate: Surrogate, who: str, seeds: int) -> list[list[Lead]]:
-        played.append((who, seeds))
-        return [[Lead(1.0, 0.5), Lead(2.5, 0.6 + seed / 100)] for seed in range(seeds)]
+    def play(surrogate: Surrogate, who: str, begun: int, seeds: int) -> Iterator[list[Lead]]:
+        played.append((who, begun, seeds))
+        yield from ([Lead(1.0, 0.5), Lead(2.5, 0.6 + seed / 100)] for seed in range(begun, seeds))
 
     for module in (contest, kept, table_rows):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     monkeypatch.setattr(contest, "CONTENDERS", dict.fromkeys(["ours", "theirs"]))
     monkeypatch.setattr(contest, "play", play)
-    describe = "benchmarks.shared.machine.describe"
-    monkeypatch.setattr(describe, lambda *_: {"command": "", "commit": f"commit{len(played)}"})
     (tmp_path / "contest").mkdir()
     rows = made_table(np.random.default_rng(0), 40)
     table_rows.write("net", [*PLANS["net"].space], rows)
     surrogate, slow = Surrogate(PLANS["net"], rows), {policies.SLOW[0]: 2}
-    contest.play_table(surrogate, {"ours": 3, "theirs": 2, **slow})
-    contest.play_table(surrogate, {"ours": 3, "theirs": 4, **slow})
-    assert played == [("ours", 3), ("theirs", 2), ("theirs", 4)]
+    for theirs, commit in ((2, "first"), (4, "second")):
+        contest.play_table(surrogate, {"ours": 3, "theirs": theirs, **slow}, {"command": "", "commit": commit})
+    assert played == [("ours", 0, 3), ("theirs", 0, 2), ("theirs", 2, 4)]
     contest.sum_up_tables()
-    ours, theirs = json.loads((tmp_path / "contest.json").read_text())["played"]
-    assert [some["searches"] for some in (ours, theirs)] == [3, 4]
-    assert [some["commit"] for some in (ours, theirs)] == ["commit0", "commit2"]
+    ours, other = json.loads((tmp_path / "contest.json").read_text())["played"]
+    assert [some["searches"] for some in (ours, other)] == [3, 4]
+    assert [some["commit"] for some in (ours, other)] == ["first", "first, second"]
+    again = kept.read("net")["theirs"].searches
+    assert [search[-1].accuracy for search in again] == pytest.approx([0.60, 0.61, 0.62, 0.63])
     assert (tmp_path / "contest" / "net.png").exists()
     table_rows.write("net", [*PLANS["net"].space], rows[4:])
     assert not kept.read("net")
+
+
+def test_a_minutes_searches_are_kept_before_all_have_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "_MINUTE", 0.0)
+    one, other = [Lead(1.0, 0.5)], [Lead(1.0, 0.6)]
+    states = [[*some.searches] for some in kept.by_the_minute(kept.Kept("", []), iter([one, other]), "commit")]
+    assert states == [[one], [one, other], [one, other]]
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "said"),
+    [
+        (contest, ["net", "--seeds", "1"], "an interval needs at least 2 searches, got 1"),
+        (table, ["net", "--at-once", "0"], "--at-once must be at least 1, got 0"),
+    ],
+)
+def test_the_referee_refuses_too_few(
+    tool: Any, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["program", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        tool.main()
+    assert said in capsys.readouterr().err
+
+
+def test_a_table_of_cifar10_has_no_digits(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("CIFAR_IMAGES", "digits")
+    monkeypatch.setattr(table, "fill", lambda *_: pytest.fail("trains"))
+    monkeypatch.setattr("sys.argv", ["program", "net"])
+    assert program.run(table.main) == 2
+    assert "error: this table is of CIFAR-10: set CIFAR_IMAGES to its folder" in capsys.readouterr().err
+
+
+def test_a_contest_says_at_once_what_it_cannot_play(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(contest, "_PEERS", ("json", "no_such_peer"))
+    monkeypatch.setattr("sys.argv", ["program", "net"])
+    assert program.run(contest.main) == 2
+    assert "no package no_such_peer to play against: pip install -e '.[peers]'" in capsys.readouterr().err
+    monkeypatch.setattr(table_rows, "RESULTS", tmp_path)
+
+    def load() -> int:
+        surrogates.load(PLANS["net-full"])
+        return 0
+
+    assert program.run(load) == 2
+    assert "the table net-full is empty: first python -m benchmarks.table net-full" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    assert program.run(interrupted) == 130
+    assert capsys.readouterr().err.strip() == "interrupted; the same command goes on from what is kept"
 
 
 def test_half_of_the_searches_need_so_long_and_where_most_never_get_there_it_says_so() -> None:

@@ -2,8 +2,8 @@
 
 Regret against seconds: how far the mean accuracy of a search's leader lies below the best of the table's space. Two
 trials at once, each with half a second beside its training; nothing else is counted. Each table has a report of its
-own in results/contest/; results/contest.md has all of them. Resumable: the searches of a contender are kept beside that
-report as it has played; without their file all play anew.
+own in results/contest/; results/contest.md has all of them. Resumable: each minute the searches are kept beside that
+report; without their file all play anew.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +30,17 @@ from benchmarks.contest.kept import Kept
 from benchmarks.contest.policies import CONTENDERS, SLOW, defaults_of
 from benchmarks.contest.replay import TWO_CORES, Lead, replay, side_by_side
 from benchmarks.contest.surrogate import Surrogate
-from benchmarks.shared import machine
+from benchmarks.shared import machine, program
 from benchmarks.shared.report import RESULTS, Report
 from benchmarks.table.plan import PLANS
+from cifar.errors import RequestError
 
 _TRIALS = 240  # whose seconds a search has, of random ones at their mean cost
 _MOMENTS = (0.05, 0.1, 0.25, 1.0)  # of these seconds
 _CLOSE = 0.01  # of the table's best
 _RESAMPLES = 2_000
 _MUCH = 0.003  # worse than the defaults
+_PEERS = ("optuna", "ray", "syne_tune")
 HEADER = [
     "table",
     "contender",
@@ -114,31 +117,37 @@ def main() -> int:
     slow = f"of {' and '.join(SLOW)} (default: 200)"
     parser.add_argument("--slow-seeds", type=int, default=200, metavar="N", help=slow)
     options = parser.parse_args()
+    if (fewest := min(options.seeds, options.slow_seeds)) < 2:
+        parser.error(f"an interval needs at least 2 searches, got {fewest}")
+    if missing := [name for name in _PEERS if find_spec(name) is None]:
+        raise RequestError(f"no package {', '.join(missing)} to play against: pip install -e '.[peers]'")
     logging.disable(logging.CRITICAL)  # NNI's tuners say each step
     warnings.simplefilter("ignore")  # Optuna's say what is experimental
     seeds = dict.fromkeys(CONTENDERS, options.seeds) | dict.fromkeys(SLOW, options.slow_seeds)
     (RESULTS / "contest").mkdir(exist_ok=True)
     for name in options.tables:
+        command = f"python -m benchmarks.contest {name} --seeds {options.seeds} --slow-seeds {options.slow_seeds}"
         with FileLock(RESULTS / "contest" / f"{name}.lock"):
-            play_table(surrogates.load(PLANS[name]), seeds)
+            play_table(surrogates.load(PLANS[name]), seeds, machine.conditions(command))
         sum_up_tables()
     return 0
 
 
-def play_table(surrogate: Surrogate, seeds: dict[str, int]) -> None:
+def play_table(surrogate: Surrogate, seeds: dict[str, int], facts: dict[str, str]) -> None:
     name = surrogate.plan.name
-    command = f"python -m benchmarks.contest {name} --seeds {max(seeds.values())} --slow-seeds {seeds[SLOW[0]]}"
-    facts = machine.describe(command, machine.choose_data())
     report = Report(RESULTS / "contest" / name, f"The contest on the table {name}, replayed", facts)
     report.table(_KNOWN, "surrogates", _ERROR_HEADER, [fit_of(name, surrogate)])
     known = kept.read(name)
 
     def played() -> Iterator[Played]:
-        """One contender after the other, each kept as it has played."""
+        """One contender after the other, each kept as it plays."""
         for who in CONTENDERS:
-            if who not in known or len(known[who].searches) < seeds[who]:
-                known[who] = Kept(facts["commit"], play(surrogate, who, seeds[who]))
-                kept.write(name, known)
+            before = known.get(who, Kept("", []))
+            if len(before.searches) < seeds[who]:
+                searches = play(surrogate, who, len(before.searches), seeds[who])
+                for so_far in kept.by_the_minute(before, searches, facts["commit"]):
+                    known[who] = so_far
+                    kept.write(name, known)
             yield summed_up(name, who, surrogate, known[who])
 
     report.table(_PLAYED, "played", HEADER, played())
@@ -167,10 +176,11 @@ def seconds_of(surrogate: Surrogate) -> float:
     return _TRIALS * surrogate.plan.base.epochs * float(np.mean(costs)) / TWO_CORES.at_once
 
 
-def play(surrogate: Surrogate, contender: str, seeds: int) -> list[list[Lead]]:
+def play(surrogate: Surrogate, contender: str, begun: int, seeds: int) -> Iterator[list[Lead]]:
+    """The searches from seed `begun` on, each as it ends and in their order."""
     seconds, name = seconds_of(surrogate), f"{surrogate.plan.name}: {contender}"
-    searches = (delayed(_played)(surrogate, contender, seconds, seed) for seed in range(seeds))
-    return side_by_side(searches, name, seeds)
+    searches = (delayed(_played)(surrogate, contender, seconds, seed) for seed in range(begun, seeds))
+    return side_by_side(searches, name, seeds - begun)
 
 
 def _played(surrogate: Surrogate, contender: str, seconds: float, seed: int) -> list[Lead]:
@@ -247,4 +257,4 @@ def plot(leads: dict[str, list[list[Lead]]], surrogate: Surrogate, path: Path) -
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -18,11 +18,12 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from benchmarks.contest.surrogate import Params, Surrogate
-from benchmarks.shared import machine
+from benchmarks.shared import machine, program
 from benchmarks.table import curves, rows
 from benchmarks.table.__main__ import row_of, summarise
 from benchmarks.table.plan import PLANS, Plan, Training
 from cifar.data import datasets
+from cifar.errors import RequestError
 from cifar.training.hparams import Hparams
 
 _TRAININGS = 32
@@ -34,7 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.contest.promising", description=__doc__)
     parser.add_argument("table", metavar="TABLE", choices=PLANS, help=f"of {', '.join(PLANS)}")
     plan = PLANS[parser.parse_args().table]
-    data_name = machine.choose_data()
+    data_name = machine.real_images()
     datasets.load(data_name)  # decoded once, by this process
     with FileLock(rows.path(plan.name).with_suffix(".lock")):
         add(plan, data_name, os.cpu_count() or 1)
@@ -44,6 +45,8 @@ def main() -> int:
 def add(plan: Plan, data_name: str, at_once: int) -> None:
     """Rounds of as many trainings as run at once; each round is kept as it ends."""
     known = rows.read(plan.name)
+    if not known:
+        raise RequestError(f"the table {plan.name} is empty: first python -m benchmarks.table {plan.name}")
     number = max(plan.configurations, 1 + max(int(row["number"]) for row in known))
     last = plan.configurations + _TRAININGS
     begun = (data_name, plan.train_images)
@@ -86,4 +89,4 @@ def _hparams(plan: Plan, params: Params, number: int) -> Hparams:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,7 +78,7 @@ def replay(policy: Policy, surrogate: Surrogate, seconds: float, seed: int, rule
             leads.append(Lead(now, float(surrogate.curves([params])[0][-1])))
 
 
-def side_by_side(searches: Iterable[Any], name: str, count: int) -> list[Any]:
-    """The results of so many of joblib's delayed calls, one per core, under a bar."""
+def side_by_side(searches: Iterable[Any], name: str, count: int) -> Iterator[Any]:
+    """The results of so many of joblib's delayed calls, one per core and in their order, under a bar."""
     with parallel_config("loky", inner_max_num_threads=1):
-        return [*tqdm(Parallel(-1, return_as="generator")(searches), name, count, file=sys.stderr)]
+        yield from tqdm(Parallel(-1, return_as="generator")(searches), name, count, file=sys.stderr)

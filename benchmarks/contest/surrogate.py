@@ -24,6 +24,7 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from benchmarks.table import rows
 from benchmarks.table.plan import Plan, step_per_image
 from benchmarks.table.rows import Row
+from cifar.errors import RequestError
 from cifar.search.search_space import place, value_at
 
 Params = Mapping[str, float]
@@ -140,7 +141,9 @@ def _without_ends() -> Iterator[None]:
 
 
 def load(plan: Plan) -> Surrogate:
-    return Surrogate(plan, rows.read(plan.name))
+    if not (known := rows.read(plan.name)):
+        raise RequestError(f"the table {plan.name} is empty: first python -m benchmarks.table {plan.name}")
+    return Surrogate(plan, known)
 
 
 def _trained(table: Sequence[Row]) -> list[list[Row]]:

@@ -43,18 +43,30 @@ def choose_data() -> str:
     return "cifar10"
 
 
+def real_images() -> str:
+    """As choose_data; figures of the digits would not stand in one table with those of CIFAR-10."""
+    name = choose_data()
+    if name == "digits":
+        raise RequestError("this table is of CIFAR-10: set CIFAR_IMAGES to its folder of pictures")
+    return name
+
+
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def describe(command: str, data_name: str) -> dict[str, str]:
+    return {**conditions(command), "data": _describe_data(data_name)}
+
+
+def conditions(command: str) -> dict[str, str]:
+    """What a figure names that comes of no images."""
     return {
         "command": command,
         "commit": _commit(),
         "date": date.today().isoformat(),
         "machine": f"{os.cpu_count()} cores of {_processor()}, {_memory_gb():.0f} GB, {_gpu()}",
         "software": f"Python {platform.python_version()}, torch {version('torch')}, {platform.system()}",
-        "data": _describe_data(data_name),
     }
 
 

@@ -72,7 +72,7 @@ def measure(table: str) -> Iterator[Discarded]:
     surrogate = surrogates.load(PLANS[table])
     for name in _ASSESSORS:
         searches = (delayed(_search)(surrogate, name, seed) for seed in range(_SEARCHES))
-        found = np.array(side_by_side(searches, f"{table}: {name}", _SEARCHES))
+        found = np.array([*side_by_side(searches, f"{table}: {name}", _SEARCHES)])
         regrets, needed = found[:, :-1], found[:, -1]
         margins = 1.96 * regrets.std(axis=0, ddof=1) / np.sqrt(len(regrets))
         told = [(float(mean), float(margin)) for mean, margin in zip(regrets.mean(0), margins, strict=True)]

@@ -100,7 +100,7 @@ def measure(table: str) -> Iterator[Line]:
         for val_images in _VAL_IMAGES:
             searches = (delayed(_search)(surrogate, seconds, val_images, seed) for seed in range(_SEARCHES))
             name = f"{table}: {seconds} s, {val_images:,}"
-            found = np.array(side_by_side(searches, name, _SEARCHES))
+            found = np.array([*side_by_side(searches, name, _SEARCHES)])
             gained = found[:, 2 + _SURE.index(0.7)] - found[:, 0]
             gain = float(gained.mean()), 1.96 * float(gained.std(ddof=1)) / math.sqrt(_SEARCHES)
             *chosen, best = (float(some) for some in found.mean(0))

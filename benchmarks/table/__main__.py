@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from filelock import FileLock
 from tqdm import tqdm
 
-from benchmarks.shared import machine
+from benchmarks.shared import machine, program
 from benchmarks.shared.report import RESULTS, Report
 from benchmarks.table import curves, rows
 from benchmarks.table.plan import PLANS, Plan, Training, trainings
@@ -32,11 +32,13 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=os.cpu_count(), metavar="N", help="default: one per core")
     parser.add_argument("--summary", action="store_true", help="only write what the tables hold, results/table.md")
     options = parser.parse_args()
+    if options.at_once < 1:
+        parser.error(f"--at-once must be at least 1, got {options.at_once}")
     if unknown := set(options.tables) - set(PLANS):
         parser.error(f"no table is called {', '.join(sorted(unknown))}; there are {', '.join(PLANS)}")
     if options.summary:
         return summarise()
-    data_name = machine.choose_data()
+    data_name = machine.real_images()
     datasets.load(data_name)  # decoded once, by this process
     for name in options.tables or PLANS:
         rows.path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -87,4 +89,4 @@ def row_of(plan: Plan, training: Training, epoch: dict[str, float]) -> Row:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main))
