@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 from nni.assessor import Assessor, AssessResult
-from nni.utils import extract_scalar_reward
 
-from cifar.search.tuner import FIRST_SEED
+from cifar.search.tuner import FIRST_SEED, figure
 
 
 class EarlyDiscard(Assessor):  # type: ignore[misc]  # NNI has no types
@@ -34,7 +33,10 @@ class EarlyDiscard(Assessor):  # type: ignore[misc]  # NNI has no types
         self._whole = set[str]()  # trials that ran to their end
 
     def assess_trial(self, trial_job_id: str, trial_history: list[Any]) -> AssessResult:
-        curve = [self._sign * float(extract_scalar_reward(figure)) for figure in trial_history]
+        figures = [figure(metrics) for metrics in trial_history]
+        curve = [self._sign * some for some in figures if some is not None]
+        if len(curve) < len(figures):  # an exception would hang the experiment
+            return AssessResult.Good
         self._curves[trial_job_id], epoch = curve, len(curve)
         longer = [some for trial, some in self._curves.items() if trial in self._whole and len(some) > epoch]
         if epoch < self._start_step or len(longer) < self._warm_up or _is_repeat(trial_history[-1]):

@@ -7,6 +7,8 @@ NNI's own; it runs in NNI's tuner process.
 from __future__ import annotations
 
 import json
+import logging
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +17,8 @@ from typing import Any, Literal
 
 from nni.algorithms.hpo.tpe_tuner import TpeTuner
 from nni.utils import extract_scalar_reward
+
+_log = logging.getLogger(__name__)
 
 _EVERY = 16  # proposals of which one repeats a leader, once the random phase is over: a leader's trial is a dear one
 _LEADERS = 3  # that take turns
@@ -89,17 +93,21 @@ class RepeatingTpe(TpeTuner):  # type: ignore[misc]  # NNI has no types
     def receive_trial_result(self, parameter_id: int, parameters: Any, value: Any, **others: Any) -> None:
         # NNI forgets those of a trial when it asks for two more and a finite space has one left.
         parameters = parameters or self._given[parameter_id]
+        number = figure(value)
+        if number is None:  # after an exception NNI would wait for ever; of a failed trial it hears nothing either
+            _log.error("a trial ended with %r, which is no finite number: the search learns nothing from it", value)
+            return
         if parameter_id not in self._repeating:
             # NNI may tell of a trial's end before it tells its result, and TPE then knows the trial no more.
             self._running_params.setdefault(parameter_id, self._params[parameter_id])
             super().receive_trial_result(parameter_id, parameters, value, **others)
-        self._note(parameters, value)
+        self._note(parameters, number)
 
-    def _note(self, parameters: Mapping[str, Any], value: Any) -> None:
+    def _note(self, parameters: Mapping[str, Any], number: float) -> None:
         sign = -1.0 if self.optimize_mode.value == "minimize" else 1.0
         params = {name: some for name, some in parameters.items() if name != "seed" or name in self.space_names}
         point = self._points.setdefault(point_key(params), _Point(params))
-        point.results.append(sign * float(extract_scalar_reward(value)))
+        point.results.append(sign * number)
         point.begun = max(point.begun, len(point.results))
 
     def trial_end(self, parameter_id: int, success: bool, **others: Any) -> None:
@@ -109,17 +117,27 @@ class RepeatingTpe(TpeTuner):  # type: ignore[misc]  # NNI has no types
     def import_data(self, data: Any) -> None:
         """What a resumed experiment has: repeats are known by their seed, which the search space lacks."""
         trials = [json.loads(one) if isinstance(one, str) else one for one in _loaded(data)]
+        trials = [one for one in trials if figure(one["value"]) is not None]
         groups = defaultdict[bool, list[Any]](list)
         for trial in trials:
             groups["seed" in trial["parameter"] and "seed" not in self.space_names].append(trial)
         super().import_data(groups[False])
         for trial in trials:
-            self._note(trial["parameter"], trial["value"])
+            self._note(trial["parameter"], float(extract_scalar_reward(trial["value"])))
 
 
 def _loaded(data: Any) -> list[Any]:
     loaded: list[Any] = json.loads(data) if isinstance(data, str) else data
     return loaded
+
+
+def figure(metrics: Any) -> float | None:
+    """The number that a trial reported, alone or as `default`; None where it is none, or not finite."""
+    try:
+        number = float(extract_scalar_reward(metrics))
+    except RuntimeError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def point_key(params: Mapping[str, Any]) -> str:

@@ -147,6 +147,14 @@ def test_where_early_epochs_say_little_no_trial_ends() -> None:
     assert assessor.assess_trial("late", [{"default": 0.25}, {"default": 0.21}]) is AssessResult.Good
 
 
+@pytest.mark.parametrize("figure", [None, {"acc": 0.5}, "0.5x", float("nan")])
+def test_a_figure_that_is_no_number_ends_no_trial(figure: Any) -> None:
+    assessor = after(EarlyDiscard(warm_up=3), [0.3, 0.4], [0.4, 0.55], [0.4, 0.6])
+    assert assessor.assess_trial("odd", [figure]) is AssessResult.Good
+    assert assessor.assess_trial("odd", [figure, {"default": 0.1}]) is AssessResult.Good
+    assert assessor.assess_trial("hopeless", [{"default": 0.3}]) is AssessResult.Bad
+
+
 def test_only_trials_that_ran_to_their_end_tell_what_may_be_gained() -> None:
     assessor = after(EarlyDiscard(warm_up=3), [0.5, 0.6], [0.5, 0.6])
     assessor.assess_trial("running", [{"default": 0.5}, {"default": 0.6}])

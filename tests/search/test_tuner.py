@@ -91,6 +91,19 @@ def test_a_trial_without_a_result_is_no_error() -> None:
         tuner.trial_end(number, False)
 
 
+@pytest.mark.parametrize("value", [None, {"acc": 0.5}, "0.5x", float("nan"), {"default": float("inf")}])
+def test_a_result_that_is_no_number_is_no_error(value: Any) -> None:
+    """A trial command of one's own may report it, and after an exception NNI would wait for ever."""
+    tuner = made()
+    params = search(tuner, 20)
+    tuner.receive_trial_result(20, tuner.generate_parameters(20), value)
+    tuner.trial_end(20, True)
+    known = len(tuner._points)
+    tuner.import_data([{"parameter": params[0], "value": value}])
+    assert len(tuner._points) == known
+    search(tuner, 20, first=21)
+
+
 def test_a_resumed_search_knows_its_leaders_and_their_repeats() -> None:
     before = search(made(), 60)
     resumed = made()
