@@ -214,7 +214,8 @@ def beginning_text(tuner: Mapping[str, Any], max_trials: int | None) -> str:
         return ""
     arguments = (tuner.get("classArgs") or {}).get("tpe_args") or {}
     number = arguments.get("n_startup_jobs", _startup_jobs(tuner))
-    begins = "the defaults, points near them and random ones" if is_guided(tuner) else "random points"
+    named = "the points to start from, " if (tuner.get("classArgs") or {}).get("start_from") else ""
+    begins = f"the defaults, {named}points near them and random ones" if is_guided(tuner) else "random points"
     usual = _startup_jobs(tuner)
     fewer = f" instead of {usual}, since there are {max_trials} in all" if max_trials and number < usual else ""
     return f"TPE begins with {begins}, until it knows {number} trials{fewer}"

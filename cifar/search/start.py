@@ -77,6 +77,8 @@ def points(asked: Sequence[str], space: Space, command: str, experiments: Path) 
     """
     found, reachable = list[Params](), _reachable(space)
     for text in asked:
+        if text in space:
+            raise RequestError(f"--start-from {text}: {text} needs a value, {text}=VALUE")
         found += [_read(text, reachable)] if "=" in text else _leaders(text, reachable, command, experiments)
     return found
 

@@ -307,6 +307,12 @@ def test_a_space_may_use_the_names_of_version_0_1() -> None:
             40,
             "TPE begins with the defaults, points near them and random ones, until it knows 6 trials",
         ),
+        (
+            {"className": "cifar.search.guided_tpe.GuidedTpe", "classArgs": {"start_from": [{"width": 8}]}},
+            40,
+            "TPE begins with the defaults, the points to start from, points near them and random ones, "
+            "until it knows 6 trials",
+        ),
     ],
 )
 def test_a_search_says_how_its_tuner_begins(tuner: dict[str, Any], trials: int, text: str) -> None:

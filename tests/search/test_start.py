@@ -51,6 +51,7 @@ def test_a_point_is_read_and_completed_with_the_defaults(tmp_path: Path) -> None
         ("translate=5", "translate must be from 0 to 4 to be searched, got 5"),
         ("width=6,width=8", "width is given twice"),
         ("=", "'' is not searched"),
+        ("width", "width needs a value, width=VALUE"),
     ],
 )
 def test_a_point_outside_the_space_is_refused(tmp_path: Path, text: str, problem: str) -> None:
