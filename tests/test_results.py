@@ -193,6 +193,23 @@ def test_what_live_contests_gave() -> None:
     assert f"no time for enough epochs: {few['the defaults, twice as wide']} %" in page
 
 
+def test_what_the_live_runs_on_the_tutorials_network_show() -> None:
+    """Welch's interval, of the runs alone."""
+    from scipy.stats import ttest_ind
+
+    found = {
+        line["contender"]: line["accuracies"] for line in figures("contest-live")["live"] if line["match"] == "net"
+    }
+    apart = []
+    for other in ("the defaults", "the defaults, twice as wide", "Optuna: TPE and a pruner"):
+        interval = ttest_ind(found["cifar fit"], found[other], equal_var=False).confidence_interval()
+        apart.append(f"{50 * (interval.low + interval.high):.1f} ± {50 * (interval.high - interval.low):.1f}")
+    page = " ".join((ROOT / "results/README.md").read_text().split()).replace("8.1 points ±", "8.1 ±")
+    assert (
+        f"it is {apart[0]} above the defaults, {apart[1]} above those of twice the width, and {apart[2]} above" in page
+    )
+
+
 def test_what_each_live_run_on_the_tutorials_network_gave() -> None:
     told = rows((ROOT / "results/README.md").read_text())
     for run in live.read():
