@@ -87,11 +87,20 @@ def test_a_summary_says_what_seeds_and_epochs_do() -> None:
 def test_two_budgets_are_compared_by_what_both_have() -> None:
     def table(accuracies: dict[int, float]) -> list[dict[str, str]]:
         return [
-            {"number": str(number), "seed": "0", "epoch": str(epoch), "val_accuracy": f"{value * epoch / 2}"}
-            for number, value in accuracies.items()
+            {
+                "number": f"{n}",
+                "seed": "0",
+                "epoch": f"{epoch}",
+                "val_accuracy": f"{value * epoch / 2}",
+                "width": "8",
+            }
+            for n, value in accuracies.items()
             for epoch in (2, 1)
         ]
 
-    before = table({0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4, 4: 0.5})
-    found = summary.budgets("small", "large", before, table({1: 0.5, 2: 0.6, 3: 0.9, 4: 0.8}))
-    assert found.cells() == ["small", "large", "4", "0.80", "-1.00", "90.0%", "2", "80.0%"]
+    before, after = table({0: 0.1, 1: 0.2, 2: 0.3, 3: 0.48, 4: 0.5}), table({1: 0.5, 2: 0.6, 3: 0.9, 4: 0.8})
+    plans = PLANS["net"], PLANS["net-full"]
+    ranks = ["0.80", "-1.00", "0.80", "-1.00"]  # of one width the rule leaves all in their order
+    assert summary.budgets(*plans, before, after).cells() == ["net", "net-full", "4", *ranks, "90.0%", "2", "80.0%"]
+    wider = [{**row, "width": "32"} if row["number"] == "3" else row for row in after]
+    assert summary.budgets(*plans, before, wider).rank_foreseen_of_better == pytest.approx(1.0)

@@ -13,7 +13,9 @@ from scipy.stats import spearmanr
 from benchmarks.table import rows
 from benchmarks.table.plan import PLANS, Plan
 from benchmarks.table.rows import Row
+from cifar.analysis.growth import growth_of
 
+_ALL = 45_000  # images of CIFAR-10, without those to validate on
 HEADER = [
     "table",
     "configurations",
@@ -31,6 +33,8 @@ HEADER_OF_BUDGETS = [
     "larger budget",
     "configurations",
     "rank correlation",
+    "the same among the better half",
+    "rank correlation of what the rule of growth foresees",
     "the same among the better half",
     "best on the larger",
     "its place on the smaller",
@@ -62,19 +66,25 @@ class Summary:
 
 @dataclass(frozen=True)
 class Budgets:
-    """The same configurations on two budgets. The better half is that of the smaller one; place 1 is the best."""
+    """The same configurations on two budgets. The better half is that of the smaller one; place 1 is the best.
+
+    What results/growth.md knows of widths and images foresees the larger budget from the smaller one.
+    """
 
     smaller: str
     larger: str
     configurations: int
     rank: float
     rank_of_better: float
+    rank_foreseen: float
+    rank_foreseen_of_better: float
     best: float
     place: int
     leader: float  # what the best of the smaller budget has on the larger one
 
     def cells(self) -> list[str]:
-        ranks = [f"{self.rank:.2f}", f"{self.rank_of_better:.2f}"]
+        of_ranks = (self.rank, self.rank_of_better, self.rank_foreseen, self.rank_foreseen_of_better)
+        ranks = [f"{rank:.2f}" for rank in of_ranks]
         told = [f"{self.best:.1%}", str(self.place), f"{self.leader:.1%}"]
         return [self.smaller, self.larger, str(self.configurations), *ranks, *told]
 
@@ -97,7 +107,7 @@ def summary(plan: Plan, known: Sequence[Row]) -> Summary:
         plan.name,
         len({number for number, _ in curves}),
         len(curves),
-        f"{plan.base.epochs} of {plan.base.images_per_epoch or plan.train_images or 45_000:,} images",
+        f"{plan.base.epochs} of {plan.base.images_per_epoch or plan.train_images or _ALL:,} images",
         sum(float(row["seconds"]) for row in known) / 3600,
         float(last.max()),
         float(median(last)),
@@ -111,17 +121,32 @@ def compared() -> Iterator[Budgets]:
     """One for each table on a larger budget that has been begun."""
     for name, plan in PLANS.items():
         if plan.chosen_from and (known := rows.read(name)):
-            yield budgets(plan.chosen_from, name, rows.read(plan.chosen_from), known)
+            yield budgets(PLANS[plan.chosen_from], plan, rows.read(plan.chosen_from), known)
 
 
-def budgets(smaller: str, larger: str, rows_of_smaller: Sequence[Row], rows_of_larger: Sequence[Row]) -> Budgets:
-    before, after = rows.last_accuracies(rows_of_smaller), rows.last_accuracies(rows_of_larger)
-    pairs = np.array([(before[number], after[number]) for number in after])
-    better = pairs[pairs[:, 0] >= np.median(pairs[:, 0])]
-    best, leader = pairs[:, 1].argmax(), pairs[:, 0].argmax()
-    place = 1 + int((pairs[:, 0] > pairs[best, 0]).sum())
-    rank, of_better = (float(spearmanr(*some.T).statistic) for some in (pairs, better))
-    return Budgets(smaller, larger, len(pairs), rank, of_better, float(pairs[best, 1]), place, float(pairs[leader, 1]))
+def budgets(smaller: Plan, larger: Plan, rows_of_smaller: Sequence[Row], rows_of_larger: Sequence[Row]) -> Budgets:
+    small, large = rows.last_accuracies(rows_of_smaller), rows.last_accuracies(rows_of_larger)
+    width = {int(row["number"]): int(float(row["width"])) for row in rows_of_larger}
+    before, after = (np.array([some[number] for number in large]) for some in (small, large))
+    foreseen = np.array([1 - (1 - small[number]) * _shrinks(smaller, larger, width[number]) for number in large])
+    better, best = before >= np.median(before), after.argmax()
+    ranks = [
+        float(spearmanr(some[which], after[which]).statistic)
+        for some in (before, foreseen)
+        for which in (slice(None), better)
+    ]
+    place = 1 + int((before > before[best]).sum())
+    told = float(after[best]), place, float(after[before.argmax()])
+    return Budgets(smaller.name, larger.name, len(large), ranks[0], ranks[1], ranks[2], ranks[3], *told)
+
+
+def _shrinks(smaller: Plan, larger: Plan, width: int) -> float:
+    """What the larger budget leaves of the error of the smaller one, by the rule of growth."""
+    growth = growth_of(larger.base.model)
+    before, after = (
+        growth.error(width, plan.base.epochs * (plan.base.images_per_epoch or _ALL), _ALL) for plan in (smaller, larger)
+    )
+    return after / before
 
 
 def _ranks(curves: np.ndarray) -> list[float]:
