@@ -504,6 +504,12 @@ def test_a_contest_goes_on_where_it_was_ended(tmp_path: Path, monkeypatch: pytes
     assert not kept.read("net")
 
 
+def test_a_contest_that_goes_on_plays_the_seeds_that_it_would_have_played() -> None:
+    surrogate = Surrogate(PLANS["net"], made_table(np.random.default_rng(0), 40))
+    whole, rest = (list(contest.play(surrogate, "random search", begun, 3)) for begun in (0, 1))
+    assert rest == whole[1:]
+
+
 def test_a_minutes_searches_are_kept_before_all_have_played(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "_MINUTE", 0.0)
     one, other = [Lead(1.0, 0.5)], [Lead(1.0, 0.6)]

@@ -96,9 +96,9 @@ def test_a_result_that_is_no_number_is_no_error(value: Any) -> None:
     """A trial command of one's own may report it, and after an exception NNI would wait for ever."""
     tuner = made()
     params = search(tuner, 20)
+    known = len(tuner._points)
     tuner.receive_trial_result(20, tuner.generate_parameters(20), value)
     tuner.trial_end(20, True)
-    known = len(tuner._points)
     tuner.import_data([{"parameter": params[0], "value": value}])
     assert len(tuner._points) == known
     search(tuner, 20, first=21)
