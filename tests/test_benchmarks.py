@@ -51,6 +51,7 @@ from benchmarks.yardsticks import (
 from cifar.analysis import configurations
 from cifar.data import datasets, test_log
 from cifar.data.datasets import Dataset
+from cifar.errors import RequestError
 from cifar.search.search_space import fits, place
 from cifar.training import evaluation
 from cifar.training.evaluation import Evaluation
@@ -533,12 +534,20 @@ def test_the_referee_refuses_too_few(
     assert said in capsys.readouterr().err
 
 
-def test_a_table_of_cifar10_has_no_digits(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("CIFAR_IMAGES", "digits")
+@pytest.mark.parametrize("images", ["digits", ""])
+def test_a_table_of_cifar10_has_no_digits(
+    images: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent(name: str) -> None:
+        raise RequestError(f"{name} cannot be downloaded")
+
+    monkeypatch.setenv("CIFAR_IMAGES", images)
+    monkeypatch.setattr(datasets, "load", absent)
     monkeypatch.setattr(table, "fill", lambda *_: pytest.fail("trains"))
     monkeypatch.setattr("sys.argv", ["program", "net"])
     assert program.run(table.main) == 2
-    assert "error: this table is of CIFAR-10: set CIFAR_IMAGES to its folder" in capsys.readouterr().err
+    said = "error: this table is of CIFAR-10: set CIFAR_IMAGES to its folder of pictures"
+    assert capsys.readouterr().err.strip() == said
 
 
 def test_a_contest_says_at_once_what_it_cannot_play(

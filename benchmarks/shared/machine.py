@@ -32,23 +32,27 @@ patience_left = 600.0  # seconds that this run will wait in all for others to le
 
 def choose_data() -> str:
     """The real images as a folder ($CIFAR_IMAGES) where there is one, else CIFAR-10, else the digits."""
-    folder = os.environ.get("CIFAR_IMAGES")
-    if folder:
+    if (name := _images()) is None:
+        print("no images: $CIFAR_IMAGES is not set and CIFAR-10 not there; measuring on the digits", file=sys.stderr)
+    return name or "digits"
+
+
+def real_images() -> str:
+    """As choose_data, but never the digits, whose figures would stand in one table with those of CIFAR-10."""
+    name = _images()
+    if name is None or name == "digits":
+        raise RequestError("this table is of CIFAR-10: set CIFAR_IMAGES to its folder of pictures")
+    return name
+
+
+def _images() -> str | None:
+    if folder := os.environ.get("CIFAR_IMAGES"):
         return folder
     try:
         datasets.load("cifar10")
     except RequestError:
-        print("no images: $CIFAR_IMAGES is not set and CIFAR-10 not there; measuring on the digits", file=sys.stderr)
-        return "digits"
+        return None
     return "cifar10"
-
-
-def real_images() -> str:
-    """As choose_data; figures of the digits would not stand in one table with those of CIFAR-10."""
-    name = choose_data()
-    if name == "digits":
-        raise RequestError("this table is of CIFAR-10: set CIFAR_IMAGES to its folder of pictures")
-    return name
 
 
 def device() -> torch.device:
